@@ -1,0 +1,85 @@
+#include "common/core/clock.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+int64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t clock_in(int64_t ms)
+{
+	int64_t now = clock_ms();
+
+	return ms >= FCM_FOREVER - now ? FCM_FOREVER : now + ms;
+}
+
+int clock_left(int64_t deadline)
+{
+	if (deadline == FCM_FOREVER)
+		return -1;
+	int64_t left = deadline - clock_ms();
+	return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+}
+
+void clock_sleep(int64_t ms)
+{
+	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	while (nanosleep(&t, &t) < 0)
+		;
+}
+
+int64_t clock_wall(void)
+{
+	return time(NULL);
+}
+
+struct clock_text clock_rfc3339(int64_t t)
+{
+	struct clock_text text;
+	time_t tt = (time_t)t;
+	struct tm tm;
+
+	if (gmtime_r(&tt, &tm) == NULL || strftime(text.s, sizeof text.s, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		strcpy(text.s, "1970-01-01T00:00:00Z");
+	return text;
+}
+
+int clock_parse(const char *s, int64_t *ret)
+{
+	struct tm tm = {0};
+	const char *end = strptime(s, "%Y-%m-%dT%H:%M:%SZ", &tm);
+
+	if (end == NULL || *end)
+		return -1;
+	*ret = timegm(&tm);
+	return 0;
+}
+
+struct clock_text clock_span(int64_t ms)
+{
+	struct clock_text text;
+	int64_t s = ms / 1000;
+
+	if (ms < 1000)
+		snprintf(text.s, sizeof text.s, "%" PRId64 " ms", ms);
+	else if (ms < 10000)
+		snprintf(text.s, sizeof text.s, "%" PRId64 ".%" PRId64 " s", s, ms % 1000 / 100);
+	else if (s < 60)
+		snprintf(text.s, sizeof text.s, "%" PRId64 " s", s);
+	else if (s < 3600)
+		snprintf(text.s, sizeof text.s, "%" PRId64 "m", s / 60);
+	else if (s < 2 * 86400)
+		snprintf(text.s, sizeof text.s, "%" PRId64 "h", s / 3600);
+	else
+		snprintf(text.s, sizeof text.s, "%" PRId64 "d", s / 86400);
+	return text;
+}

@@ -1,0 +1,237 @@
+#include "common/core/fileio.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static void closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct fcm_error *err)
+{
+	auto_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+
+	if (fd < 0 && errno == ENOENT)
+		return fcm_fail(err, FCM_NOT_FOUND, "%s: no such file", name);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fcm_fail_errno(err, "open %s", name);
+	if (!S_ISREG(st.st_mode))
+		return fcm_fail(err, FCM_HOST, "%s: not a regular file", name);
+
+	struct buf b = {0};
+	char chunk[8192];
+	ssize_t n;
+	while ((n = read(fd, chunk, sizeof chunk)) > 0) {
+		buf_add(&b, chunk, (size_t)n);
+		if (b.n > max) {
+			buf_done(&b);
+			return fcm_fail(err, FCM_TOO_LARGE, "%s: larger than %zu bytes", name, max);
+		}
+	}
+	if (n < 0) {
+		buf_done(&b);
+		return fcm_fail_errno(err, "read %s", name);
+	}
+	if (b.n == 0) {
+		buf_add(&b, "", 1);
+		b.n = 0;
+	}
+	*ret = b;
+	return 0;
+}
+
+/* The directory that holds `name` below dirfd: for fsync after a rename. */
+static int open_parent(int dirfd, const char *name)
+{
+	const char *slash = strrchr(name, '/');
+
+	if (slash == NULL)
+		return openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	auto_free char *parent = strndup(name, (size_t)MAX(slash - name, 1));
+	return parent ? openat(dirfd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+}
+
+static int write_temp(int dirfd, const char *temp, mode_t mode, const void *data, size_t n)
+{
+	auto_close int fd = openat(dirfd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	return fd < 0 || fd_write_all(fd, data, n) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0 ? -1 : 0;
+}
+
+int file_write_atomic(int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+{
+	uint32_t r;
+	if (getrandom(&r, sizeof r, 0) != sizeof r)
+		return fcm_fail_errno(err, "getrandom");
+	auto_free char *temp = xprintf("%s.%08x.tmp", name, r);
+
+	if (write_temp(dirfd, temp, mode, data, n) < 0 || renameat(dirfd, temp, dirfd, name) < 0) {
+		fcm_fail_errno(err, "write %s", name);
+		unlinkat(dirfd, temp, 0);
+		return -1;
+	}
+	auto_close int parent = open_parent(dirfd, name);
+	if (parent < 0 || fsync(parent) < 0)
+		return fcm_fail_errno(err, "fsync the directory of %s", name);
+	return 0;
+}
+
+int file_poke(const char *path, const char *text, struct fcm_error *err)
+{
+	auto_close int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return fcm_fail_errno(err, "write %s to %s", text, path);
+	return 0;
+}
+
+int fd_read_all(int fd, void *data, size_t n)
+{
+	for (char *p = data; n > 0;) {
+		ssize_t k = read(fd, p, n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k == 0)
+			errno = EPIPE;
+		if (k <= 0)
+			return -1;
+		p += k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+int fd_write_all(int fd, const void *data, size_t n)
+{
+	for (const char *p = data; n > 0;) {
+		ssize_t k = write(fd, p, n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -1;
+		p += k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+int dir_make(const char *path, mode_t mode, struct fcm_error *err)
+{
+	auto_free char *p = xstrdup(path);
+
+	for (char *s = p + 1; (s = strchr(s, '/')); s++) {
+		*s = '\0';
+		if (mkdir(p, 0755) < 0 && errno != EEXIST)
+			return fcm_fail_errno(err, "mkdir %s", p);
+		*s = '/';
+	}
+	if (mkdir(path, mode) < 0 && errno != EEXIST)
+		return fcm_fail_errno(err, "mkdir %s", path);
+	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fchmod(fd, mode) < 0)
+		return fcm_fail_errno(err, "directory %s", path);
+	return 0;
+}
+
+int dir_open(int dirfd, const char *name, struct fcm_error *err)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return fcm_fail(err, FCM_NOT_FOUND, "%s: no such directory", name);
+	return fd < 0 ? fcm_fail_errno(err, "open %s", name) : fd;
+}
+
+static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err);
+
+static int empty_dir(int fd, dev_t dev, uint64_t *freed, struct fcm_error *err)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	_cleanup_(closedirp) DIR *d = own < 0 ? NULL : fdopendir(own);
+	struct dirent *e;
+
+	if (d == NULL) {
+		if (own >= 0)
+			close(own);
+		return fcm_fail_errno(err, "read a directory");
+	}
+	rewinddir(d);
+	while ((e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (remove_entry(fd, e->d_name, dev, freed, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err)
+{
+	struct stat st;
+
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : fcm_fail_errno(err, "stat %s", name);
+	if (S_ISDIR(st.st_mode)) {
+		if (st.st_dev != dev)
+			return fcm_fail(err, FCM_HOST, "%s: a file system is mounted there", name);
+		auto_close int sub = dir_open(fd, name, err);
+		if (sub < 0 || empty_dir(sub, dev, freed, err) < 0)
+			return -1;
+	} else if (freed && st.st_nlink == 1) {
+		*freed += (uint64_t)st.st_blocks * 512;
+	}
+	if (unlinkat(fd, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 && errno != ENOENT)
+		return fcm_fail_errno(err, "remove %s", name);
+	return 0;
+}
+
+int dir_remove(int dirfd, const char *name, uint64_t *freed, struct fcm_error *err)
+{
+	struct stat st;
+
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : fcm_fail_errno(err, "stat %s", name);
+	return remove_entry(dirfd, name, st.st_dev, freed, err);
+}
+
+static int socket_address(int dirfd, const char *name, struct sockaddr_un *ret, struct fcm_error *err)
+{
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	bool fits = dirfd == AT_FDCWD ? fcm_copy(ret->sun_path, sizeof ret->sun_path, name)
+				      : fcm_format(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", dirfd, name);
+	return fits ? 0 : fcm_fail(err, FCM_HOST, "socket %s: the path is too long", name);
+}
+
+int unix_connect(int dirfd, const char *name, int flags, struct fcm_error *err)
+{
+	struct sockaddr_un a;
+	if (socket_address(dirfd, name, &a, err) < 0)
+		return -1;
+	auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
+		return fcm_fail_errno(err, "connect to %s", name);
+	return STEAL_FD(fd);
+}
+
+int unix_listen(int dirfd, const char *name, mode_t mode, int flags, struct fcm_error *err)
+{
+	struct sockaddr_un a;
+	if (socket_address(dirfd, name, &a, err) < 0)
+		return -1;
+	if (unlinkat(dirfd, name, 0) < 0 && errno != ENOENT)
+		return fcm_fail_errno(err, "remove the stale socket %s", name);
+	auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || fchmodat(dirfd, name, mode, 0) < 0 ||
+		listen(fd, 64) < 0)
+		return fcm_fail_errno(err, "listen at %s", name);
+	return STEAL_FD(fd);
+}

@@ -1,0 +1,117 @@
+/*
+ * The structs that are on the wire and on disk, with their field tables: what daemon and client agree on.
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "common/core/names.h"
+#include "common/field.h"
+
+enum vm_state { VM_CREATING, VM_STOPPED, VM_STARTING, VM_RUNNING, VM_STOPPING, VM_FAILED, VM_DESTROYING, VM_STATES };
+extern const char *const vm_state_names[];
+
+enum vm_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
+extern const char *const vm_restart_names[];
+
+enum vm_desired { WANT_STOPPED, WANT_RUNNING };
+extern const char *const vm_desired_names[];
+
+/* Limits of a VM; the daemon's config may be narrower. */
+enum {
+	VM_MAX_VCPUS = 32,
+	VM_MIN_MEM_MIB = 64,
+	VM_MAX_MEM_MIB = 1 << 20,
+	VM_MIN_DISK_MIB = 64,
+	VM_MAX_DISK_MIB = 16 << 20,
+	VM_MAX_KEYS = 32,
+	VM_MAX_ENV = 128,
+	VM_MAX_LABELS = 64,
+};
+
+/* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
+struct vm_spec {
+	char name[64];	       /* "" in a request: choose one */
+	uint32_t vcpus;
+	uint32_t mem_mib;
+	uint32_t disk_mib;
+	char image[64];
+	char kernel[64];
+	enum vm_restart restart;
+	struct strv env;       /* "K=V" */
+	struct strv labels;    /* "K=V" */
+	struct strv ssh_keys;  /* lines of authorized_keys */
+	uint32_t expose_port;  /* on the wire "expose": 8000; 0: none */
+};
+
+/* The body of POST /v1/vms: a spec, and whether to wait. */
+struct vm_create {
+	struct vm_spec spec;
+	bool dry_run;
+};
+
+struct vm_expose {
+	uint32_t port; /* 0: not exposed */
+	char domain[254];
+	char status[16]; /* "", "pending", "active" */
+	char reason[160];
+};
+
+struct vm_reason {
+	char code[40];
+	char step[24];
+	char message[384];
+	int64_t time;
+};
+
+/* A VM as the API shows it and as config.json keeps it: the seed's keys first. */
+struct vm_view {
+	char id[9];
+	char name[64];
+	struct in_addr ip;
+	enum vm_state state;
+	struct vm_expose expose;
+	uint32_t schema;
+	enum vm_desired desired;
+	struct vm_spec spec; /* encoded flat beside the others, without name and expose */
+	struct vm_reason reason;
+	int64_t created, started; /* started: 0 unless running */
+	char vmm[16];		  /* driver */
+	char accel[8];
+	char vmm_reason[160];	  /* why this driver or accelerator */
+	uint32_t uid;
+	int64_t vmm_pid;
+	char mac[18];
+	char boot_id[37];
+	char host_key[120];	  /* "ssh-ed25519 AAAA..." for known_hosts */
+	int64_t boots;
+	int64_t disk_used;	  /* bytes */
+};
+
+extern const struct field vm_create_fields[]; /* struct vm_create, the wire's keys: name cpus memory disk image ... */
+extern const struct field vm_view_fields[];   /* struct vm_view */
+
+/* Body of PUT /v1/vms/{vm}/expose. */
+struct expose_request {
+	uint32_t port;
+	char domain[254]; /* "": <name>.<dashed ip>.sslip.io or below the configured domain */
+};
+extern const struct field expose_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/stop and restart. */
+struct stop_request {
+	uint32_t time; /* seconds to wait for the guest, then force */
+};
+extern const struct field stop_request_fields[];
+
+/* Body of PUT /v1/vms/{vm}/ssh-keys: keys to add. */
+struct keys_request {
+	struct strv keys;
+};
+extern const struct field keys_request_fields[];
+
+/* Body of POST /v1/tokens. */
+struct token_request {
+	char name[64]; /* who it is for */
+};
+extern const struct field token_request_fields[];

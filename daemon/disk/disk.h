@@ -1,0 +1,22 @@
+/*
+ * The writable disk of a VM: a sparse copy of an empty ext4 template of its size. The image underneath is read-only and
+ * shared; overlayfs in the guest joins the two. Raw only; the host never mounts nor checks what a guest wrote.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+
+/* Make <vm_dirfd>/rootfs.img of `mib` MiB, owned by uid (0600), as a copy of <templates_dirfd>/<mib>.ext4, which is made
+ * by mkfs.ext4 the first time. Data extents only are copied (FICLONE where the file system can, else SEEK_DATA and
+ * copy_file_range). An existing one is replaced. FCM_NO_SPACE when it doesn't fit. */
+int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err) must_check;
+
+/* Bytes that the disk occupies now; 0 when there is none. */
+uint64_t disk_used(int vm_dirfd);
+
+/* Bytes free for us on the file system of dirfd. */
+uint64_t disk_free_bytes(int dirfd);

@@ -1,0 +1,31 @@
+/*
+ * One cgroup a VM, on cgroup v2 or, where that is what the host has, v1 (cgroups(7)). Named after the VM's id below
+ * the daemon's own group, so that it is found again without a journal.
+ */
+#pragma once
+
+#include "common/core/error.h"
+#include "common/core/names.h"
+
+/* Find out which hierarchy the host has and make the parent group `fcm` (on v2 below the group that the daemon is in,
+ * after moving the daemon into its leaf `daemon`). Without any usable hierarchy VMs run without a group: then
+ * cgroup_why() says why and the functions below do nothing. */
+int cgroup_init(struct fcm_error *err) must_check;
+const char *cgroup_why(void); /* "" when groups work */
+
+struct cgroup_limits {
+	uint64_t memory_max; /* bytes, 0: none */
+	unsigned pids_max;   /* 0: none */
+};
+
+/* Make the group of a VM and set its limits. Idempotent. */
+int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, struct fcm_error *err) must_check;
+
+/* Paths of the cgroup.procs files that a process writes "0" to in order to join (one for v2, one a controller for v1). */
+void cgroup_procs(const struct vm_id *id, struct strv *ret);
+
+/* Kill what is in the group, and remove it. A missing one is fine. */
+int cgroup_remove(const struct vm_id *id, struct fcm_error *err) must_check;
+
+/* Ids of VMs for which a group exists. */
+int cgroup_list(struct strv *ret, struct fcm_error *err) must_check;

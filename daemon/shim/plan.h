@@ -1,0 +1,38 @@
+/*
+ * What the daemon tells fcm-shim, and how. The shim is started with these descriptors:
+ *
+ *	0, 1	/dev/null
+ *	2	the daemon's stderr
+ *	3	the plan: a kv list (common/core/kv.h) of at most SHIM_PLAN_MAX bytes, read to its end
+ *	4	the console ring: a regular file, SHIM_RING_HEADER + SHIM_RING bytes, allocated in full
+ *	5	the VM's directory: exit and firecracker.pid are written there
+ *	6..	handed on to the VMM at the same number: `fd=6`
+ *
+ * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
+ * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=` (repeats),
+ * `group=` (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`.
+ *
+ * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or "failed <what>:
+ * <why>\n" and ends with 125. It then lives as long as the VMM, writes <dir>/exit ("status=N\0signal=N\0" as a kv list,
+ * temp and rename), and ends last.
+ */
+#pragma once
+
+enum {
+	SHIM_PLAN_FD = 3,
+	SHIM_RING_FD = 4,
+	SHIM_DIR_FD = 5,
+	SHIM_FIRST_FD = 6,
+	SHIM_PLAN_MAX = 32768,
+	SHIM_RING = 1 << 20,
+	SHIM_RING_HEADER = 4096,
+};
+
+#define SHIM_RING_MAGIC 0x31474e49524d4346ull /* "FCMRING1" */
+
+/* The head of the ring file: console byte i is at SHIM_RING_HEADER + i % SHIM_RING, the last SHIM_RING of `total` are
+ * there. The file outlives the shim, so the last words of a VM that was killed can be read. */
+struct shim_ring {
+	unsigned long long magic;
+	_Atomic unsigned long long total;
+};

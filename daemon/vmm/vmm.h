@@ -1,0 +1,118 @@
+/*
+ * What the engine asks of a virtual machine monitor. A driver is a table of functions; the engine asks its capabilities
+ * and never its name. `plan` is pure; every call that talks takes a deadline (clock_ms()); `attach` serves new and
+ * adopted VMs alike.
+ *
+ * The VMM runs in the jail that fcm-shim makes. Paths inside are constant (vmm_path_*), so that a snapshot of one VM
+ * loads for another without rewriting a path.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/core/error.h"
+#include "common/core/names.h"
+#include "common/core/util.h"
+
+/* Inside the jail. */
+#define VMM_KERNEL "/vmlinux"
+#define VMM_INITRD "/initrd"
+#define VMM_IMAGE "/image.ext4"	 /* read-only */
+#define VMM_DISK "/rootfs.img"	 /* the VM's own, read-write */
+#define VMM_RUN "/run"		 /* sockets; <id>/jail/run on the host */
+#define VMM_CONTROL "vmm.sock"	 /* QMP or the Firecracker API, below VMM_RUN */
+#define VMM_AGENT "agent.sock"	 /* the agent's channel, below VMM_RUN */
+#define VMM_CONSOLE "console.sock" /* the shim's attach socket, below VMM_RUN */
+
+enum vmm_accel { VMM_TCG, VMM_KVM };
+
+enum vmm_cap {
+	VMM_CAP_PAUSE = 1 << 0,
+	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
+	VMM_CAP_SNAPSHOT = 1 << 2,
+};
+
+/* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
+struct vmm_config {
+	struct vm_id id;
+	struct vm_name name;
+	unsigned vcpus;
+	unsigned mem_mib;
+	struct in_addr ip, gateway;
+	unsigned prefix;	   /* of the pool: the guest's netmask */
+	uint8_t mac[6];
+	const char *binary;	   /* the VMM's program */
+	const char *kernel;	   /* path of vmlinux */
+	const char *initrd;	   /* path of the initramfs */
+	const char *image;	   /* path of the image's ext4 */
+	const char *disk;	   /* path of rootfs.img */
+	const char *run;	   /* path of <id>/jail/run */
+	enum vmm_accel accel;
+	uint64_t tsc_khz;	   /* of the host, for the guest's command line */
+};
+
+/* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
+struct vmm_plan {
+	struct strv argv;  /* argv[0] is a path inside the jail */
+	struct strv binds; /* "SRC:DST:ro|rw|dev": what the jail shows (daemon/shim/plan.h) */
+	struct strv links; /* "TARGET:LINK": symbolic links made in the jail ("usr/lib:/lib") */
+	int tap_fd;	   /* the number at which the VMM expects the TAP, or -1 when it opens it by name */
+};
+void vmm_plan_done(struct vmm_plan *plan);
+
+/* Is this driver usable here? */
+struct vmm_probe {
+	bool usable;
+	char version[32];
+	enum vmm_accel accel;	/* the best that works */
+	char reason[160];	/* why not usable, or why not KVM: "no usable KVM: a million guest rounds took 830 ms" */
+};
+
+/* One live VMM. */
+struct vmm;
+
+struct vmm_driver {
+	const char *name; /* "qemu", "firecracker" */
+	unsigned caps;
+
+	/* Find out whether `binary` works here and with which accelerator. May take a second; cached by the caller. */
+	void (*probe)(const char *binary, struct vmm_probe *ret);
+
+	/* Pure: what to start for this VM. */
+	int (*plan)(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err);
+
+	/* Connect to the control socket in directory `run` and shake hands. Retries until the deadline while the socket
+	 * isn't there, because a new VMM needs a moment. */
+	int (*attach)(int run_dirfd, int64_t deadline, struct vmm **ret, struct fcm_error *err);
+
+	/* Tell the VMM what its command line did not (Firecracker's API calls; nothing for QEMU). */
+	int (*configure)(struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err);
+
+	/* Let the virtual CPUs run for the first time. */
+	int (*boot)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
+
+	int (*pause)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
+	int (*resume)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
+
+	/* Ask the guest to shut down by what the machine has (ctrl-alt-del). */
+	int (*soft_off)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
+
+	/* A new connection to the agent's channel: a non-blocking descriptor, the caller's; -1 on failure. */
+	int (*channel)(int run_dirfd, int64_t deadline, struct fcm_error *err);
+
+	/* Forget the connection; the VMM lives on. NULL-safe. */
+	void (*free)(struct vmm *vmm);
+
+	/* The calls that configure() and boot() would make, a line each, for --dry-run. */
+	void (*describe)(const struct vmm_config *config, struct strv *ret);
+};
+
+extern const struct vmm_driver vmm_qemu;
+
+/* The drivers that were built in, best first, ended by NULL. */
+extern const struct vmm_driver *const vmm_drivers[];
+
+/* The driver called `name`, or NULL. */
+const struct vmm_driver *vmm_driver_find(const char *name);
