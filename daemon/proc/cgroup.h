@@ -1,16 +1,17 @@
 /*
  * One cgroup a VM, on cgroup v2 or, where that is what the host has, v1 (cgroups(7)). Named after the VM's id below
- * the daemon's own group, so that it is found again without a journal.
+ * one parent, so that it is found again without a journal.
  */
 #pragma once
 
 #include "common/core/error.h"
 #include "common/core/names.h"
 
-/* Find out which hierarchy the host has and make the parent group `fcm` (on v2 below the group that the daemon is in,
- * after moving the daemon into its leaf `daemon`). Without any usable hierarchy VMs run without a group: then
- * cgroup_why() says why and the functions below do nothing. */
-int cgroup_init(struct fcm_error *err) must_check;
+/* Find out which hierarchy the host has and make the parent group `name`: "fcm", or another one for a daemon that
+ * shares the host with a second one (on v1 it is below the group that the daemon is in; cgroup.c says why). Where no
+ * hierarchy is usable VMs run without a group: then cgroup_why() says why and the functions below do nothing. Call it
+ * once, before there are threads. */
+void cgroup_init(const char *name);
 const char *cgroup_why(void); /* "" when groups work */
 
 struct cgroup_limits {
