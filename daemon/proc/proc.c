@@ -142,14 +142,26 @@ static int add_fds(posix_spawn_file_actions_t *actions, const struct proc_fd *fd
 		if (e)
 			return e;
 	}
-	for (int as = 0; as < 2; as++) {
-		int e = listed(fds, n, as)
-				? 0
-				: posix_spawn_file_actions_addopen(actions, as, "/dev/null", O_RDWR, 0);
-		if (e)
-			return e;
-	}
 	return 0;
+}
+
+/* /dev/null at 0 and 1, and nothing at all above 2 but what is listed: also not what we inherited without
+ * CLOEXEC. */
+static int close_others(posix_spawn_file_actions_t *actions, const struct proc_fd *fds, size_t n)
+{
+	int e = 0, last = 2;
+
+	for (size_t i = 0; i < n; i++)
+		last = MAX(last, fds[i].as);
+	for (int as = 0; as <= last && e == 0; as++) {
+		if (listed(fds, n, as) || as == STDERR_FILENO)
+			continue;
+		if (as < STDERR_FILENO)
+			e = posix_spawn_file_actions_addopen(actions, as, "/dev/null", O_RDWR, 0);
+		else
+			e = posix_spawn_file_actions_addclose(actions, as);
+	}
+	return e ? e : posix_spawn_file_actions_addclosefrom_np(actions, last + 1);
 }
 
 static int set_attributes(posix_spawnattr_t *attr)

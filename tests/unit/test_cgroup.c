@@ -1,0 +1,72 @@
+/* daemon/proc/cgroup: a group is made with its limits, found, joined, and removed with all that is in it. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "daemon/proc/cgroup.h"
+#include "daemon/proc/proc.h"
+
+static struct fcm_error err;
+static const struct vm_id id = {"cgtest01"};
+
+static void remove_parents(const struct strv *procs)
+{
+	for (size_t i = 0; i < procs->n; i++) {
+		char *slash = strstr(procs->v[i], "/cgtest01/");
+		*slash = '\0';
+		assert_int_equal(rmdir(procs->v[i]), 0);
+	}
+}
+
+static void test_life(void **state)
+{
+	(void)state;
+	_cleanup_(strv_done) struct strv procs = {0}, before = {0}, during = {0}, after = {0};
+	struct cgroup_limits limits = {.memory_max = 256 << 20, .pids_max = 64};
+	pid_t pid;
+	char name[32], text[16];
+
+	snprintf(name, sizeof name, "fcm-test-%d", (int)getpid());
+	cgroup_init(name);
+	if (cgroup_why()[0]) {
+		print_message("no cgroups here: %s\n", cgroup_why());
+		skip();
+	}
+	assert_int_equal(cgroup_list(&before, &err), 0);
+	assert_int_equal(before.n, 0);
+	assert_int_equal(cgroup_make(&id, &limits, &err), 0);
+	assert_int_equal(cgroup_make(&id, &limits, &err), 0);
+	cgroup_procs(&id, &procs);
+	assert_true(procs.n >= 1);
+	assert_int_equal(cgroup_list(&during, &err), 0);
+	assert_int_equal(during.n, 1);
+	assert_string_equal(during.v[0], id.s);
+
+	int pidfd = proc_spawn(PROC_ARGV("/bin/sleep", "60"), NULL, NULL, 0, &pid, &err);
+	assert_true(pidfd >= 0);
+	snprintf(text, sizeof text, "%d", (int)pid);
+	for (size_t i = 0; i < procs.n; i++)
+		assert_int_equal(file_poke(procs.v[i], text, &err), 0);
+
+	assert_int_equal(cgroup_remove(&id, &err), 0);
+	assert_true(proc_wait(pidfd, clock_in(1000)));
+	close(pidfd);
+	assert_int_equal(cgroup_remove(&id, &err), 0);
+	assert_int_equal(cgroup_list(&after, &err), 0);
+	assert_int_equal(after.n, 0);
+	remove_parents(&procs);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_life)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
