@@ -1,0 +1,189 @@
+"""Hostile values for every field of every route. The daemon says no, names the field, and lives."""
+import itertools
+import json
+
+import pytest
+from host import ROUTES
+
+HOST = {"fake": True}
+
+NAMES = ["", "-", "-web", "web-", "Web", "we b", "web\n", "web\0", "../x", "..", ".", "/etc/shadow", "a/b", "a.b", "ü",
+         "10-0-0-1", "a" * 64, "$(id)", "`id`", "{", "}", "web;x", "'web'", '"', "\u202eweb", "x" * (1 << 20), "*", "%2f"]
+NUMBERS = [0, -1, -2147483648, 2**31, 2**32, 2**63, 2**64, 10**30, 1e99, 1.5, "1", "", None, True, [], {}]
+PATHS = ["/etc/shadow", "/proc/self/environ", "../../x", "/dev/sda", "..", "a/../../b", "a\0b", "a" * 5000]
+KEYS = ["", "not a key", "ssh-ed25519", "ssh-ed25519 AAAA\nssh-rsa AAAA", 'command="id" ssh-ed25519 AAAA', "x" * 100000]
+
+
+def refused(answer, statuses=(400,)):
+    assert answer.status in statuses, answer
+    assert answer.code and answer.error["message"]
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def lives(host):
+    pid = host.daemon.pid
+    yield
+    assert host.daemon.poll() is None and host.daemon.pid == pid, host.log_tail()
+    assert host.api.get("/v1/vms").ok()["vms"] == []
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda n: ascii(n)[:20])
+def test_names(api, name):
+    answer = refused(api.post("/v1/vms", {"name": name}), (400, 413)) if name else None
+    if answer is not None and answer.status == 400 and len(name) < 100:
+        assert answer.error["field"] == "name"
+
+
+@pytest.mark.parametrize("field, value", itertools.product(("cpus", "memory", "disk", "expose"), NUMBERS), ids=repr)
+def test_numbers(api, field, value):
+    if field == "expose" and value in (0, None):
+        pytest.skip("0 and null are how one says: not exposed")
+    answer = refused(api.post("/v1/vms", {"name": "victim", field: value}))
+    assert answer.error["field"] == field or answer.code == "bad_json"
+
+
+@pytest.mark.parametrize("field, value", itertools.product(("image", "kernel"), PATHS), ids=lambda v: ascii(v)[:20])
+def test_assets(api, field, value):
+    refused(api.post("/v1/vms", {"name": "victim", field: value}))
+
+
+def test_absent_assets(api):
+    assert refused(api.post("/v1/vms", {"image": "nosuch"}), (404,)).code == "no_image"
+    assert refused(api.post("/v1/vms", {"kernel": "nosuch", "image": "tiny"}), (404,)).code == "no_kernel"
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda k: ascii(k)[:20])
+def test_ssh_keys(api, key):
+    refused(api.post("/v1/vms", {"name": "victim", "ssh_keys": [key]}), (400, 413))
+
+
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A\n": "x"}, {"A": "x\0y"}, {"A": 1}, ["A=b"], "A=b",
+                                 {f"K{i}": "v" for i in range(200)}], ids=lambda e: ascii(e)[:20])
+def test_env(api, env):
+    refused(api.post("/v1/vms", {"name": "victim", "env": env}))
+
+
+@pytest.mark.parametrize("body", [
+    b"", b"{", b"[]", b"null", b"1", b'"x"', b'{"name": "a", "name": "b"}', b"{\"name\": \"a\"}x", b"\xff\xfe",
+    b'{"name": "\\u0000"}', b'{"name": "\\ud800"}', b"[" * 100_000, b'{"a":' * 10_000, b'{"cpus": 1e999}', b'{"cpus": NaN}',
+    b'{"cpus": ' + b"9" * 10_000 + b"}", b'{"nmae": "x"}'], ids=lambda b: ascii(b)[:30])
+def test_json(api, body):
+    refused(api.post("/v1/vms", body, headers={"Content-Type": "application/json"}))
+
+
+def test_unknown_field_is_named(api):
+    answer = refused(api.post("/v1/vms", {"brigde": 1}))
+    assert answer.code == "unknown_field" and "brigde" in answer.error["message"] + answer.error["field"]
+
+
+def test_media_type(api):
+    refused(api.post("/v1/vms", b"{}", headers={"Content-Type": "text/plain"}), (415,))
+
+
+def test_too_large(api):
+    refused(api.post("/v1/vms", b"x" * 200_000, headers={"Content-Type": "application/json"}), (413,))
+
+
+@pytest.mark.parametrize("vm", ["nosuch", "%2e%2e", "..%2f..%2fetc%2fshadow", "a%00b", "%2f", "a" * 5000, "-", "*", "%ff",
+                                "abc"], ids=lambda v: v[:20])
+@pytest.mark.parametrize("method, pattern", [r for r in ROUTES if "{vm}" in r[1]], ids=" ".join)
+def test_vm_in_the_path(api, method, pattern, vm):
+    refused(api.call(method, pattern.replace("{vm}", vm)), (400, 404, 414, 431))
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a%2fb", "A", "-a", "a" * 64, "a%00"], ids=ascii)
+@pytest.mark.parametrize("route", ["images", "kernels"])
+def test_asset_in_the_path(api, route, name):
+    refused(api.put(f"/v1/{route}/{name}", b"x", headers={"Content-Type": "application/x-tar"}), (400, 404))
+
+
+class TestOneVm:
+    """Hostile values for what is asked of a VM that exists."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @staticmethod
+    def vm(host):
+        host.create("web")
+        yield
+        host.api.delete("/v1/vms/web?force=1").ok()
+
+    @pytest.fixture(autouse=True)
+    def lives(self, host):
+        yield
+        assert host.daemon.poll() is None, host.log_tail()
+        assert host.vm("web")["state"] == "running"
+
+    @pytest.mark.parametrize("port", [0, -1, 65536, 2**32, "80", 1.5, [], None], ids=repr)
+    def test_expose_port(self, api, port):
+        refused(api.put("/v1/vms/web/expose", {"port": port}))
+
+    @pytest.mark.parametrize("domain", ["x", "a..b", "-a.org", "a.org {", "a.org\nimport /etc/shadow", "*.org", "a" * 300 + ".org",
+                                        "http://a.org", "a.org/path", "ü.org", "10.0.0.1:80"], ids=lambda d: ascii(d)[:20])
+    def test_expose_domain(self, api, domain):
+        refused(api.put("/v1/vms/web/expose", {"port": 80, "domain": domain}))
+
+    @pytest.mark.parametrize("time", [-1, 2**31, 2**64, "1", 1e99, {}], ids=repr)
+    @pytest.mark.parametrize("verb", ["stop", "restart"])
+    def test_stop_time(self, api, verb, time):
+        refused(api.post(f"/v1/vms/web/{verb}", {"time": time}))
+
+    @pytest.mark.parametrize("query", ["port=0", "port=-1", "port=65536", "port=x", "port=", "", "port=22&port=23x"])
+    def test_tunnel_port(self, api, query):
+        answer = api.get(f"/v1/vms/web/tunnel?{query}", headers={"Connection": "Upgrade", "Upgrade": "fcm-tunnel"})
+        assert answer.status in (400, 502, 504, 500) and answer.code
+
+    @pytest.mark.parametrize("query", ["state=nosuch", "state=", "timeout=-1", "timeout=x", "timeout=99999999999999999999"])
+    def test_wait(self, api, query):
+        refused(api.get(f"/v1/vms/web/wait?{query}"))
+
+    @pytest.mark.parametrize("tail", ["-1", "x", "99999999999999999999"])
+    def test_tail(self, api, tail):
+        refused(api.get(f"/v1/vms/web/logs?tail={tail}"))
+
+    @pytest.mark.parametrize("key", KEYS, ids=lambda k: ascii(k)[:20])
+    def test_more_keys(self, api, key):
+        refused(api.put("/v1/vms/web/ssh-keys", {"keys": key}), (400, 413))
+
+    def test_destroy_takes_no_prefix(self, host, api):
+        vm = host.vm("web")
+        refused(api.delete(f"/v1/vms/{vm['id'][:5]}"), (404,))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 100, "a\nb", 1, None], ids=lambda n: ascii(n)[:20])
+def test_token_name(api, name):
+    refused(api.post("/v1/tokens", {"name": name}))
+
+
+@pytest.mark.parametrize("head", [
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: evil.example.org\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\nHost: localhost\n\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost : localhost\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nX: a\0b\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+    b"GET /v1/vms%00x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /v1%2fvms HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n",
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /v1/vms HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50_000 + b"\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 1000, b"GET\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
+    ids=lambda h: ascii(h[:60])[2:-1])
+def test_raw_requests(api, head):
+    """Sent with a good token where a request can carry one: it is still refused, or the connection is closed."""
+    data = head.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {api.token}\r\n\r\n".encode(), 1)
+    answer = api.raw(data)
+    assert not answer.startswith(b"HTTP/1.1 2"), answer[:300]
+
+
+def test_errors_are_whole_objects(api):
+    """Every error has a code, a message and the request's id, and is JSON."""
+    answer = api.post("/v1/vms", {"name": "-"})
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert set(answer.error) >= {"code", "message", "request_id"}
+    assert answer.error["request_id"] == answer.headers["X-Request-Id"]
+    assert json.loads(answer.body)
