@@ -1,7 +1,10 @@
 /*
  * Field tables: one row describes one member of a struct, and from it we decode and check JSON, refuse unknown fields by
  * name, encode, redact, parse the text of a command line or a config file, and print documentation.
- * The only place (with field.c) that knows jansson.
+ * field.c and json.c are the only places that know jansson.
+ *
+ * A value is empty when it is zero, "", a list without entries, or an object whose first row is empty. On the wire null
+ * means the same as leaving the field out: the struct keeps what it held.
  */
 #pragma once
 
@@ -12,16 +15,16 @@
 
 enum field_type {
 	FIELD_BOOL,   /* bool */
-	FIELD_U32,    /* uint32_t, min..max */
-	FIELD_I64,    /* int64_t, min..max */
+	FIELD_U32,    /* uint32_t, min..max; max 0: all of the type */
+	FIELD_I64,    /* int64_t, min..max; max 0: all of the type */
 	FIELD_MIB,    /* uint32_t MiB: JSON number of MiB, or text with a suffix ("2g"); min..max in MiB */
-	FIELD_STR,    /* char *, owned; at most max bytes */
+	FIELD_STR,    /* char *, owned; at most max bytes (0: no limit of its own) */
 	FIELD_CHARS,  /* char[size]; at most size - 1 bytes */
 	FIELD_ENUM,   /* an int-sized enum; names in `names`, NULL-ended, in order of value */
 	FIELD_IPV4,   /* struct in_addr; JSON text, absent or null when 0 */
 	FIELD_TIME,   /* int64_t seconds since the epoch; JSON RFC 3339; absent or null when 0 */
-	FIELD_STRV,   /* struct strv; JSON array of strings, at most max entries */
-	FIELD_MAP,    /* struct strv of "K=V"; JSON object of strings, at most max entries */
+	FIELD_STRV,   /* struct strv; JSON array of strings, at most max entries (0: no limit of its own) */
+	FIELD_MAP,    /* struct strv of "K=V"; JSON object of strings, at most max entries; no K is empty or has a '=' */
 	FIELD_OBJECT, /* a struct with the table `sub` */
 };
 
@@ -41,7 +44,7 @@ struct field {
 	const char *const *names;
 	const struct field *sub;
 	unsigned flags;
-	/* A check beyond the range; `key` is the field's dotted path. */
+	/* A check beyond the range, after the value is set; `value` points to the member, `key` is its dotted path. */
 	int (*check)(const void *value, const char *key, struct fcm_error *err);
 	const char *doc;
 };
@@ -74,17 +77,20 @@ field_json *field_encode(const struct field *t, const void *obj, bool secrets);
 /* Building by hand: objects and arrays. The setters take over `value`. */
 field_json *fj_object(void);
 field_json *fj_array(void);
-void fj_set(field_json *object, const char *key, field_json *value);
+void fj_set(field_json *object, const char *key, field_json *value); /* NULL: null */
 void fj_set_str(field_json *object, const char *key, const char *value); /* NULL: null; text is made printable UTF-8 */
 void fj_set_int(field_json *object, const char *key, int64_t value);
 void fj_set_bool(field_json *object, const char *key, bool value);
 void fj_append(field_json *array, field_json *value);
-field_json *fj_str(const char *s);
+field_json *fj_str(const char *s); /* made printable UTF-8, like fj_set_str() */
 field_json *fj_ref(field_json *v);
 void fj_free(field_json *v); /* NULL-safe */
 
-/* Reading: NULL, "" , `otherwise` when it isn't there or of another type. What is returned is borrowed. */
+/* Parse one JSON object or array (RFC 8259) of n bytes; depth, duplicate keys and NULs as in field_decode(). The
+ * caller's. FCM_BAD_JSON with line and column; FCM_INVALID for a number that doesn't fit. */
 field_json *fj_parse(const char *text, size_t n, struct fcm_error *err) must_check;
+
+/* Reading: NULL, "", `otherwise` when it isn't there or of another type. What is returned is borrowed. */
 field_json *fj_get(const field_json *object, const char *key);
 const char *fj_get_str(const field_json *object, const char *key);
 int64_t fj_get_int(const field_json *object, const char *key, int64_t otherwise);
@@ -107,11 +113,14 @@ int field_from_json(const struct field *t, const field_json *v, enum field_mode 
  * yes/no/true/false/1/0, lists add one entry a call. FCM_UNKNOWN_FIELD, FCM_INVALID. */
 int field_set_text(const struct field *t, void *obj, const char *key, const char *text, struct fcm_error *err) must_check;
 
-/* The field's value as text (secrets as ***); the caller's. */
+/* The field's value as text (secrets as ***; the entries of a list with ", " between them); the caller's. */
 char *field_get_text(const struct field *t, const void *obj, const char *key);
 
-/* The row for a dotted path, or NULL; *ret_obj becomes the struct it is in. */
+/* The row for a dotted path, or NULL; *ret_obj (may be NULL) becomes the struct it is in. */
 const struct field *field_find(const struct field *t, const void *obj, const char *key, void **ret_obj);
+
+/* The key of the table that `key` is a slip of (one or two letters wrong, missing, added or swapped), or NULL. */
+const char *field_near(const struct field *t, const char *key);
 
 /* Free what *obj owns and zero it. */
 void field_done(const struct field *t, void *obj);

@@ -27,6 +27,9 @@ enum {
 	VM_MAX_KEYS = 32,
 	VM_MAX_ENV = 128,
 	VM_MAX_LABELS = 64,
+	VM_MAX_ENV_BYTES = 16 << 10, /* of all "K=V" together: they travel to the guest in one frame */
+	VM_MAX_LABEL_BYTES = 255,    /* of one value */
+	VM_MAX_STOP_SECONDS = 3600,
 };
 
 /* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
@@ -88,8 +91,31 @@ struct vm_view {
 	int64_t disk_used;	  /* bytes */
 };
 
-extern const struct field vm_create_fields[]; /* struct vm_create, the wire's keys: name cpus memory disk image ... */
-extern const struct field vm_view_fields[];   /* struct vm_view */
+/* struct vm_create, the wire's keys: name cpus memory disk image ... Encoding leaves out what is 0 or empty, but for
+ * restart. */
+extern const struct field vm_create_fields[];
+
+/* struct vm_view, keys in the order of docs/API.md. config.json is this table with its secrets shown, read in mode
+ * FIELD_DISK. `spec.name` and `spec.expose_port` are not in it. */
+extern const struct field vm_view_fields[];
+
+/* The VM object of the API: vm_view_fields and what is derived from them (expose.url). `show_env`: env in the clear. The
+ * caller's value. */
+field_json *vm_view_json(const struct vm_view *vm, bool show_env);
+
+/* What a request that doesn't say gets: [defaults] of the daemon's config. */
+struct vm_defaults {
+	uint32_t vcpus, mem_mib, disk_mib;
+	char image[64], kernel[64];
+	enum vm_restart restart;
+};
+
+/* A request before it is decoded: `d` and nothing else. */
+void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d);
+
+/* Checks of field tables (value: char[]), for tables that keep such names elsewhere. */
+int model_check_asset(const void *value, const char *key, struct fcm_error *err);
+int model_check_domain(const void *value, const char *key, struct fcm_error *err); /* "" is allowed */
 
 /* Body of PUT /v1/vms/{vm}/expose. */
 struct expose_request {

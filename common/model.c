@@ -1,0 +1,271 @@
+#include "common/model.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/crypt.h"
+#include "common/field_internal.h"
+
+const char *const vm_state_names[] = {
+	"creating", "stopped", "starting", "running", "stopping", "failed", "destroying", NULL};
+const char *const vm_restart_names[] = {"no", "on-failure", "always", "unless-stopped", NULL};
+const char *const vm_desired_names[] = {"stopped", "running", NULL};
+
+static int check_id(const void *value, const char *key, struct fcm_error *err)
+{
+	if (!vm_id_valid(value))
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: an id is 8 of a-z and 0-9", key);
+	return 0;
+}
+
+static int check_name(const void *value, const char *key, struct fcm_error *err)
+{
+	struct vm_name name;
+
+	return vm_name_parse(value, key, &name, err);
+}
+
+static int check_name_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	return *(const char *)value ? check_name(value, key, err) : 0;
+}
+
+int model_check_asset(const void *value, const char *key, struct fcm_error *err)
+{
+	struct asset_name name;
+
+	return asset_name_parse(value, key, &name, err);
+}
+
+int model_check_domain(const void *value, const char *key, struct fcm_error *err)
+{
+	struct dns_name name;
+
+	return *(const char *)value ? dns_name_parse(value, key, &name, err) : 0;
+}
+
+/* Printable UTF-8 on one line? */
+static bool one_line(const char *s)
+{
+	auto_free char *copy = xstrdup(s);
+	size_t n = strlen(copy);
+
+	return fcm_printable(copy, n) == n && memcmp(copy, s, n) == 0 && strpbrk(s, "\n\t") == NULL;
+}
+
+/* The name of an environment variable: IEEE 1003.1-2017, section 8.1, and lower case as well. */
+static bool env_name_valid(const char *s, size_t n)
+{
+	static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_";
+	static const char all[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+
+	return n > 0 && strchr(first, s[0]) && strspn(s, all) == n;
+}
+
+static int check_env(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *env = value;
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < env->n; i++) {
+		const char *entry = env->v[i];
+		size_t n = strcspn(entry, "=");
+		auto_free char *name = xprintf("%.*s", (int)MIN(n, (size_t)64), entry);
+		if (!env_name_valid(entry, n))
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: '%s' is no name (letters, digits and _)", key, field_clip(name).s);
+		if (strpbrk(entry, "\n\r"))
+			return fcm_fail_field(err, FCM_INVALID, key, "%s: the value of %s has a line break",
+				key, field_clip(name).s);
+		bytes += strlen(entry) + 1;
+	}
+	if (bytes > VM_MAX_ENV_BYTES)
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: larger than %d KiB together", key,
+			VM_MAX_ENV_BYTES >> 10);
+	return 0;
+}
+
+static int check_labels(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *labels = value;
+
+	for (size_t i = 0; i < labels->n; i++) {
+		const char *entry = labels->v[i];
+		size_t n = strcspn(entry, "=");
+		auto_free char *name = xprintf("%.*s", (int)MIN(n, (size_t)64), entry);
+		if (n > 63 || strspn(entry, "abcdefghijklmnopqrstuvwxyz0123456789._/-") != n)
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: '%s' is no label: 1 to 63 of a-z, 0-9, '.', '_', '/' and '-'", key,
+				field_clip(name).s);
+		if (strlen(entry + n + 1) > VM_MAX_LABEL_BYTES || !one_line(entry + n + 1))
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: the value of %s is no line of at most %d bytes", key, name,
+				VM_MAX_LABEL_BYTES);
+	}
+	return 0;
+}
+
+static int check_keys(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *keys = value;
+
+	for (size_t i = 0; i < keys->n; i++)
+		if (!crypt_ssh_public_valid(keys->v[i]))
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: entry %zu is no public key (one line, like \"ssh-ed25519 AAAA... "
+				"me@laptop\")",
+				key, i + 1);
+	return 0;
+}
+
+static int check_host_key(const void *value, const char *key, struct fcm_error *err)
+{
+	if (*(const char *)value && !crypt_ssh_public_valid(value))
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: no public key", key);
+	return 0;
+}
+
+static int check_who(const void *value, const char *key, struct fcm_error *err)
+{
+	if (*(const char *)value == '\0' || !one_line(value))
+		return fcm_fail_field(
+			err, FCM_INVALID, key, "%s: say who the token is for, on one line", key);
+	return 0;
+}
+
+/* The rows that a request and a VM have in common; `type` is the struct around `spec`. */
+#define SPEC_SIZES(type, flags_)                                                                             \
+	FK("cpus", type, spec.vcpus, FIELD_U32, .min = 1, .max = VM_MAX_VCPUS, .flags = flags_,              \
+		.doc = "virtual CPUs"),                                                                      \
+		FK("memory", type, spec.mem_mib, FIELD_MIB, .min = VM_MIN_MEM_MIB, .max = VM_MAX_MEM_MIB,    \
+			.flags = flags_, .doc = "memory in MiB"),                                            \
+		FK("disk", type, spec.disk_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,   \
+			.flags = flags_, .doc = "size of the (sparse) disk in MiB"),                         \
+		FK("image", type, spec.image, FIELD_CHARS, .check = model_check_asset, .flags = flags_,      \
+			.doc = "image that the disk lies over"),                                             \
+		FK("kernel", type, spec.kernel, FIELD_CHARS, .check = model_check_asset, .flags = flags_,    \
+			.doc = "kernel that it boots"),                                                      \
+		FK("restart", type, spec.restart, FIELD_ENUM, .names = vm_restart_names,                     \
+			.doc = "when it is started again after it ended")
+#define SPEC_LISTS(type, flags_)                                                                             \
+	FK("env", type, spec.env, FIELD_MAP, .max = VM_MAX_ENV, .check = check_env,                          \
+		.flags = FIELD_SECRET | (flags_), .doc = "environment of what the image runs"),              \
+		FK("labels", type, spec.labels, FIELD_MAP, .max = VM_MAX_LABELS, .check = check_labels,      \
+			.flags = flags_, .doc = "words of the user's own"),                                  \
+		FK("ssh_keys", type, spec.ssh_keys, FIELD_STRV, .max = VM_MAX_KEYS, .check = check_keys,     \
+			.flags = flags_, .doc = "public keys that may log in")
+
+const struct field vm_create_fields[] = {
+	FK("name", struct vm_create, spec.name, FIELD_CHARS, .check = check_name_or_none,
+		.flags = FIELD_OMIT_EMPTY, .doc = "name; chosen when left out"),
+	SPEC_SIZES(struct vm_create, FIELD_OMIT_EMPTY),
+	SPEC_LISTS(struct vm_create, FIELD_OMIT_EMPTY),
+	FK("expose", struct vm_create, spec.expose_port, FIELD_U32, .min = 1, .max = 65535,
+		.flags = FIELD_OMIT_EMPTY, .doc = "port of the VM that gets a public HTTPS name"),
+	F(struct vm_create, dry_run, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "only say what would be done"),
+	FIELD_END,
+};
+
+static const struct field vm_expose_fields[] = {
+	F(struct vm_expose, port, FIELD_U32, .min = 1, .max = 65535),
+	F(struct vm_expose, domain, FIELD_CHARS, .check = model_check_domain),
+	F(struct vm_expose, status, FIELD_CHARS),
+	F(struct vm_expose, reason, FIELD_CHARS, .flags = FIELD_OMIT_EMPTY),
+	FIELD_END,
+};
+
+static const struct field vm_reason_fields[] = {
+	F(struct vm_reason, code, FIELD_CHARS),
+	F(struct vm_reason, step, FIELD_CHARS),
+	F(struct vm_reason, message, FIELD_CHARS),
+	F(struct vm_reason, time, FIELD_TIME),
+	FIELD_END,
+};
+
+const struct field vm_view_fields[] = {
+	F(struct vm_view, id, FIELD_CHARS, .check = check_id, .flags = FIELD_REQUIRED),
+	F(struct vm_view, name, FIELD_CHARS, .check = check_name, .flags = FIELD_REQUIRED),
+	F(struct vm_view, ip, FIELD_IPV4),
+	F(struct vm_view, state, FIELD_ENUM, .names = vm_state_names),
+	F(struct vm_view, expose, FIELD_OBJECT, .sub = vm_expose_fields, .flags = FIELD_NULL_EMPTY),
+	F(struct vm_view, schema, FIELD_U32),
+	F(struct vm_view, desired, FIELD_ENUM, .names = vm_desired_names),
+	SPEC_SIZES(struct vm_view, 0),
+	SPEC_LISTS(struct vm_view, 0),
+	F(struct vm_view, reason, FIELD_OBJECT, .sub = vm_reason_fields, .flags = FIELD_NULL_EMPTY),
+	F(struct vm_view, created, FIELD_TIME),
+	F(struct vm_view, started, FIELD_TIME),
+	F(struct vm_view, vmm, FIELD_CHARS),
+	F(struct vm_view, accel, FIELD_CHARS),
+	F(struct vm_view, vmm_reason, FIELD_CHARS),
+	F(struct vm_view, uid, FIELD_U32),
+	F(struct vm_view, vmm_pid, FIELD_I64),
+	F(struct vm_view, mac, FIELD_CHARS),
+	F(struct vm_view, boot_id, FIELD_CHARS),
+	F(struct vm_view, host_key, FIELD_CHARS, .check = check_host_key),
+	F(struct vm_view, boots, FIELD_I64),
+	F(struct vm_view, disk_used, FIELD_I64),
+	FIELD_END,
+};
+
+const struct field expose_request_fields[] = {
+	F(struct expose_request, port, FIELD_U32, .min = 1, .max = 65535, .flags = FIELD_REQUIRED,
+		.doc = "port of the VM"),
+	F(struct expose_request, domain, FIELD_CHARS, .check = model_check_domain, .flags = FIELD_OMIT_EMPTY,
+		.doc = "name; chosen when left out"),
+	FIELD_END,
+};
+
+const struct field stop_request_fields[] = {
+	F(struct stop_request, time, FIELD_U32, .min = 0, .max = VM_MAX_STOP_SECONDS,
+		.doc = "seconds that the guest has before it is killed"),
+	FIELD_END,
+};
+
+const struct field keys_request_fields[] = {
+	F(struct keys_request, keys, FIELD_STRV, .max = VM_MAX_KEYS, .check = check_keys,
+		.flags = FIELD_REQUIRED, .doc = "lines of authorized_keys"),
+	FIELD_END,
+};
+
+const struct field token_request_fields[] = {
+	F(struct token_request, name, FIELD_CHARS, .check = check_who, .flags = FIELD_REQUIRED,
+		.doc = "who the token is for"),
+	FIELD_END,
+};
+
+void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d)
+{
+	*ret = (struct vm_create){.spec = {
+					  .vcpus = d->vcpus,
+					  .mem_mib = d->mem_mib,
+					  .disk_mib = d->disk_mib,
+					  .restart = d->restart,
+				  }};
+	fcm_copy(ret->spec.image, sizeof ret->spec.image, d->image);
+	fcm_copy(ret->spec.kernel, sizeof ret->spec.kernel, d->kernel);
+}
+
+/* The expose object with its url behind the domain. */
+static field_json *expose_json(const field_json *plain, const char *domain)
+{
+	auto_free char *url = xprintf("https://%s", domain);
+	field_json *v = fj_object();
+
+	for (const char *key = NULL; (key = fj_next_key(plain, key));) {
+		fj_set(v, key, fj_ref(fj_get(plain, key)));
+		if (strcmp(key, "domain") == 0)
+			fj_set_str(v, "url", *domain ? url : NULL);
+	}
+	return v;
+}
+
+field_json *vm_view_json(const struct vm_view *vm, bool show_env)
+{
+	field_json *v = field_encode(vm_view_fields, vm, show_env);
+
+	if (vm->expose.port)
+		fj_set(v, "expose", expose_json(fj_get(v, "expose"), vm->expose.domain));
+	return v;
+}
