@@ -1,0 +1,63 @@
+/*
+ * The byte stream to the host, and frames on it.
+ *
+ * A virtio-serial port gives POLLHUP for as long as no host is connected, and tells nobody about a host that
+ * came and went in between. Therefore:
+ * - while it hangs up, the descriptor is left out of poll() for a moment instead of spinning on it;
+ * - a frame that began but doesn't go on within FRAME_SILENCE_MS, or isn't whole after CHANNEL_FRAME_MS, is
+ * dropped: its sender is dead. The second bound is needed because the next host's HELLOs, which come more
+ * often than FRAME_SILENCE_MS, would fill up the frame that the dead one began;
+ * - bytes that can't be a frame are dropped as a whole: the next HELLO, 200 ms later, begins anew.
+ * What isn't written yet is kept, and nothing is read while more than CHANNEL_OUT_MAX of it wait: a host that
+ * asks and never listens makes itself wait, not the guest's memory grow.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/core/frame.h"
+#include "common/core/util.h"
+
+enum {
+	CHANNEL_OUT_MAX = 65536, /* bytes that wait for the host before we stop reading */
+	CHANNEL_FRAME_MS = 1000, /* for the whole of a frame */
+	CHANNEL_HANGUP_MS = 100, /* how long we look away when no host is there */
+};
+
+/* Zero-initialised with fd = -1 is a channel that isn't open yet. */
+struct channel {
+	int fd; /* non-blocking, CLOEXEC; owned */
+	struct buf in, out;
+	int64_t began;	    /* clock_ms() when the incomplete frame in `in` began */
+	int64_t heard;	    /* clock_ms() of the last byte */
+	int64_t deaf_until; /* clock_ms() until which fd is not polled */
+};
+
+/* Find the virtio-serial port that the host named "fcm.agent" in /sys/class/virtio-ports, and open it. There
+ * is no udev in an initramfs, so the port's device is known by its number only. Returns whether the channel
+ * is open now. */
+bool channel_open(struct channel *c);
+
+/* What poll(2) should wait for on c->fd; 0 for nothing (leave the descriptor out). */
+short channel_events(const struct channel *c);
+
+/* When channel_tick() has something to do: a moment on clock_ms(), or FCM_FOREVER. */
+int64_t channel_deadline(const struct channel *c);
+
+/* Drop a frame whose sender fell silent. To be called when channel_deadline() is past. */
+void channel_tick(struct channel *c);
+
+/* Serve what poll() said of c->fd: write what waits, read what is there, at most 64 KiB a call. */
+void channel_serve(struct channel *c, short revents);
+
+/* The next whole frame; it stays valid until channel_done_frame(), which must follow. False when there is
+ * none. */
+bool channel_next(struct channel *c, struct frame *ret);
+void channel_done_frame(struct channel *c, const struct frame *f);
+
+/* Queue a frame, and write what goes at once. A payload over FRAME_MAX is a bug of the caller (asserted). */
+void channel_send(struct channel *c, uint32_t stream, enum frame_type type, const struct buf *payload);
+
+/* Forget all that waits to be written: a new session began. */
+void channel_reset(struct channel *c);

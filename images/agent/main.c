@@ -1,0 +1,126 @@
+/*
+ * fcm-agent. As PID 1: the loop. Under any other pid: poweroff, reboot, halt, shutdown, or the placeholder
+ * page.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "images/agent/agent.h"
+#include "images/agent/modules.h"
+#include "images/agent/placeholder.h"
+#include "images/agent/session.h"
+
+enum {
+	PORT_WAIT_MS = 10,	  /* between two looks for the port: its driver needs a moment */
+	PORT_WAIT_LONG_MS = 1000, /* the same once the machine is PORT_PATIENCE_MS old: there is none */
+	PORT_PATIENCE_MS = 15000,
+};
+
+static void read_boot_id(struct agent *a)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error err;
+
+	if (file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text, &err) == 0)
+		(void)fcm_copy(a->boot_id, sizeof a->boot_id, strtok(text.p, "\n"));
+}
+
+/* All signals that PID 1 acts on come through one descriptor. Ctrl-alt-del becomes SIGINT. */
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	reboot(RB_DISABLE_CAD);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* SIGUSR1 is busybox's halt, SIGUSR2 its poweroff, SIGTERM its reboot. */
+static void serve_signals(struct agent *a, int fd)
+{
+	struct signalfd_siginfo s;
+
+	while (read(fd, &s, sizeof s) == sizeof s)
+		if (s.ssi_signo != SIGCHLD)
+			session_power(a, s.ssi_signo == SIGTERM ? POWER_REBOOT : POWER_OFF, POWER_GRACE_MS);
+}
+
+/* Reap all that is dead. Returns whether we have no child left; orphans become ours, so then nobody else
+ * runs. */
+static bool reap(void)
+{
+	pid_t pid;
+
+	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		;
+	return pid < 0 && errno == ECHILD;
+}
+
+static void look_for_port(struct agent *a, int64_t *next)
+{
+	if (a->channel.fd >= 0 || clock_ms() < *next)
+		return;
+	if (channel_open(&a->channel))
+		*next = FCM_FOREVER;
+	else
+		*next = clock_in(clock_ms() < PORT_PATIENCE_MS ? PORT_WAIT_MS : PORT_WAIT_LONG_MS);
+}
+
+static void loop(struct agent *a, int signals)
+{
+	int64_t next_look = 0;
+
+	while (a->power.phase != POWER_END) {
+		look_for_port(a, &next_look);
+		short events = channel_events(&a->channel);
+		struct pollfd fds[] = {{.fd = signals, .events = POLLIN},
+			{.fd = events ? a->channel.fd : -1, .events = events}};
+		int64_t deadline = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
+
+		poll(fds, ARRAY_SIZE(fds), clock_left(MIN(deadline, next_look)));
+		if (fds[1].revents)
+			channel_serve(&a->channel, fds[1].revents);
+		channel_tick(&a->channel);
+		session_serve(a);
+		serve_signals(a, signals);
+		power_tick(&a->power, reap(), a->channel.fd < 0 || a->channel.out.n == 0);
+	}
+}
+
+static _Noreturn void run_pid1(void)
+{
+	struct agent a = {.channel = {.fd = -1}, .root = {.disk_fd = -1}};
+	int signals = open_signals();
+
+	mount_early();
+	modules_load();
+	read_boot_id(&a);
+	loop(&a, signals);
+	mount_finish(&a.root);
+	power_reset();
+}
+
+int main(int argc, char *argv[])
+{
+	if (getpid() == 1)
+		run_pid1();
+	if (argc == 3 && strcmp(argv[1], "placeholder") == 0)
+		return placeholder_run(argv[2]);
+	return power_command(argc, argv);
+}

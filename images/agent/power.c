@@ -1,0 +1,120 @@
+#include "images/agent/power.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/reboot.h>
+
+#include "common/core/clock.h"
+
+const char *power_intent_name(enum power_intent intent)
+{
+	return intent == POWER_REBOOT ? "reboot" : "poweroff";
+}
+
+bool power_intent_parse(const char *s, enum power_intent *ret)
+{
+	if (s == NULL || (strcmp(s, "poweroff") != 0 && strcmp(s, "reboot") != 0))
+		return false;
+	*ret = strcmp(s, "reboot") == 0 ? POWER_REBOOT : POWER_OFF;
+	return true;
+}
+
+static void enter(struct power *p, enum power_phase phase, int64_t ms)
+{
+	p->phase = phase;
+	p->deadline = clock_in(ms);
+}
+
+/* kill(-1) from PID 1 reaches everything but PID 1. A stopped process hears SIGTERM only when it goes on. */
+static void term_all(void)
+{
+	if (getpid() != 1)
+		return;
+	kill(-1, SIGTERM);
+	kill(-1, SIGCONT);
+}
+
+void power_begin(struct power *p, enum power_intent intent, int64_t grace_ms)
+{
+	if (p->phase != POWER_UP) {
+		if (p->phase == POWER_TERM)
+			p->deadline = MIN(p->deadline, clock_in(grace_ms));
+		return;
+	}
+	p->intent = intent;
+	enter(p, POWER_TERM, grace_ms);
+	term_all();
+}
+
+void power_tick(struct power *p, bool alone, bool told)
+{
+	bool late = clock_ms() >= p->deadline;
+
+	if (p->phase == POWER_TERM && (alone || late)) {
+		enter(p, POWER_KILL, POWER_KILL_MS);
+		if (!alone && getpid() == 1)
+			kill(-1, SIGKILL);
+		late = false;
+	}
+	if (p->phase == POWER_KILL && (alone || late)) {
+		enter(p, POWER_WORD, POWER_WORD_MS);
+		late = false;
+	}
+	if (p->phase == POWER_WORD && (told || late))
+		enter(p, POWER_END, 0);
+}
+
+int64_t power_deadline(const struct power *p)
+{
+	return p->phase == POWER_UP ? FCM_FOREVER : p->deadline;
+}
+
+static bool is_one_of(const char *s, const char *const *list)
+{
+	for (; *list; list++)
+		if (strcmp(s, *list) == 0)
+			return true;
+	return false;
+}
+
+int power_command_parse(int argc, char *const argv[], enum power_intent *ret, struct fcm_error *err)
+{
+	static const char *const fine[] = {
+		"-h", "-P", "-p", "-H", "-f", "-n", "now", "+0", "--poweroff", "--halt", "--force", NULL};
+	static const char *const again[] = {"-r", "--reboot", NULL};
+	const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
+	enum power_intent intent = strcmp(name, "reboot") == 0 ? POWER_REBOOT : POWER_OFF;
+
+	for (int i = 1; i < argc; i++) {
+		if (is_one_of(argv[i], again))
+			intent = POWER_REBOOT;
+		else if (!is_one_of(argv[i], fine))
+			return fcm_fail(err, FCM_USAGE, "%s: '%s' is not known here: it happens at once",
+				name, argv[i]);
+	}
+	*ret = intent;
+	return 0;
+}
+
+int power_command(int argc, char *const argv[])
+{
+	enum power_intent intent;
+	struct fcm_error err = {0};
+
+	if (power_command_parse(argc, argv, &intent, &err) == 0 &&
+		kill(1, intent == POWER_REBOOT ? SIGTERM : SIGUSR2) < 0)
+		fcm_fail_errno(&err, "ask PID 1");
+	if (err.code == FCM_OK)
+		return 0;
+	fprintf(stderr, "%s\n", err.msg);
+	return err.code == FCM_USAGE ? 2 : 1;
+}
+
+_Noreturn void power_reset(void)
+{
+	for (;;) {
+		reboot(RB_AUTOBOOT);
+		clock_sleep(1000);
+	}
+}

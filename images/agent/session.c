@@ -1,0 +1,208 @@
+#include "images/agent/session.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/core/clock.h"
+#include "common/core/kv.h"
+#include "images/agent/files.h"
+#include "images/agent/net.h"
+#include "images/agent/start.h"
+
+enum { NONCE_MAX = 64, ECHO_MAX = 1024 };
+
+/* One request: its kv list and raw bytes. */
+struct request {
+	const void *p;
+	size_t n;
+};
+
+static int op_mount(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	const char *image = kv_get(rq->p, rq->n, "image"), *disk = kv_get(rq->p, rq->n, "disk");
+
+	if (image == NULL || disk == NULL)
+		return fcm_fail(err, FCM_INVALID, "image and disk are needed");
+	if (!a->root.mounted && mount_guest(&a->root, image, disk, err) < 0)
+		return -1;
+	kv_add(results, "sshd", mount_sshd());
+	return 0;
+}
+
+static int op_net(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	struct guest_net net;
+
+	(void)a, (void)results;
+	return net_parse(rq->p, rq->n, &net, err) < 0 ? -1 : net_apply(&net, err);
+}
+
+static int op_file(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)a, (void)results;
+	return files_write(rq->p, rq->n, err);
+}
+
+static int op_clock(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	int64_t ns = kv_i64(rq->p, rq->n, "ns", 0, INT64_MAX, -1);
+	const struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+
+	(void)a, (void)results;
+	if (ns < 0)
+		return fcm_fail_field(err, FCM_INVALID, "ns", "ns: not a time");
+	return clock_settime(CLOCK_REALTIME, &t) < 0 ? fcm_fail_errno(err, "set the clock") : 0;
+}
+
+static int op_start(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv env = {0};
+
+	(void)results;
+	if (a->started)
+		return 0;
+	if (start_env_parse(rq->p, rq->n, &env, err) < 0 || start_rc(&env, err) < 0)
+		return -1;
+	a->started = true;
+	return 0;
+}
+
+static int op_ping(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	const char *echo = kv_get(rq->p, rq->n, "echo");
+
+	if (echo && strlen(echo) > ECHO_MAX)
+		return fcm_fail_field(err, FCM_INVALID, "echo", "echo: longer than %d bytes", ECHO_MAX);
+	kv_add(results, "echo", echo ? echo : "");
+	kv_addf(results, "uptime_ms", "%lld", (long long)clock_ms());
+	kv_add(results, "boot_id", a->boot_id);
+	return 0;
+}
+
+/* Only checks: session_power() runs once the answer is queued, so that the answer comes before the event. */
+static int op_power(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	enum power_intent intent;
+
+	(void)a, (void)results;
+	if (!power_intent_parse(kv_get(rq->p, rq->n, "intent"), &intent))
+		return fcm_fail_field(err, FCM_INVALID, "intent", "intent: poweroff or reboot");
+	return 0;
+}
+
+static void after_power(struct agent *a, const struct request *rq)
+{
+	enum power_intent intent;
+
+	if (power_intent_parse(kv_get(rq->p, rq->n, "intent"), &intent))
+		session_power(
+			a, intent, kv_i64(rq->p, rq->n, "grace_ms", 0, POWER_GRACE_MAX_MS, POWER_GRACE_MS));
+}
+
+struct op {
+	const char *name;
+	bool needs_root;
+	int (*run)(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err);
+	void (*after)(struct agent *a, const struct request *rq); /* once the answer is queued; or NULL */
+};
+
+static const struct op ops[] = {
+	{"mount", false, op_mount, NULL},
+	{"net", true, op_net, NULL},
+	{"file", true, op_file, NULL},
+	{"clock", false, op_clock, NULL},
+	{"start", true, op_start, NULL},
+	{"ping", false, op_ping, NULL},
+	{"power", false, op_power, after_power},
+};
+
+static int find_op(
+	const struct agent *a, const struct request *rq, const struct op **ret, struct fcm_error *err)
+{
+	const char *name = kv_get(rq->p, rq->n, "op");
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(ops); i++) {
+		if (strcmp(ops[i].name, name) != 0)
+			continue;
+		if (ops[i].needs_root && !a->root.mounted)
+			return fcm_fail(err, FCM_WRONG_STATE, "%s: not before mount", name);
+		*ret = &ops[i];
+		return 0;
+	}
+	return fcm_fail_field(err, FCM_INVALID, "op", "op: '%.32s' is not known", name ? name : "");
+}
+
+static void serve_request(struct agent *a, const struct frame *f)
+{
+	const struct request rq = {.p = f->payload, .n = f->len};
+	_cleanup_(buf_done) struct buf answer = {0};
+	const struct op *op = NULL;
+	struct fcm_error err = {0};
+
+	kv_add(&answer, "ok", "1");
+	if (find_op(a, &rq, &op, &err) < 0 || op->run(a, &rq, &answer, &err) < 0) {
+		buf_drop(&answer, answer.n);
+		kv_add(&answer, "error", err.msg);
+		if (err.sys)
+			kv_addf(&answer, "errno", "%d", err.sys);
+	}
+	channel_send(&a->channel, f->stream, FRAME_RES, &answer);
+	if (err.code == FCM_OK && op->after)
+		op->after(a, &rq);
+}
+
+static void send_power_event(struct agent *a, enum power_intent intent)
+{
+	_cleanup_(buf_done) struct buf event = {0};
+
+	kv_add(&event, "event", "power");
+	kv_add(&event, "intent", power_intent_name(intent));
+	channel_send(&a->channel, 0, FRAME_EVENT, &event);
+}
+
+/* A new session. A host that comes while the machine is ending hears why. */
+static void serve_hello(struct agent *a, const struct frame *f)
+{
+	const char *magic = kv_get(f->payload, f->len, "magic"), *nonce = kv_get(f->payload, f->len, "nonce");
+	_cleanup_(buf_done) struct buf hello = {0};
+
+	if (f->stream != 0 || magic == NULL || strcmp(magic, FRAME_MAGIC) != 0 || nonce == NULL ||
+		strlen(nonce) > NONCE_MAX)
+		return;
+	channel_reset(&a->channel);
+	kv_add(&hello, "magic", FRAME_MAGIC);
+	kv_addf(&hello, "version", "%d", FRAME_VERSION);
+	kv_add(&hello, "nonce", nonce);
+	kv_add(&hello, "boot_id", a->boot_id);
+	channel_send(&a->channel, 0, FRAME_HELLO, &hello);
+	if (a->power.phase != POWER_UP)
+		send_power_event(a, a->power.intent);
+}
+
+void session_serve(struct agent *a)
+{
+	struct frame f;
+
+	while (channel_next(&a->channel, &f)) {
+		switch ((enum frame_type)f.type) {
+		case FRAME_HELLO:
+			serve_hello(a, &f);
+			break;
+		case FRAME_REQ:
+			serve_request(a, &f);
+			break;
+		case FRAME_RES:
+		case FRAME_EVENT:
+			break; /* only we say these */
+		}
+		channel_done_frame(&a->channel, &f);
+	}
+}
+
+void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
+{
+	if (a->power.phase == POWER_UP)
+		send_power_event(a, intent);
+	power_begin(&a->power, intent, grace_ms);
+}

@@ -1,0 +1,12 @@
+/*
+ * What the host says, and what we answer.
+ */
+#pragma once
+
+#include "images/agent/agent.h"
+
+/* Serve every whole frame that the channel holds. */
+void session_serve(struct agent *a);
+
+/* End the machine, and tell the host what is meant. Repeated calls are harmless (power.h). */
+void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms);
