@@ -415,6 +415,32 @@ static void test_largest_answer(void **state)
 	disconnect(f);
 }
 
+static void *answers_twice(void *arg)
+{
+	struct fixture *f = arg;
+	static _Thread_local struct request rq;
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (!greet(f->agent_fd) || !next_frame(f->agent_fd, &rq))
+		return NULL;
+	frame_add(&b, rq.frame.stream, FRAME_RES, "ok=1", 5);
+	frame_add(&b, rq.frame.stream, FRAME_RES, "ok=1", 5);
+	(void)!fd_write_all(f->agent_fd, b.p, b.n);
+	return NULL;
+}
+
+static void test_second_answer_is_dropped(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(buf_done) struct buf answer = {0};
+	struct fcm_error err;
+
+	connect_agent(f, answers_twice);
+	assert_int_equal(call(f->guest, "ping", "", 10000, &answer, &err), 0);
+	assert_int_equal(answer.n, 5);
+	disconnect(f);
+}
+
 static void test_requests_bounded(void **state)
 {
 	struct fixture *f = *state;
@@ -752,6 +778,7 @@ int main(void)
 		T(test_garbage_before_hello),
 		T(test_partial_frames),
 		T(test_largest_answer),
+		T(test_second_answer_is_dropped),
 		T(test_requests_bounded),
 		T(test_malformed_frames),
 		T(test_closes_in_answer),
