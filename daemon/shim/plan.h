@@ -6,15 +6,18 @@
  *	3	the plan: a kv list (common/core/kv.h) of at most SHIM_PLAN_MAX bytes, read to its end
  *	4	the console ring: a regular file, SHIM_RING_HEADER + SHIM_RING bytes, allocated in full
  *	5	the VM's directory: exit and firecracker.pid are written there
- *	6..	handed on to the VMM at the same number: `fd=6`
+ *	6..	handed on to the VMM at the same number: `fd=6` (below SHIM_FD_END)
  *
- * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
- * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=` (repeats),
- * `group=` (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`.
+ * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join;
+ *repeats), `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=`
+ *(repeats), `group=` (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a
+ *network namespace with nothing in it: for a VMM that gets its TAP as a descriptor).
  *
- * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or "failed <what>:
- * <why>\n" and ends with 125. It then lives as long as the VMM, writes <dir>/exit ("status=N\0signal=N\0" as a kv list,
- * temp and rename), and ends last.
+ * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or
+ *"failed <what>: <why>\n" and ends with 125. It then lives as long as the VMM, and ends last.
+ *
+ * <dir>/exit is made anew, empty, before the VMM starts, and gets its record, a kv list `status` `signal`, in
+ *one write(2) when the VMM has ended. So it is empty while the VMM runs and where the shim was killed.
  */
 #pragma once
 
@@ -23,15 +26,17 @@ enum {
 	SHIM_RING_FD = 4,
 	SHIM_DIR_FD = 5,
 	SHIM_FIRST_FD = 6,
+	SHIM_FD_END = 64,
 	SHIM_PLAN_MAX = 32768,
 	SHIM_RING = 1 << 20,
 	SHIM_RING_HEADER = 4096,
+	SHIM_FAILED = 125, /* the shim's own exit status when no VMM was started */
 };
 
 #define SHIM_RING_MAGIC 0x31474e49524d4346ull /* "FCMRING1" */
 
-/* The head of the ring file: console byte i is at SHIM_RING_HEADER + i % SHIM_RING, the last SHIM_RING of `total` are
- * there. The file outlives the shim, so the last words of a VM that was killed can be read. */
+/* The head of the ring file: console byte i is at SHIM_RING_HEADER + i % SHIM_RING, the last SHIM_RING of
+ * `total` are there. The file outlives the shim, so the last words of a VM that was killed can be read. */
 struct shim_ring {
 	unsigned long long magic;
 	_Atomic unsigned long long total;

@@ -1,0 +1,40 @@
+/*
+ * The console of one VM, in the shim: what the VMM prints goes into the ring file and to whoever is attached;
+ * what they type goes to the VMM.
+ *
+ * The guest decides how much comes, the readers how fast it goes away. So nothing is ever queued: a reader is
+ * a position in the ring, and one that the ring has overtaken is dropped. Of input at most one buffer is
+ * held; until the VMM has taken it nobody is read from.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+
+enum { CONSOLE_READERS = 8, CONSOLE_INPUT = 4096 };
+
+struct console_reader {
+	int fd; /* -1: free */
+	uint64_t pos;
+	bool silent; /* it has shut down its sending side */
+};
+
+struct console {
+	struct shim_ring *ring; /* the head, mapped */
+	int ring_fd, listen_fd;
+	int out_fd;	/* from the VMM's stdout and stderr; -1 once it is closed */
+	int in_fd;	/* to its stdin; -1 likewise */
+	uint64_t start; /* of this run in the ring's count: a reader sees this run only */
+	struct console_reader readers[CONSOLE_READERS];
+	char input[CONSOLE_INPUT];
+	size_t input_n;
+};
+
+/* Map the ring and listen at `socket`. */
+int console_open(struct console *c, int ring_fd, const char *socket, struct fcm_error *err) must_check;
+
+/* Carry bytes until the process behind pidfd has ended, then take what is left of its output. out_fd and
+ * in_fd are taken over, and must not block. */
+void console_run(struct console *c, int pidfd, int out_fd, int in_fd);
