@@ -1,0 +1,204 @@
+#!/usr/bin/python3
+"""Runs the tests of a build: `./bootstrap test` calls this after building.
+
+    run.py --build DIR --build-asan DIR [--assets DIR] quick|all|FILE...
+
+Each part runs on its own, with a limit, its output in DIR/test-logs/<part>.log; a part that fails shows the end of it.
+The last line is the sum: "N passed, N failed, N skipped". FILE is the path of a pytest file or the name of a part.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+PYTHON = "/usr/bin/python3"
+TOTAL_LIMIT = 44 * 60
+WORDS = ("passed", "failed", "skipped")
+
+
+class Part:
+    """A command, how long it may take, and how its output is counted."""
+
+    def __init__(self, name, argv, count, limit, env=None):
+        self.name, self.argv, self.count, self.limit, self.env = name, argv, count, limit, env or {}
+
+
+# ---- counting: each takes the log and the exit status and returns (passed, failed, skipped) ----
+
+def count_line(log, status):
+    """The last line says it: lint, fuzz."""
+    found = re.findall(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", log, re.M)
+    return tuple(map(int, found[-1])) if found else (0, 1, 0)
+
+
+def count_pytest(log, status):
+    """The summary line of pytest; an error outside of a test counts as a failure."""
+    lines = re.findall(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s", log, re.M)
+    if not lines:
+        return 0, 1, 0
+    numbers = {word: int(n) for n, word in re.findall(r"(\d+) (\w+)", lines[-1])}
+    failed = numbers.get("failed", 0) + numbers.get("errors", 0) + numbers.get("error", 0)
+    return numbers.get("passed", 0), failed, numbers.get("skipped", 0)
+
+
+def count_ctest(log, status):
+    """The cmocka tests inside each program; a program that dies counts as a failure."""
+    passed = len(re.findall(r"\[       OK \]", log))
+    skipped = len(set(re.findall(r"\[  SKIPPED \] (\w+)$", log, re.M)))
+    failed = len(set(re.findall(r"\[  FAILED  \] (\w+)$", log, re.M)))
+    dead = len(re.findall(r"\*\*\*(Exception|Timeout|Not Run|Failed)", log))
+    if status and not failed:
+        failed = max(dead, 1)
+    return passed, failed, skipped
+
+
+# ---- the parts ----
+
+def ctest(name, build, limit):
+    # LeakSanitizer finds what a test forgot to free; the sanitizers end a program at the first thing they find.
+    env = {"ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    return Part(name, ["ctest", "--test-dir", build, "-j2", "-V", "--timeout", "120", "--no-tests=error"], count_ctest, limit, env)
+
+
+def pytest(name, files, build, limit, *options, **env):
+    argv = [PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs", "--durations=5", "--tb=short", *options, *files]
+    return Part(name, argv, count_pytest, limit, {"FCM_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1", **env})
+
+
+def integration_files(fake):
+    """Test files that need guests, or those that don't."""
+    files = sorted((TOP / "tests/integration").glob("test_*.py"))
+    return [f for f in files if bool(re.search(r'^HOST = .*"fake": True', f.read_text(), re.M)) == fake]
+
+
+def pytest_folder(name):
+    folder = TOP / "tests" / name
+    return [folder] if list(folder.glob("test_*.py")) else []
+
+
+def parts(options):
+    build, asan = options.build, options.build_asan
+    lint = [PYTHON, TOP / "tests/lint/run.py", "--build", build]
+    residue = [PYTHON, TOP / "tests/residue.py", "--self-test"]
+    result = [
+        Part("lint", lint, count_line, 120),
+        Part("residue", residue, lambda log, _: (log.count("\nseen") + log.startswith("seen"), log.count("NOT SEEN"), 0), 60),
+        ctest("units", build, 300),
+    ]
+    for name in ("contract", "cli"):
+        if pytest_folder(name):
+            result.append(pytest(name, pytest_folder(name), build, 300))
+    if options.what == ["quick"]:
+        boot = TOP / "tests/integration/test_curl.py"
+        return [*result, pytest("boot", [boot], build, 120, "-k", "test_life")]
+    result.append(ctest("units-asan", asan, 400))
+    result.append(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300))
+    for file in integration_files(fake=True):
+        result.append(pytest(file.stem, [file], build, 600))
+    sanitized = [f for f in integration_files(fake=True) if f.stem in ("test_api", "test_bad_input")]
+    result.append(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"))
+    for file in integration_files(fake=False):
+        result.append(pytest(file.stem, [file], build, 600))
+    result.append(Part("clang-tidy", [*lint, "clang-tidy"], count_line, 600))
+    return result
+
+
+def chosen(options):
+    """The parts that the command line asks for; a file makes a part of its own."""
+    if options.what in ([], ["all"], ["quick"]):
+        return parts(options)
+    everything = {part.name: part for part in parts(options)}
+    result = []
+    for word in options.what:
+        name = Path(word).stem
+        if name in everything:
+            result.append(everything[name])
+        elif (TOP / word.split("::")[0]).exists():
+            result.append(pytest(name, [TOP / word], options.build, 1200))
+        else:
+            raise SystemExit(f"no part or file '{word}'; parts: {' '.join(everything)}")
+    return result
+
+
+# ---- running ----
+
+def execute(part, log_path, limit, env):
+    """Run a part's command in a process group of its own; the group is ended when the limit comes."""
+    with open(log_path, "wb") as log:
+        child = subprocess.Popen([str(a) for a in part.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=TOP,
+                                 env={**os.environ, **env, **part.env}, start_new_session=True)
+        try:
+            return child.wait(limit), False
+        except subprocess.TimeoutExpired:
+            # Python turns SIGINT into an exception, so fixtures still clean up.
+            for sig, grace in ((signal.SIGINT, 20), (signal.SIGKILL, 5)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, sig)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(grace)
+                    break
+            return child.returncode or 124, True
+
+
+def run(part, logs, seconds_left, env):
+    log_path = logs / f"{part.name}.log"
+    print(f"==> {part.name} ... ", end="", flush=True)
+    begun = time.monotonic()
+    status, late = execute(part, log_path, max(1, min(part.limit, seconds_left)), env)
+    log = log_path.read_text(errors="replace")
+    passed, failed, skipped = part.count(log, status)
+    if (status or late) and not failed:
+        failed = 1
+    words = f"{passed} passed, {failed} failed, {skipped} skipped"
+    print(f"{words} in {time.monotonic() - begun:.0f} s" + (" (out of time)" if late else ""), flush=True)
+    if failed:
+        print("\n".join("    " + line for line in log.splitlines()[-80:]), flush=True)
+        print(f"    the whole log: {log_path}", flush=True)
+    for line in re.findall(r"^(?:SKIPPED|boot_id|FCM_SEED).*$", log, re.M):
+        print(f"    {line}", flush=True)
+    return passed, failed, skipped
+
+
+def unmet_routes(seen_path):
+    """Rows of routes.def that no test met with an answer of success."""
+    rows = [json.loads(line) for line in seen_path.read_text().splitlines()] if seen_path.exists() else []
+    good = {route for route, status, _ in rows if status < 300}
+    table = re.findall(r'^X\("(\w+)",\s*"([^"]+)"', (TOP / "common/routes.def").read_text(), re.M)
+    return [" ".join(row) for row in table if " ".join(row) not in good]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, default=TOP / "build")
+    parser.add_argument("--build-asan", type=Path, default=TOP / "build-asan")
+    parser.add_argument("--build-fuzz", type=Path, default=TOP / "build-fuzz")
+    parser.add_argument("--assets", type=Path, help="folder of kernel.tar, tiny.tar, base.tar")
+    parser.add_argument("what", nargs="*")
+    options = parser.parse_args()
+    logs = options.build / "test-logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    seen = logs / "seen.jsonl"
+    seen.unlink(missing_ok=True)
+    env = {"FCM_ASSETS": str(options.assets or ""), "FCM_SEEN": str(seen)}
+    begun, totals = time.monotonic(), [0, 0, 0]
+    for part in chosen(options):
+        result = run(part, logs, TOTAL_LIMIT - (time.monotonic() - begun), env)
+        totals = [a + b for a, b in zip(totals, result)]
+    if options.what in ([], ["all"]):
+        unmet = unmet_routes(seen)
+        print(f"==> routes ... {len(unmet)} without a test that succeeds" + "".join(f"\n    {r}" for r in unmet))
+        totals[1 if unmet else 0] += len(unmet) or 1
+    print(f"whole: {time.monotonic() - begun:.0f} s")
+    print(", ".join(f"{n} {word}" for n, word in zip(totals, WORDS)))
+    return 1 if totals[1] or not totals[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
