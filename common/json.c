@@ -122,8 +122,8 @@ static int bad_json(const char *text, size_t n, const json_error_t *e, struct fc
 	what[fcm_printable(what, strlen(what))] = '\0';
 	for (char *p = what; (p = strpbrk(p, "\n\t"));)
 		*p = ' ';
-	return fcm_fail_field(
-		err, FCM_BAD_JSON, key.s, "bad JSON at line %d, column %d: %s", e->line, e->column, what);
+	return fcm_fail_field(err, FCM_BAD_JSON, key.s, "%s%sbad JSON at line %d, column %d: %s", key.s,
+		key.s[0] ? ": " : "", e->line, e->column, what);
 }
 
 field_json *fj_parse(const char *text, size_t n, struct fcm_error *err)

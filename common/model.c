@@ -167,6 +167,20 @@ const struct field vm_create_fields[] = {
 	FIELD_END,
 };
 
+const struct field vm_defaults_fields[] = {
+	FK("cpus", struct vm_defaults, vcpus, FIELD_U32, .min = 1, .max = VM_MAX_VCPUS,
+		.doc = "virtual CPUs"),
+	FK("memory", struct vm_defaults, mem_mib, FIELD_MIB, .min = VM_MIN_MEM_MIB, .max = VM_MAX_MEM_MIB,
+		.doc = "memory"),
+	FK("disk", struct vm_defaults, disk_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,
+		.doc = "size of the (sparse) disk"),
+	F(struct vm_defaults, image, FIELD_CHARS, .check = model_check_asset, .doc = "image"),
+	F(struct vm_defaults, kernel, FIELD_CHARS, .check = model_check_asset, .doc = "kernel"),
+	F(struct vm_defaults, restart, FIELD_ENUM, .names = vm_restart_names,
+		.doc = "no, on-failure, always or unless-stopped"),
+	FIELD_END,
+};
+
 static const struct field vm_expose_fields[] = {
 	F(struct vm_expose, port, FIELD_U32, .min = 1, .max = 65535),
 	F(struct vm_expose, domain, FIELD_CHARS, .check = model_check_domain),

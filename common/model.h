@@ -109,6 +109,7 @@ struct vm_defaults {
 	char image[64], kernel[64];
 	enum vm_restart restart;
 };
+extern const struct field vm_defaults_fields[];
 
 /* A request before it is decoded: `d` and nothing else. */
 void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d);

@@ -1,0 +1,187 @@
+/*
+ * What a value of the config may be. Those that are written into a Caddyfile or an argv are held to the characters that
+ * such things need, so nothing in them has to be quoted.
+ */
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "common/config_internal.h"
+
+#define LOWER "abcdefghijklmnopqrstuvwxyz"
+#define DIGITS "0123456789"
+#define LETTERS LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+const char *const config_log_names[] = {"error", "warn", "info", "debug", NULL};
+
+static bool only(const char *s, const char *chars)
+{
+	return s[strspn(s, chars)] == '\0';
+}
+
+static int must(bool good, const char *key, const char *value, const char *what, struct fcm_error *err)
+{
+	return good ? 0
+		    : fcm_fail_field(
+			      err, FCM_CONFIG, key, "%s: '%s' is not %s", key, field_clip(value).s, what);
+}
+
+static bool path_valid(const char *s)
+{
+	return s[0] == '/' && only(s, LETTERS DIGITS "/._+@-") && strstr(s, "/../") == NULL;
+}
+
+int check_path(const void *value, const char *key, struct fcm_error *err)
+{
+	return must(path_valid(value), key, value, "an absolute path (letters, digits and /._+@-)", err);
+}
+
+int check_path_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	return *(const char *)value ? check_path(value, key, err) : 0;
+}
+
+int check_program_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+	bool plain = only(s, LETTERS DIGITS "._+-") && s[0] != '-';
+
+	return must(plain || path_valid(s), key, s, "the name or path of a program", err);
+}
+
+/* A user or group: useradd(8), CAVEATS. */
+int check_user(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+
+	return must(s[0] && strchr(LOWER "_", s[0]) && only(s, LOWER DIGITS "_-"), key, s,
+		"the name of a user or group", err);
+}
+
+/* fcmd speaks plain HTTP, so it stays on this host; Caddy can stand in front of it. */
+int check_listen(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value, *colon = strrchr(s, ':');
+	char host[INET_ADDRSTRLEN] = "";
+	struct in_addr ip;
+	int64_t port;
+
+	if (*s == '\0')
+		return 0;
+	if (colon && (size_t)(colon - s) < sizeof host)
+		memcpy(host, s, (size_t)(colon - s));
+	bool good = inet_pton(AF_INET, host, &ip) == 1 && ntohl(ip.s_addr) >> 24 == IN_LOOPBACKNET &&
+		    fcm_parse_i64(colon + 1, 1, 65535, &port);
+	return must(good, key, s, "a loopback address and port (like 127.0.0.1:7777)", err);
+}
+
+int check_hosts(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *l = value;
+
+	for (size_t i = 0; i < l->n; i++)
+		if (must(strlen(l->v[i]) <= 259 && only(l->v[i], LOWER DIGITS ".:[]-"), key, l->v[i],
+			    "a host name (lower case)", err) < 0)
+			return -1;
+	return 0;
+}
+
+int check_vmm(const void *value, const char *key, struct fcm_error *err)
+{
+	return must(strcmp(value, "auto") == 0 || strcmp(value, "qemu") == 0, key, value, "one of auto, qemu",
+		err);
+}
+
+int check_accel(const void *value, const char *key, struct fcm_error *err)
+{
+	bool good = strcmp(value, "auto") == 0 || strcmp(value, "kvm") == 0 || strcmp(value, "tcg") == 0;
+
+	return must(good, key, value, "one of auto, kvm, tcg", err);
+}
+
+int check_tls(const void *value, const char *key, struct fcm_error *err)
+{
+	return must(*(const char *)value == '\0' || strcmp(value, "internal") == 0, key, value,
+		"internal or empty", err);
+}
+
+int check_admin(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+
+	return must(*s && only(s, LETTERS DIGITS ".:/_[]-"), key, s,
+		"an address (like localhost:2019 or unix//run/caddy.sock)", err);
+}
+
+int check_url_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+	bool url = strncmp(s, "https://", 8) == 0 || strncmp(s, "http://", 7) == 0;
+
+	return must(*s == '\0' || (url && only(s, LETTERS DIGITS ".:/_~%=?&-")), key, s, "a URL", err);
+}
+
+/* Not "this network", loopback, link-local (metadata services live there) or multicast and above: RFC 6890. */
+int check_pool(const void *value, const char *key, struct fcm_error *err)
+{
+	struct ip_net net;
+	bool good = ip_net_parse(value, &net) && net.prefix >= 16 && net.prefix <= 30;
+	uint32_t top = good ? ntohl(net.addr.s_addr) >> 16 : 0;
+
+	good = good && top >> 8 != 0 && top >> 8 != IN_LOOPBACKNET && top >> 8 < 224 && top != 0xa9fe;
+	return must(good, key, value, "a network of /16 to /30 (like 172.16.0.0/24)", err);
+}
+
+int check_dns(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *l = value;
+	struct in_addr ip;
+
+	for (size_t i = 0; i < l->n; i++) {
+		bool good = inet_pton(AF_INET, l->v[i], &ip) == 1 && ntohl(ip.s_addr) >> 24 != IN_LOOPBACKNET;
+		if (must(good, key, l->v[i], "an IPv4 address that guests can reach", err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int check_addresses(const struct fcmd_config *c, struct fcm_error *err)
+{
+	uint32_t size = 1u << (32 - c->pool.prefix),
+		 gateway = ntohl(c->gateway.s_addr) - ntohl(c->pool.addr.s_addr);
+
+	if (!ip_net_has(&c->pool, c->gateway) || gateway == 0 || gateway == size - 1)
+		return fcm_fail_field(err, FCM_CONFIG, "gateway", "gateway: %s is no address of the pool %s",
+			ip_dotted(c->gateway).s, c->pool_text);
+	if (c->first_address > c->last_address)
+		return fcm_fail_field(err, FCM_CONFIG, "first_address",
+			"first_address: %u is behind last_address, %u", c->first_address, c->last_address);
+	if (c->last_address > size - 2)
+		return fcm_fail_field(err, FCM_CONFIG, "last_address",
+			"last_address: %u is outside the pool %s, which has 1..%u", c->last_address,
+			c->pool_text, size - 2);
+	if (gateway >= c->first_address && gateway <= c->last_address)
+		return fcm_fail_field(err, FCM_CONFIG, "gateway",
+			"gateway: %s lies in first_address..last_address, %u..%u", ip_dotted(c->gateway).s,
+			c->first_address, c->last_address);
+	return 0;
+}
+
+int config_check(struct fcmd_config *c, struct fcm_error *err)
+{
+	struct ip_net pool;
+
+	if (!ip_net_parse(c->pool_text, &pool))
+		return fcm_fail_field(err, FCM_CONFIG, "pool", "pool: '%s' is no network", c->pool_text);
+	c->pool = pool;
+	if (c->gateway.s_addr == 0)
+		c->gateway.s_addr = htonl(ntohl(pool.addr.s_addr) + 1);
+	if (check_addresses(c, err) < 0)
+		return -1;
+	if (c->listen[0] == '\0' && c->socket[0] == '\0')
+		return fcm_fail_field(err, FCM_CONFIG, "listen", "listen: neither this nor socket is set");
+	if (c->max_anonymous > c->max_connections)
+		return fcm_fail_field(err, FCM_CONFIG, "max_anonymous",
+			"max_anonymous: %u is above max_connections, %u", c->max_anonymous,
+			c->max_connections);
+	return 0;
+}

@@ -1,0 +1,23 @@
+/*
+ * Between config.c (where values come from) and config_check.c (what they may be): the checks that conf.def names.
+ */
+#pragma once
+
+#include "common/config.h"
+#include "common/field_internal.h"
+
+extern const char *const config_log_names[];
+
+int check_path(const void *value, const char *key, struct fcm_error *err);
+int check_path_or_none(const void *value, const char *key, struct fcm_error *err);
+int check_program_or_none(const void *value, const char *key, struct fcm_error *err);
+int check_user(const void *value, const char *key, struct fcm_error *err);
+int check_listen(const void *value, const char *key, struct fcm_error *err);
+int check_hosts(const void *value, const char *key, struct fcm_error *err);
+int check_vmm(const void *value, const char *key, struct fcm_error *err);
+int check_accel(const void *value, const char *key, struct fcm_error *err);
+int check_tls(const void *value, const char *key, struct fcm_error *err);
+int check_admin(const void *value, const char *key, struct fcm_error *err);
+int check_url_or_none(const void *value, const char *key, struct fcm_error *err);
+int check_pool(const void *value, const char *key, struct fcm_error *err);
+int check_dns(const void *value, const char *key, struct fcm_error *err);
