@@ -33,10 +33,10 @@ enum {
 	OUT_MAX = 8 * FRAME_MAX,   /* bytes that wait for the channel */
 	READ_MAX = 2 * FRAME_MAX,  /* bytes read a wakeup */
 	NOISE_MAX = 4 * FRAME_MAX, /* bytes of no use read a tick */
-	TICK_MS = FRAME_SILENCE_MS +
-		  100, /* longer than the silence after which the agent drops a partial frame, that a
-			  daemon which was killed in the middle of one may have left behind */
 	SESSIONS = 5,
+	/* Longer than the silence after which the agent drops a partial frame: a daemon that was killed in the middle
+	 * of one may have left it behind. */
+	TICK_MS = FRAME_SILENCE_MS + 100,
 };
 
 struct call {
@@ -126,8 +126,8 @@ static void lose(struct guest *g)
 	buf_done(&g->out);
 	intake_done(&g->in);
 	loop_set_timer(g->timer, FCM_FOREVER);
-	loop_change(g->source,
-		EPOLLET); /* EPOLLHUP can't be switched off, but reported once; it stays until closed */
+	/* EPOLLHUP can't be switched off, but reported once; the source stays until closed */
+	loop_change(g->source, EPOLLET);
 	fail_calls(g);
 }
 
