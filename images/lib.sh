@@ -63,7 +63,7 @@ make_ext4() {
 	size=$(as_root du -s --block-size=1M --apparent-size "$1" | cut -f1)
 	rm -f "$2"
 	truncate -s "$((size * 3 / 2 + 16))M" "$2"
-	as_root mke2fs -q -t ext4 -O ^has_journal,^resize_inode -m 0 -L fcm -E root_owner=0:0,no_copy_xattrs -d "$1" "$2"
+	as_root mke2fs -q -t ext4 -b 4096 -O ^has_journal,^resize_inode -m 0 -L fcm -E root_owner=0:0 -d "$1" "$2"
 	resize2fs -M "$2" >/dev/null 2>&1
 }
 

@@ -51,12 +51,14 @@ void mount_early(void)
 		(void)!mount_points(&early[i], 1, &ignored);
 }
 
-/* noload: a read-only image has no journal to replay, and mounting must not try to write one. */
+/* noload: a read-only image has no journal to replay, and mounting must not try to write one.
+ * noinit_itable: the disk is sparse, and its unwritten inode tables read as zeros; writing them out in the background
+ * would cost each VM 128 MiB of an 8 GiB disk. */
 static int mount_layers(const char *image, const char *disk, struct fcm_error *err)
 {
 	if (mount(image, "/image", "ext4", MS_RDONLY | MS_NOATIME, "noload") < 0)
 		return fcm_fail_errno(err, "mount the image %s", image);
-	if (mount(disk, "/disk", "ext4", MS_NOATIME, NULL) < 0)
+	if (mount(disk, "/disk", "ext4", MS_NOATIME, "noinit_itable") < 0)
 		return fcm_fail_errno(err, "mount the disk %s", disk);
 	mkdir("/disk/upper", 0755);
 	mkdir("/disk/work", 0755);
