@@ -1,0 +1,380 @@
+#include "client/api.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "client/term.h"
+#include "client/where.h"
+#include "common/core/clock.h"
+
+enum { READ_MS = 30000, MAX_LINE = 1 << 20, TOKEN_SECRET = 43 };
+
+#define NDJSON "application/x-ndjson"
+
+struct api {
+	const char *url, *token_file;
+	struct where where;
+	char *bearer; /* the whole header, or NULL */
+	struct httpc *http;
+	bool debug;
+};
+
+struct api *api_new(const char *url, const char *token_file)
+{
+	struct api *a = xalloc(sizeof *a);
+	const char *debug = getenv("FCM_DEBUG");
+
+	a->url = url;
+	a->token_file = token_file;
+	a->debug = debug && *debug && strcmp(debug, "0") != 0;
+	return a;
+}
+
+void api_free(struct api *a)
+{
+	if (a == NULL)
+		return;
+	httpc_free(a->http);
+	free(a->bearer);
+	free(a);
+}
+
+static int find(struct api *a, struct fcm_error *err)
+{
+	auto_free char *token = NULL;
+
+	if (a->http)
+		return 0;
+	if (where_find(a->url, &a->where, err) < 0 || where_token(&a->where, a->token_file, &token, err) < 0)
+		return -1;
+	if (token)
+		a->bearer = xprintf("Authorization: Bearer %s", token);
+	a->http = httpc_new();
+	return 0;
+}
+
+const char *api_place(struct api *a)
+{
+	struct fcm_error ignored;
+
+	return find(a, &ignored) == 0 ? where_name(&a->where) : FCM_DEFAULT_URL;
+}
+
+char *api_vm_path(const char *vm, const char *rest)
+{
+	auto_free char *escaped = httpc_escape(vm);
+
+	return xprintf("/v1/vms/%s%s", escaped, rest);
+}
+
+/* ---- what FCM_DEBUG=1 shows ---- */
+
+char *api_redact(const char *s)
+{
+	static const char secret[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+	char *copy = xstrdup(s);
+
+	for (char *p = copy; (p = strstr(p, "fcm_")) != NULL;) {
+		p = strchrnul(p + 4, '_');
+		size_t n = strspn(p, secret);
+		if (n <= TOKEN_SECRET)
+			continue;
+		memcpy(p + 1, "***", 3);
+		memmove(p + 4, p + n, strlen(p + n) + 1);
+	}
+	return copy;
+}
+
+static void debug_request(const struct api *a, const struct httpc_request *rq)
+{
+	if (!a->debug)
+		return;
+	fprintf(stderr, "> %s %s%s%s\n", rq->method, rq->url, rq->socket ? " through " : "",
+		rq->socket ? rq->socket : "");
+	if (a->bearer)
+		fprintf(stderr, "> Authorization: Bearer ***\n");
+	if (rq->body)
+		fprintf(stderr, "> %s\n", rq->body);
+	if (rq->upload_size)
+		fprintf(stderr, "> (%" PRIu64 " bytes)\n", rq->upload_size);
+}
+
+static void debug_answer(const struct api *a, const struct httpc_answer *answer, int64_t ms)
+{
+	auto_free char *body = api_redact(answer->body.p ? answer->body.p : "");
+
+	if (!a->debug)
+		return;
+	fcm_printable(body, strlen(body));
+	fprintf(stderr, "< %d in %" PRId64 " ms, %s, request %s\n", answer->status, ms, answer->type,
+		answer->request_id);
+	if (*body)
+		fprintf(stderr, "< %s%s", body, body[strlen(body) - 1] == '\n' ? "" : "\n");
+}
+
+/* ---- errors ---- */
+
+/* Text of the daemon, which may quote a guest, into a bounded member. */
+static void take_text(char *dst, size_t size, const char *src)
+{
+	fcm_copy(dst, size, src);
+	dst[fcm_printable(dst, strlen(dst))] = '\0';
+}
+
+/* The error object {"code","message","field","step","hint","request_id"}. */
+static int fail_object(const field_json *e, struct fcm_error *err)
+{
+	enum fcm_code code = fcm_code_from_wire(fj_get_str(e, "code"));
+	const char *id = fj_get_str(e, "request_id");
+
+	fcm_fail(err, code, "%s", fj_get_str(e, "message"));
+	take_text(err->msg, sizeof err->msg, fj_get_str(e, "message"));
+	take_text(err->field, sizeof err->field, fj_get_str(e, "field"));
+	take_text(err->step, sizeof err->step, fj_get_str(e, "step"));
+	if (*fj_get_str(e, "hint"))
+		take_text(err->hint, sizeof err->hint, fj_get_str(e, "hint"));
+	if (code == FCM_INTERNAL && *id)
+		fcm_hint(err, "look for request %.64s in the daemon's log: sudo journalctl -u fcmd", id);
+	return -1;
+}
+
+/* An error status without the object: something else than fcmd answered. */
+static int fail_status(struct api *a, const struct httpc_answer *answer, struct fcm_error *err)
+{
+	switch (answer->status) {
+	case 401:
+	case 403:
+		return fcm_fail(err, FCM_UNAUTHORIZED, "%s refused the token (HTTP %d)", api_place(a),
+			answer->status);
+	case 502:
+	case 503:
+	case 504:
+		return fcm_fail(
+			err, FCM_NO_DAEMON, "no daemon behind %s (HTTP %d)", api_place(a), answer->status);
+	default:
+		fcm_fail(err, FCM_UNAVAILABLE, "what answers at %s isn't fcmd (HTTP %d)", api_place(a),
+			answer->status);
+		return fcm_hint(err, "see what it says: FCM_DEBUG=1");
+	}
+}
+
+static int fail_answer(struct api *a, const struct httpc_answer *answer, struct fcm_error *err)
+{
+	struct fcm_error ignored;
+	field_json *body = fj_parse(answer->body.p ? answer->body.p : "", answer->body.n, &ignored);
+	const field_json *e = body ? fj_get(body, "error") : NULL;
+
+	if (e && *fj_get_str(e, "code"))
+		(void)!fail_object(e, err);
+	else
+		(void)!fail_status(a, answer, err);
+	fj_free(body);
+	return -1;
+}
+
+/* ---- requests ---- */
+
+static int perform(struct api *a, struct httpc_request *rq, const char *path, const char *accept,
+	struct httpc_answer *ret, struct fcm_error *err)
+{
+	const char *headers[4] = {accept};
+	int64_t start = clock_ms();
+	size_t n = 1;
+
+	if (find(a, err) < 0)
+		return -1;
+	if (rq->body)
+		headers[n++] = "Content-Type: application/json";
+	if (a->bearer)
+		headers[n++] = a->bearer;
+	auto_free char *url = xprintf("%s%s", a->where.url, path);
+	rq->url = url;
+	rq->socket = a->where.socket[0] ? a->where.socket : NULL;
+	rq->headers = headers;
+	debug_request(a, rq);
+	int r = httpc_request(a->http, rq, ret, err);
+	rq->url = NULL;
+	rq->headers = NULL;
+	if (r == 0)
+		debug_answer(a, ret, clock_ms() - start);
+	return r;
+}
+
+/* One request whose answer is a JSON value. */
+static int perform_json(
+	struct api *a, struct httpc_request *rq, const char *path, field_json **ret, struct fcm_error *err)
+{
+	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
+
+	if (perform(a, rq, path, "Accept: application/json", &answer, err) < 0)
+		return -1;
+	if (answer.status >= 300)
+		return fail_answer(a, &answer, err);
+	field_json *v = fj_parse(answer.body.p ? answer.body.p : "", answer.body.n, err);
+	if (v == NULL)
+		return fail_status(a, &answer, err);
+	*ret = v;
+	return 0;
+}
+
+int api_get(struct api *a, const char *path, field_json **ret, struct fcm_error *err)
+{
+	struct httpc_request rq = {.method = "GET", .timeout_ms = READ_MS};
+
+	return perform_json(a, &rq, path, ret, err);
+}
+
+int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret, struct fcm_error *err)
+{
+	struct httpc_request rq = {.method = "GET", .timeout_ms = seconds * 1000ll + READ_MS};
+
+	return perform_json(a, &rq, path, ret, err);
+}
+
+/* ---- progress: lines of JSON, the last of which is the result or the error ---- */
+
+struct progress {
+	const struct api *api;
+	const char *doing;
+	struct buf line;
+	field_json *last;
+	struct fcm_error err; /* of a line that can't be read */
+};
+
+static int take_line(struct progress *p, const char *line, size_t n)
+{
+	field_json *v = fj_parse(line, n, &p->err);
+
+	if (v == NULL)
+		return -1;
+	if (p->api->debug)
+		fprintf(stderr, "< %.*s\n", (int)n, line);
+	if (fj_get(v, "result") || fj_get(v, "error")) {
+		fj_free(p->last);
+		p->last = v;
+		return 0;
+	}
+	if (*fj_get_str(v, "step") && strcmp(fj_get_str(v, "status"), "begin") == 0)
+		term_progress("%s: %s", p->doing, fj_get_str(v, "step"));
+	fj_free(v);
+	return 0;
+}
+
+static int take_piece(void *arg, const char *data, size_t n)
+{
+	struct progress *p = arg;
+	char *end;
+
+	buf_add(&p->line, data, n);
+	while (p->line.n && (end = memchr(p->line.p, '\n', p->line.n)) != NULL) {
+		size_t len = (size_t)(end - p->line.p);
+		if (len > 0 && take_line(p, p->line.p, len) < 0)
+			return -1;
+		buf_drop(&p->line, len + 1);
+	}
+	if (p->line.n > MAX_LINE)
+		return fcm_fail(
+			&p->err, FCM_TOO_LARGE, "a line of progress is longer than %d bytes", MAX_LINE);
+	return 0;
+}
+
+/* What a stream that has ended amounts to. */
+static int progress_end(struct progress *p, field_json **ret, struct fcm_error *err)
+{
+	if (p->line.n && take_line(p, p->line.p, p->line.n) < 0) {
+		*err = p->err;
+		return -1;
+	}
+	if (p->last == NULL)
+		return fcm_fail(err, FCM_UNAVAILABLE,
+			"the daemon stopped in the middle; fcm ls shows what became of it");
+	const field_json *e = fj_get(p->last, "error");
+	if (e)
+		return fail_object(e, err);
+	*ret = fj_ref((field_json *)fj_get(p->last, "result"));
+	return 0;
+}
+
+static int perform_progress(struct api *a, struct httpc_request *rq, const char *path, const char *doing,
+	field_json **ret, struct fcm_error *err)
+{
+	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
+	struct progress p = {.api = a, .doing = doing};
+
+	rq->data = take_piece;
+	rq->arg = &p;
+	term_progress("%s", doing);
+	int r = perform(a, rq, path, "Accept: " NDJSON ", application/json", &answer, err);
+	term_progress_end();
+	if (r == 0)
+		r = answer.status >= 300 ? fail_answer(a, &answer, err) : progress_end(&p, ret, err);
+	else if (err->code == FCM_CANCELLED)
+		*err = p.err;
+	buf_done(&p.line);
+	fj_free(p.last);
+	return r;
+}
+
+int api_change(struct api *a, const char *method, const char *path, const field_json *body, const char *doing,
+	field_json **ret, struct fcm_error *err)
+{
+	auto_free char *text = body ? fj_print(body, false) : NULL;
+	struct httpc_request rq = {.method = method, .body = text, .body_size = text ? strlen(text) : 0};
+
+	if (doing && term_has_progress())
+		return perform_progress(a, &rq, path, doing, ret, err);
+	return perform_json(a, &rq, path, ret, err);
+}
+
+static void upload_progress(void *arg, uint64_t now, uint64_t total)
+{
+	term_progress("%s: %" PRIu64 " of %" PRIu64 " MB", (const char *)arg, now / 1000000, total / 1000000);
+}
+
+int api_upload(struct api *a, const char *path, int fd, uint64_t size, const char *doing, field_json **ret,
+	struct fcm_error *err)
+{
+	struct httpc_request rq = {.method = "PUT",
+		.upload_fd = fd,
+		.upload_size = size,
+		.sent = upload_progress,
+		.arg = (void *)doing};
+
+	int r = perform_json(a, &rq, path, ret, err);
+	term_progress_end();
+	return r;
+}
+
+int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
+	struct fcm_error *err)
+{
+	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
+	struct httpc_request rq = {.method = "GET", .data = data, .arg = arg};
+
+	if (perform(a, &rq, path, "Accept: text/plain, application/json", &answer, err) < 0)
+		return err->code == FCM_CANCELLED ? 0 : -1;
+	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
+}
+
+int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel **ret, struct fcm_error *err)
+{
+	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
+	auto_free char *path = api_vm_path(vm, "/tunnel");
+
+	if (find(a, err) < 0)
+		return -1;
+	auto_free char *url = xprintf("%s%s?port=%" PRIu32, a->where.url, path, port);
+	const char *headers[2] = {a->bearer};
+	struct httpc_request rq = {.method = "GET",
+		.url = url,
+		.headers = headers,
+		.timeout_ms = READ_MS,
+		.socket = a->where.socket[0] ? a->where.socket : NULL};
+	debug_request(a, &rq);
+	if (httpc_upgrade(&rq, "fcm-tunnel", ret, &answer, err) < 0)
+		return -1;
+	debug_answer(a, &answer, 0);
+	return *ret ? 0 : fail_answer(a, &answer, err);
+}

@@ -1,0 +1,49 @@
+/*
+ * Requests to the daemon, as the commands make them: a method, a path and JSON in, JSON or a struct fcm_error out. The
+ * error object of an answer becomes the struct that the daemon had (docs/API.md), so both print the same words.
+ */
+#pragma once
+
+#include "common/core/error.h"
+#include "common/field.h"
+#include "common/httpc.h"
+
+struct api;
+
+/* `url` and `token_file` are the global options, or NULL; they stay the caller's and must live as long. Never fails:
+ * the daemon is looked for at the first request. */
+struct api *api_new(const char *url, const char *token_file);
+void api_free(struct api *a);
+
+/* Where requests go, for messages; finds the daemon. */
+const char *api_place(struct api *a);
+
+/* The path of a VM's route: "/v1/vms/<escaped vm><rest>"; the caller's. */
+char *api_vm_path(const char *vm, const char *rest);
+
+/* A read: at most 30 s. `*ret` is the caller's. */
+int api_get(struct api *a, const char *path, field_json **ret, struct fcm_error *err) must_check;
+
+/* A change, which takes as long as it takes; `body` may be NULL and stays the caller's. `doing` names the operation on
+ * the progress line of a terminal ("start web"), or is NULL for the routes that have no progress. */
+int api_change(struct api *a, const char *method, const char *path, const field_json *body, const char *doing,
+	field_json **ret, struct fcm_error *err) must_check;
+
+/* A read of at most `seconds`, for what waits in the daemon. */
+int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret,
+	struct fcm_error *err) must_check;
+
+/* Send a file as the body of a PUT, with a progress line. */
+int api_upload(struct api *a, const char *path, int fd, uint64_t size, const char *doing, field_json **ret,
+	struct fcm_error *err) must_check;
+
+/* Give each piece of the answer to `data`, until it says -1 (which is no error) or the answer ends. */
+int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
+	struct fcm_error *err) must_check;
+
+/* Open a tunnel to a port of a VM; the caller's. */
+int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel **ret,
+	struct fcm_error *err) must_check;
+
+/* Replace the secret part of everything in `s` that looks like a token of fcm by "***"; the caller's. */
+char *api_redact(const char *s);

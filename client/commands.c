@@ -1,0 +1,98 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/command.h"
+
+const struct command *const commands[] = {&cmd_create, &cmd_ls, &cmd_ps, &cmd_inspect, &cmd_ssh,
+	&cmd_ssh_config, &cmd_proxy, &cmd_stop, &cmd_start, &cmd_restart, &cmd_kill, &cmd_destroy, &cmd_logs,
+	&cmd_expose, &cmd_unexpose, &cmd_wait, &cmd_image, &cmd_images, &cmd_token, &cmd_info, &cmd_doctor,
+	&cmd_daemon, &cmd_version, &cmd_help, NULL};
+
+const struct option_row global_options[] = {
+	{"json", 0, NULL, NULL, "print JSON"},
+	{"quiet", 'q', NULL, NULL, "print names or ids only"},
+	{"output", 'o', "COLS", NULL, "the columns of a table, or wide"},
+	{"no-headings", 0, NULL, "no_headings", "no headings in tables"},
+	{"url", 0, "URL", NULL, "the daemon: http://HOST:PORT, https://HOST or unix:///PATH (FCM_URL)"},
+	{"host", 0, "URL", NULL, NULL},
+	{"token-file", 0, "FILE", "token_file", "the file with the token (else FCM_TOKEN, ~/.fcm-token)"},
+	{"version", 0, NULL, NULL, "print the version"},
+	{"help", 'h', NULL, NULL, "print this"},
+	{0},
+};
+
+const struct field global_fields[] = {
+	F(struct globals, json, FIELD_BOOL),
+	F(struct globals, quiet, FIELD_BOOL),
+	F(struct globals, no_headings, FIELD_BOOL),
+	F(struct globals, help, FIELD_BOOL),
+	F(struct globals, version, FIELD_BOOL),
+	F(struct globals, output, FIELD_STR, .max = 512),
+	F(struct globals, token_file, FIELD_STR, .max = 4095),
+	F(struct globals, url, FIELD_STR, .max = 255),
+	FIELD_END,
+};
+
+/* Is `name` one of the words of `list`? */
+static bool has_word(const char *list, const char *name)
+{
+	size_t len = strlen(name);
+
+	while (list && *list) {
+		size_t n = strcspn(list, " ");
+		if (n == len && strncmp(list, name, n) == 0)
+			return true;
+		list += n + (list[n] == ' ');
+	}
+	return false;
+}
+
+/* Edits (insert, delete, replace) between a and b, by the usual table of one row (Wagner and Fischer, 1974). Both are
+ * cut to 31 bytes. */
+static size_t distance(const char *a, const char *b)
+{
+	enum { LONGEST = 31 };
+	size_t row[LONGEST + 1], na = strnlen(a, LONGEST), nb = strnlen(b, LONGEST);
+
+	for (size_t j = 0; j <= nb; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= na; i++) {
+		size_t diagonal = row[0];
+		row[0] = i;
+		for (size_t j = 1; j <= nb; j++) {
+			size_t above = row[j];
+			row[j] = MIN(MIN(above, row[j - 1]) + 1, diagonal + (a[i - 1] != b[j - 1]));
+			diagonal = above;
+		}
+	}
+	return row[nb];
+}
+
+static const char *nearest(const char *name)
+{
+	const char *best = NULL;
+	size_t least = 3; /* further away isn't a slip of the finger */
+
+	for (size_t i = 0; commands[i]; i++) {
+		size_t d = distance(name, commands[i]->name);
+		if (d < least) {
+			least = d;
+			best = commands[i]->name;
+		}
+	}
+	return best;
+}
+
+const struct command *command_find(const char *name, struct fcm_error *err)
+{
+	for (size_t i = 0; commands[i]; i++)
+		if (strcmp(commands[i]->name, name) == 0 || has_word(commands[i]->aliases, name))
+			return commands[i];
+	const char *near = nearest(name);
+	fcm_fail(err, FCM_USAGE, "there is no command '%s'", name);
+	if (near)
+		fcm_hint(err, "did you mean: fcm %s", near);
+	else
+		fcm_hint(err, "fcm --help lists them");
+	return NULL;
+}

@@ -1,0 +1,32 @@
+#include <unistd.h>
+
+#include "client/command.h"
+#include "client/paths.h"
+
+static int run(struct cli *cli, void *options, struct fcm_error *err)
+{
+	static const char *const places[] = {
+		"fcmd", "../sbin/fcmd", "../libexec/fcm/fcmd", "../lib/fcm/fcmd", "../daemon/fcmd", NULL};
+	auto_free char *found = path_find(places);
+	const char *fcmd = found ? found : "fcmd";
+	struct strv argv = {0};
+
+	(void)options;
+	strv_add(&argv, fcmd);
+	strv_add(&argv, "--foreground");
+	for (int i = 0; i < cli->argc; i++)
+		strv_add(&argv, cli->argv[i]);
+	execvp(fcmd, argv.v);
+	fcm_fail_errno(err, "run %s", fcmd);
+	strv_done(&argv);
+	return fcm_hint(err, "is fcm installed whole? fcmd is looked for beside fcm and in PATH");
+}
+
+const struct command cmd_daemon = {
+	.name = "daemon",
+	.args = "[-- OPTION-OF-FCMD...]",
+	.summary = "run the daemon, fcmd, in the foreground",
+	.details = "It needs root: sudo fcm daemon",
+	.max_args = ANY_ARGS,
+	.run = run,
+};

@@ -1,0 +1,266 @@
+/*
+ * fcm images, fcm image: what VMs are made of. `image build` runs the shipped script, which needs no root and writes a
+ * tar, and sends that to the daemon: the daemon opens no path that a request names.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client/command.h"
+#include "client/out.h"
+#include "client/paths.h"
+
+extern char **environ;
+
+/* ---- the list ---- */
+
+static void text_name(const field_json *image, struct buf *b)
+{
+	out_text(b, fj_get_str(image, "name"));
+}
+
+static void text_kind(const field_json *image, struct buf *b)
+{
+	out_text(b, fj_get_str(image, "kind"));
+}
+
+static void text_tag(const field_json *image, struct buf *b)
+{
+	out_text(b, fj_get_str(image, "tag"));
+}
+
+/* The first 12 digits of a digest, as docker shows them. */
+static void text_id(const field_json *image, struct buf *b)
+{
+	const char *digest = fj_get_str(image, "digest"), *colon = strchr(digest, ':');
+	auto_free char *id = xprintf("%.12s", colon ? colon + 1 : digest);
+
+	out_text(b, id);
+}
+
+static void text_size(const field_json *image, struct buf *b)
+{
+	out_bytes(b, fj_get_int(image, "size", 0));
+}
+
+static void text_on_disk(const field_json *image, struct buf *b)
+{
+	out_bytes(b, fj_get_int(image, "on_disk", 0));
+}
+
+static void text_used_by(const field_json *image, struct buf *b)
+{
+	buf_printf(b, "%" PRId64, fj_get_int(image, "used_by", 0));
+}
+
+static void text_created(const field_json *image, struct buf *b)
+{
+	out_age(b, fj_get_str(image, "created"));
+}
+
+static const struct column columns[] = {
+	{"name", "NAME", 0, text_name},
+	{"kind", "KIND", 0, text_kind},
+	{"tag", "TAG", COLUMN_CUT, text_tag},
+	{"id", "ID", 0, text_id},
+	{"size", "SIZE", COLUMN_RIGHT, text_size},
+	{"on_disk", "ON DISK", COLUMN_RIGHT, text_on_disk},
+	{"used_by", "USED BY", COLUMN_RIGHT, text_used_by},
+	{"created", "CREATED", 0, text_created},
+	{0},
+};
+
+static int list(struct cli *cli, struct fcm_error *err)
+{
+	field_json *answer = NULL;
+
+	if (api_get(cli->api, "/v1/images", &answer, err) < 0)
+		return -1;
+	const field_json *images = fj_get(answer, "images");
+	int r = out_list(cli, columns, images, err);
+	fflush(stdout);
+	if (r == 0 && fj_len(images) == 0 && !cli->globals.json)
+		out_hint("there is none yet: fcm image build kernel, fcm image build base");
+	fj_free(answer);
+	return r;
+}
+
+static int run_images(struct cli *cli, void *options, struct fcm_error *err)
+{
+	(void)options;
+	return list(cli, err);
+}
+
+/* ---- the build ---- */
+
+/* What can be built, and the route that takes it. */
+static const struct recipe {
+	const char *name, *route;
+} recipes[] = {
+	{"base", "/v1/images/base"},
+	{"tiny", "/v1/images/tiny"},
+	{"kernel", "/v1/kernels/default"},
+};
+
+static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(recipes); i++)
+		if (strcmp(recipes[i].name, name) == 0)
+			return &recipes[i];
+	fcm_fail(err, FCM_USAGE, "there is no image '%s' to build", name);
+	fcm_hint(err, "fcm image build base, tiny or kernel");
+	return NULL;
+}
+
+static char *find_script(const char *name, struct fcm_error *err)
+{
+	auto_free char *shared = xprintf("../share/fcm/images/%s/build", name);
+	auto_free char *source = xprintf(FCM_SOURCE_IMAGES "/%s/build", name);
+	const char *places[] = {shared, source, NULL};
+	char *script = path_find(places);
+
+	if (script == NULL) {
+		fcm_fail(err, FCM_HOST, "the script that builds '%s' isn't there", name);
+		fcm_hint(err, "is fcm installed whole? it belongs at <prefix>/share/fcm/images/%s/build",
+			name);
+	}
+	return script;
+}
+
+static char *find_agent(struct fcm_error *err)
+{
+	static const char *const places[] = {"../lib/fcm/fcm-agent", "../libexec/fcm/fcm-agent", "fcm-agent",
+		"../images/agent/fcm-agent", "../images/fcm-agent", NULL};
+	char *agent = path_find(places);
+
+	if (agent == NULL) {
+		fcm_fail(err, FCM_HOST, "fcm-agent, which goes into every image, isn't there");
+		fcm_hint(err, "is fcm installed whole? it belongs at <prefix>/lib/fcm/fcm-agent");
+	}
+	return agent;
+}
+
+/* Run the script; what it prints goes to stderr. Ctrl-C ends it, and then we clean up. */
+static int run_script(const char *script, const char *tar, struct fcm_error *err)
+{
+	const char *const argv[] = {script, tar, NULL};
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t defaults;
+	pid_t pid;
+	int status;
+
+	sigemptyset(&defaults);
+	sigaddset(&defaults, SIGINT);
+	signal(SIGINT, SIG_IGN);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setsigdefault(&attr, &defaults);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	errno = posix_spawn(&pid, script, &actions, &attr, (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	if (errno)
+		return fcm_fail_errno(err, "run %s", script);
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return fcm_fail_errno(err, "wait for %s", script);
+	signal(SIGINT, SIG_DFL);
+	if (WIFSIGNALED(status))
+		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", script, WTERMSIG(status));
+	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", script);
+}
+
+static int send_tar(struct cli *cli, const struct recipe *recipe, const char *tar, field_json **ret,
+	struct fcm_error *err)
+{
+	auto_close int fd = open(tar, O_RDONLY | O_CLOEXEC);
+	auto_free char *doing = xprintf("send %s", recipe->name);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fcm_fail_errno(err, "open what was built");
+	if (st.st_size == 0)
+		return fcm_fail(err, FCM_HOST, "the build of '%s' made nothing", recipe->name);
+	return api_upload(cli->api, recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
+}
+
+static int build_in(struct cli *cli, const struct recipe *recipe, const char *dir, field_json **ret,
+	struct fcm_error *err)
+{
+	auto_free char *script = find_script(recipe->name, err);
+	auto_free char *agent = script ? find_agent(err) : NULL;
+	auto_free char *tar = xprintf("%s/%s.tar", dir, recipe->name);
+
+	if (agent == NULL)
+		return -1;
+	setenv("FCM_AGENT", agent, 1);
+	int r = run_script(script, tar, err);
+	if (r == 0)
+		r = send_tar(cli, recipe, tar, ret, err);
+	unlink(tar);
+	return r;
+}
+
+static int build(struct cli *cli, const char *name, struct fcm_error *err)
+{
+	const struct recipe *recipe = find_recipe(name, err);
+	const char *tmp = getenv("TMPDIR");
+	field_json *before = NULL, *image = NULL;
+
+	/* ask the daemon first: minutes of building for one that isn't there would be a pity */
+	if (recipe == NULL || api_get(cli->api, "/v1", &before, err) < 0)
+		return -1;
+	fj_free(before);
+	auto_free char *dir = xprintf("%s/fcm-build-XXXXXX", tmp && *tmp ? tmp : "/var/tmp");
+	if (mkdtemp(dir) == NULL)
+		return fcm_fail_errno(err, "make a directory in %s", tmp && *tmp ? tmp : "/var/tmp");
+	int r = build_in(cli, recipe, dir, &image, err);
+	rmdir(dir);
+	if (r < 0)
+		return -1;
+	_cleanup_(buf_done) struct buf size = {0};
+	out_bytes(&size, fj_get_int(image, "on_disk", 0));
+	out_result(cli, fj_get_str(image, "name"), image, "%s %s, %s on disk", fj_get_str(image, "kind"),
+		fj_get_str(image, "tag"), size.p);
+	fj_free(image);
+	return 0;
+}
+
+static int run_image(struct cli *cli, void *options, struct fcm_error *err)
+{
+	const char *verb = cli->argv[0];
+
+	(void)options;
+	if (strcmp(verb, "ls") == 0 && cli->argc == 1)
+		return list(cli, err);
+	if (strcmp(verb, "build") == 0 && cli->argc == 2)
+		return build(cli, cli->argv[1], err);
+	fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s%s%s'", verb, cli->argc > 1 ? " " : "",
+		cli->argc > 1 ? cli->argv[1] : "");
+	return fcm_hint(err, "fcm image ls, or fcm image build base, tiny or kernel");
+}
+
+const struct command cmd_images = {
+	.name = "images",
+	.summary = "list images and kernels",
+	.details = "Columns for -o: name kind tag id size on_disk used_by created; wide is all of them.",
+	.run = run_images,
+};
+
+const struct command cmd_image = {
+	.name = "image",
+	.args = "ls | build base|tiny|kernel",
+	.summary = "list images, or build one from Debian packages",
+	.details = "build runs the shipped script on this machine and sends the result to the daemon.",
+	.min_args = 1,
+	.max_args = 2,
+	.run = run_image,
+};

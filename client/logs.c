@@ -1,0 +1,69 @@
+#include <string.h>
+
+#include "client/command.h"
+#include "client/term.h"
+
+struct logs_options {
+	bool follow, raw;
+	uint32_t tail;
+};
+
+static const struct field logs_fields[] = {
+	F(struct logs_options, follow, FIELD_BOOL),
+	F(struct logs_options, raw, FIELD_BOOL),
+	F(struct logs_options, tail, FIELD_U32, .max = 1000000),
+	FIELD_END,
+};
+
+static const struct option_row options[] = {
+	{"follow", 'f', NULL, NULL, "go on as more is written"},
+	{"tail", 'n', "N", NULL, "only the last N lines"},
+	{"raw", 0, NULL, NULL, "as the guest wrote it, escape sequences and all"},
+	{0},
+};
+
+struct logs {
+	bool raw;
+	struct guest_text text;
+};
+
+static int print_piece(void *arg, const char *p, size_t n)
+{
+	struct logs *l = arg;
+	_cleanup_(buf_done) struct buf out = {0};
+
+	if (l->raw)
+		buf_add(&out, p, n);
+	else
+		guest_text_add(&l->text, p, n, &out);
+	if (out.n && fwrite(out.p, 1, out.n, stdout) != out.n)
+		return -1;
+	return fflush(stdout) == 0 ? 0 : -1;
+}
+
+static int run(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	const struct logs_options *o = options_;
+	_cleanup_(buf_done) struct buf query = {0};
+	struct logs l = {.raw = o->raw};
+
+	buf_str(&query, "/logs");
+	if (strv_has(&cli->given, "tail"))
+		buf_printf(&query, "?tail=%u", o->tail);
+	if (o->follow)
+		buf_printf(&query, "%cfollow=1", strchr(query.p, '?') ? '&' : '?');
+	auto_free char *path = api_vm_path(cli->argv[0], query.p);
+	return api_stream(cli->api, path, print_piece, &l, err);
+}
+
+const struct command cmd_logs = {
+	.name = "logs",
+	.args = "VM",
+	.summary = "print what a VM wrote to its console",
+	.min_args = 1,
+	.max_args = 1,
+	.options = options,
+	.fields = logs_fields,
+	.size = sizeof(struct logs_options),
+	.run = run,
+};

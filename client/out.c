@@ -1,0 +1,217 @@
+#include "client/out.h"
+
+#include <inttypes.h>
+#include <libsmartcols.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/term.h"
+#include "common/core/clock.h"
+
+enum { MAX_COLUMNS = 24, RESULT_COLUMN = 12 };
+
+struct picked {
+	const struct column *v[MAX_COLUMNS];
+	size_t n;
+};
+
+static void table_unref(struct libscols_table **t)
+{
+	scols_unref_table(*t);
+}
+
+void out_text(struct buf *b, const char *s)
+{
+	auto_free char *copy = xstrdup(*s ? s : "-");
+	size_t n = fcm_printable(copy, strlen(copy));
+
+	for (size_t i = 0; i < n; i++)
+		if (copy[i] == '\n' || copy[i] == '\t')
+			copy[i] = ' ';
+	buf_add(b, copy, n);
+}
+
+void out_bytes(struct buf *b, int64_t bytes)
+{
+	static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+	double v = (double)bytes;
+	size_t u = 0;
+
+	for (; v >= 999.5 && u + 1 < ARRAY_SIZE(units); u++)
+		v /= 1000;
+	buf_printf(b, "%.*f %s", u > 0 && v < 9.95 ? 1 : 0, v, units[u]);
+}
+
+void out_mib(struct buf *b, int64_t mib)
+{
+	if (mib >= 1024 && mib % 1024 == 0)
+		buf_printf(b, "%" PRId64 "G", mib / 1024);
+	else
+		buf_printf(b, "%" PRId64 "M", mib);
+}
+
+void out_age(struct buf *b, const char *rfc3339)
+{
+	int64_t then;
+
+	if (clock_parse(rfc3339, &then) < 0)
+		buf_str(b, "-");
+	else
+		buf_str(b, clock_span(MAX(clock_wall() - then, (int64_t)0) * 1000).s);
+}
+
+void out_json(const field_json *v)
+{
+	auto_free char *text = fj_print(v, true);
+
+	printf("%s\n", text);
+}
+
+/* ---- tables ---- */
+
+static const struct column *find_column(const struct column *columns, const char *name, size_t n)
+{
+	for (; columns->name; columns++)
+		if (strlen(columns->name) == n && strncasecmp(columns->name, name, n) == 0)
+			return columns;
+	return NULL;
+}
+
+static int fail_column(const struct column *columns, const char *name, size_t n, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf all = {0};
+
+	for (; columns->name; columns++)
+		buf_printf(&all, "%s%s", all.n ? "," : "", columns->name);
+	fcm_fail(err, FCM_USAGE, "there is no column '%.*s'", (int)n, name);
+	return fcm_hint(err, "columns: %s; or wide", all.p);
+}
+
+static int pick(const struct column *columns, const char *list, struct picked *ret, struct fcm_error *err)
+{
+	bool wide = list && strcmp(list, "wide") == 0;
+
+	for (const struct column *c = columns; c->name && (list == NULL || wide); c++)
+		if (wide || !(c->flags & COLUMN_WIDE))
+			ret->v[ret->n++] = c;
+	while (list && !wide && *list) {
+		size_t n = strcspn(list, ",");
+		const struct column *c = find_column(columns, list, n);
+		if (c == NULL || ret->n == MAX_COLUMNS)
+			return fail_column(columns, list, n, err);
+		ret->v[ret->n++] = c;
+		list += n + (list[n] == ',');
+	}
+	return ret->n ? 0 : fail_column(columns, "", 0, err);
+}
+
+static const char *state_colour(const char *state)
+{
+	if (strcmp(state, "running") == 0)
+		return "green";
+	if (strcmp(state, "failed") == 0)
+		return "red";
+	return strcmp(state, "stopped") == 0 ? NULL : "yellow";
+}
+
+static void add_row(struct libscols_table *t, const struct picked *p, const field_json *row)
+{
+	struct libscols_line *line = scols_table_new_line(t, NULL);
+
+	for (size_t i = 0; i < p->n; i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		p->v[i]->text(row, &b);
+		scols_line_set_data(line, i, b.n ? b.p : "-");
+		if (p->v[i]->flags & COLUMN_STATE && term_has_colour())
+			scols_cell_set_color(scols_line_get_cell(line, i), state_colour(b.p));
+	}
+}
+
+static struct libscols_table *new_table(const struct cli *cli, const struct picked *p)
+{
+	struct libscols_table *t = scols_new_table();
+	unsigned width = term_width(STDOUT_FILENO);
+
+	if (t == NULL)
+		abort();
+	scols_table_enable_noheadings(t, cli->globals.no_headings);
+	scols_table_enable_colors(t, term_has_colour());
+	scols_table_set_column_separator(t, "  ");
+	scols_table_set_termforce(t, width ? SCOLS_TERMFORCE_ALWAYS : SCOLS_TERMFORCE_NEVER);
+	if (width)
+		scols_table_set_termwidth(t, width);
+	for (size_t i = 0; i < p->n; i++) {
+		int flags = (p->v[i]->flags & COLUMN_RIGHT ? SCOLS_FL_RIGHT : 0) |
+			    (p->v[i]->flags & COLUMN_CUT && width ? SCOLS_FL_TRUNC : 0);
+		scols_table_new_column(t, p->v[i]->title, 0, flags);
+	}
+	return t;
+}
+
+static int print_table(
+	const struct cli *cli, const struct column *columns, const field_json *rows, struct fcm_error *err)
+{
+	struct picked p = {.n = 0};
+
+	if (pick(columns, cli->globals.output, &p, err) < 0)
+		return -1;
+	_cleanup_(table_unref) struct libscols_table *t = new_table(cli, &p);
+	for (size_t i = 0; i < fj_len(rows); i++)
+		add_row(t, &p, fj_at(rows, i));
+	return scols_print_table(t) < 0 ? fcm_fail_errno(err, "write to stdout") : 0;
+}
+
+int out_list(
+	const struct cli *cli, const struct column *columns, const field_json *rows, struct fcm_error *err)
+{
+	if (cli->globals.json) {
+		out_json(rows);
+		return 0;
+	}
+	if (!cli->globals.quiet)
+		return print_table(cli, columns, rows, err);
+	for (size_t i = 0; i < fj_len(rows); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		columns->text(fj_at(rows, i), &b);
+		printf("%s\n", b.p);
+	}
+	return 0;
+}
+
+/* ---- results ---- */
+
+void out_hint(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+void out_result(const struct cli *cli, const char *name, const field_json *v, const char *fmt, ...)
+{
+	char text[512];
+	bool both = isatty(STDOUT_FILENO) && isatty(STDERR_FILENO);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	text[fcm_printable(text, strlen(text))] = '\0';
+	if (cli->globals.json) {
+		out_json(v);
+	} else if (both && !cli->globals.quiet) {
+		printf("%-*s", RESULT_COLUMN, name);
+		fflush(stdout);
+		fprintf(stderr, "  %s\n", text);
+	} else {
+		printf("%s\n", name);
+		fflush(stdout);
+		if (!cli->globals.quiet)
+			out_hint("%s: %s", name, text);
+	}
+}

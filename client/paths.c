@@ -1,0 +1,40 @@
+#include "client/paths.h"
+
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/core/util.h"
+
+char *path_self(void)
+{
+	char path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+
+	if (n <= 0)
+		return xstrdup("fcm");
+	path[n] = '\0';
+	return xstrdup(path);
+}
+
+char *path_self_dir(void)
+{
+	char *path = path_self(), *slash = strrchr(path, '/');
+
+	if (slash)
+		*slash = '\0';
+	return path;
+}
+
+char *path_find(const char *const *candidates)
+{
+	auto_free char *dir = path_self_dir();
+
+	for (; *candidates; candidates++) {
+		auto_free char *path = xprintf("%s%s%s", **candidates == '/' ? "" : dir,
+			**candidates == '/' ? "" : "/", *candidates);
+		if (access(path, X_OK) == 0)
+			return STEAL(path);
+	}
+	return NULL;
+}

@@ -1,0 +1,16 @@
+/*
+ * Where the parts of fcm are, found from the program itself: installed below one prefix, or in a build tree.
+ */
+#pragma once
+
+#include "common/core/error.h"
+
+/* The absolute path of this program; the caller's. */
+char *path_self(void);
+
+/* The directory that this program is in; the caller's. */
+char *path_self_dir(void);
+
+/* The first of `candidates` (NULL-ended, relative to the program's directory unless absolute) that can be executed;
+ * the caller's, or NULL. */
+char *path_find(const char *const *candidates);

@@ -1,0 +1,142 @@
+/*
+ * fcm info, version, doctor: about the daemon and its host.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "client/command.h"
+#include "client/out.h"
+#include "client/term.h"
+
+static void line(const char *label, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void line(const char *label, const char *fmt, ...)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	out_text(&b, text);
+	printf("%-10s  %s\n", label, b.p);
+}
+
+static void print_defaults(const field_json *defaults)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	buf_printf(&b, "%" PRId64 " vCPU, ", fj_get_int(defaults, "cpus", 0));
+	out_mib(&b, fj_get_int(defaults, "memory", 0));
+	buf_str(&b, " memory, ");
+	out_mib(&b, fj_get_int(defaults, "disk", 0));
+	buf_printf(&b, " disk, image %s, restart %s", fj_get_str(defaults, "image"),
+		fj_get_str(defaults, "restart"));
+	line("defaults", "%s", b.p);
+}
+
+static void print_info(struct cli *cli, const field_json *info)
+{
+	const field_json *vmm = fj_get(info, "vmm"), *vms = fj_get(info, "vms");
+	const char *why = fj_get_str(vmm, "reason");
+
+	line("daemon", "%s at %s", fj_get_str(info, "version"), api_place(cli->api));
+	line("client", "%s", FCM_VERSION);
+	line("vmm", "%s %s, %s%s%s", fj_get_str(vmm, "driver"), fj_get_str(vmm, "version"),
+		fj_get_str(vmm, "accel"), *why ? ": " : "", why);
+	line("vms", "%" PRId64 ", %" PRId64 " running", fj_get_int(vms, "total", 0),
+		fj_get_int(vms, "running", 0));
+	print_defaults(fj_get(info, "defaults"));
+	line("pool", "%s", fj_get_str(info, "pool"));
+	line("public ip", "%s", fj_get_str(info, "public_ip"));
+	line("state", "%s", fj_get_str(info, "state_dir"));
+}
+
+static int run_info(struct cli *cli, void *options, struct fcm_error *err)
+{
+	field_json *info = NULL;
+
+	(void)options;
+	if (api_get(cli->api, "/v1", &info, err) < 0)
+		return -1;
+	if (cli->globals.json)
+		out_json(info);
+	else
+		print_info(cli, info);
+	fj_free(info);
+	return 0;
+}
+
+static int run_version(struct cli *cli, void *options, struct fcm_error *err)
+{
+	(void)options;
+	(void)err;
+	if (cli->globals.json)
+		printf("{\n  \"version\": \"%s\"\n}\n", FCM_VERSION);
+	else
+		printf("fcm %s\n", FCM_VERSION);
+	return 0;
+}
+
+static void print_check(const field_json *check)
+{
+	static const char *const colours[][2] = {
+		{"ok", "\033[32m"}, {"warn", "\033[33m"}, {"fail", "\033[31m"}};
+	const char *status = fj_get_str(check, "status"), *colour = "", *fix = fj_get_str(check, "fix");
+	_cleanup_(buf_done) struct buf name = {0}, message = {0}, what = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(colours); i++)
+		if (strcmp(status, colours[i][0]) == 0 && term_has_colour())
+			colour = colours[i][1];
+	out_text(&name, fj_get_str(check, "name"));
+	out_text(&message, fj_get_str(check, "message"));
+	printf("%s%-4s%s  %-8s  %s\n", colour, status, *colour ? "\033[0m" : "", name.p, message.p);
+	out_text(&what, fix);
+	if (*fix)
+		printf("%16sfix: %s\n", "", what.p);
+}
+
+static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
+{
+	field_json *answer = NULL;
+
+	(void)options;
+	if (api_get(cli->api, "/v1/doctor", &answer, err) < 0) {
+		if (err->code == FCM_NO_DAEMON)
+			fcm_hint(err, "check the host without it: sudo fcmd --check   or start it: sudo "
+				      "systemctl start fcmd");
+		return -1;
+	}
+	const field_json *checks = fj_get(answer, "checks");
+	if (cli->globals.json)
+		out_json(checks);
+	for (size_t i = 0; i < fj_len(checks); i++) {
+		if (!cli->globals.json)
+			print_check(fj_at(checks, i));
+		if (strcmp(fj_get_str(fj_at(checks, i), "status"), "fail") == 0)
+			cli->status = 1;
+	}
+	fj_free(answer);
+	return 0;
+}
+
+const struct command cmd_info = {
+	.name = "info",
+	.summary = "print what the daemon is and has",
+	.run = run_info,
+};
+
+const struct command cmd_version = {
+	.name = "version",
+	.summary = "print the version of this program",
+	.run = run_version,
+};
+
+const struct command cmd_doctor = {
+	.name = "doctor",
+	.aliases = "preflight",
+	.summary = "check the host, and say how to mend it",
+	.details = "The exit status is 1 when a check fails.",
+	.run = run_doctor,
+};

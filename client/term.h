@@ -1,0 +1,34 @@
+/*
+ * The terminal: one line of progress that goes away, colours, and text of guests made harmless.
+ */
+#pragma once
+
+#include "common/core/util.h"
+
+/* Is stderr a terminal that takes a line of progress? Not when FCM_DEBUG shows the requests there. */
+bool term_has_progress(void);
+
+/* Colours: stdout is a terminal and NO_COLOR (no-color.org) is unset or empty. */
+bool term_has_colour(void);
+
+/* Show or replace the line of progress, cut to the width, with the seconds since it first came. Nothing without
+ * term_has_progress(). */
+void term_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Take it away. Also happens when SIGINT, SIGTERM or SIGHUP ends the program. */
+void term_progress_end(void);
+
+/* Columns of the terminal at fd, or 0 when it is none. */
+unsigned term_width(int fd);
+
+/* What a guest wrote, on its way to a terminal: escape sequences (ECMA-48) and carriage returns go, and what then still
+ * isn't printable becomes '?'. Zero-initialised is the start of a stream; a character that is cut at the end of a piece
+ * waits for the next. */
+struct guest_text {
+	enum { TEXT_PLAIN, TEXT_ESCAPE, TEXT_CSI, TEXT_STRING, TEXT_STRING_ESCAPE } state;
+	char held[4];
+	size_t nheld;
+};
+
+/* Append the printable form of the n bytes at p to *out. */
+void guest_text_add(struct guest_text *t, const char *p, size_t n, struct buf *out);

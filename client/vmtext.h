@@ -1,0 +1,18 @@
+/*
+ * A VM of the API in words: what several commands say of one.
+ */
+#pragma once
+
+#include "common/field.h"
+
+/* "172.16.0.50 · base · qemu (tcg: no usable KVM)"; the caller's. */
+char *vm_words(const field_json *vm);
+
+/* The URL that it is exposed at, or "". */
+const char *vm_url(const field_json *vm);
+
+/* " (certificate pending)" and the like behind the URL when it doesn't work yet; the caller's, "" when it does. */
+char *vm_url_note(const field_json *vm);
+
+/* Why it failed, or "". */
+const char *vm_reason(const field_json *vm);

@@ -1,0 +1,258 @@
+"""A daemon that never starts a VM: it answers the routes of docs/API.md from a table, so that the words and the exit
+statuses of the client can be tested without a host. VM names choose the answer: see ERRORS and VMS."""
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "fcm_abcd1234_" + "S" * 43
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHCPJHdIYBUzxSWnMXQ6MgUF7/EH4Y0YqHxnGkQmyUEk"
+
+
+def vm(name, id, **more):
+    return {
+        "id": id, "name": name, "ip": "172.16.0.50", "state": "running", "expose": None, "schema": 1,
+        "desired": "running", "cpus": 1, "memory": 512, "disk": 8192, "image": "base", "kernel": "default",
+        "restart": "unless-stopped", "env": {}, "labels": {}, "ssh_keys": [], "reason": None,
+        "created": "2020-01-01T00:00:00Z", "started": "2020-01-01T00:00:02Z", "vmm": "qemu", "accel": "tcg",
+        "vmm_reason": "no usable KVM", "uid": 1879048242, "vmm_pid": 4711, "mac": "02:fc:ac:10:00:32",
+        "boot_id": "0b6e3d9c-5f0e-4a8e-9f30-2b8a9d1b6f11", "host_key": HOST_KEY, "boots": 1, "disk_used": 4308992,
+    } | more
+
+
+def expose(name, port=8000, status="active", **more):
+    domain = f"{name}.64-34-93-45.sslip.io"
+    return {"port": port, "domain": domain, "url": f"https://{domain}", "status": status} | more
+
+
+VMS = {
+    "web": vm("web", "8i5agfx2", expose=expose("web")),
+    "cosmic-nova": vm("cosmic-nova", "q0w9e8r7", ip="172.16.0.51", state="failed", started=None, vmm_pid=0,
+                      memory=2048, reason={"code": "guest", "step": "boot", "time": "2020-01-01T00:00:43Z",
+                                           "message": "the guest panicked 41 s after boot"}),
+    "idle": vm("idle", "zzzz0001", ip="172.16.0.52", state="stopped", desired="stopped", started=None, vmm_pid=0),
+}
+
+# name of a VM -> status, code, message and more of the error that every request about it gets
+ERRORS = {
+    "broken": (500, "internal", "something is inconsistent", {}),
+    "noguest": (500, "guest", "the guest said nothing for 60 s", {"step": "boot"}),
+    "busy": (409, "busy", "stop is in progress", {}),
+    "forbidden": (403, "forbidden", "this token may not do that", {}),
+    "full": (507, "no_space", "4 MB are free in /var/lib/firecracker", {}),
+    "slow": (504, "timeout", "it was still starting after 30 s", {}),
+    "evil": (500, "guest", "the guest said \x1b[31mred\x07", {"hint": "\u202ereversed"}),
+    "html": (502, None, None, {}),
+}
+
+PLAN = ["tap      TUNSETIFF tap_8i5agfx2", "nft      add element inet fcm vms { tap_8i5agfx2 }"]
+CONSOLE = "[    0.00] Linux\r\n\x1b[1;32mok\x1b[0m \x1b]0;title\x07caf\u00e9 \x9b31m\x07\r\nlogin: "
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def log_request_of(self, body):
+        self.server.seen.append({"method": self.command, "path": self.path, "body": body,
+                                 "authorization": self.headers.get("Authorization")})
+
+    def answer(self, status, value, kind="application/json"):
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Request-Id", "req-1")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def fail(self, status, code, message, more=None):
+        if code is None:
+            return self.answer(status, "<html>bad gateway</html>", "text/html")
+        error = {"code": code, "message": message, "request_id": "req-1"} | (more or {})
+        return self.answer(status, {"error": error})
+
+    def result(self, status, value):
+        """The end of an operation, streamed when the client asked for that."""
+        if "x-ndjson" not in self.headers.get("Accept", ""):
+            return self.answer(status, value)
+        steps = [{"event": "step", "step": s, "status": p, "ms": 1} for s in ("disk", "boot") for p in ("begin", "done")]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for line in steps + [{"result": value}]:
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+            time.sleep(self.server.step_seconds)
+        self.close_connection = True
+
+    def read_body(self):
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Type") == "application/json":
+            return json.loads(data or b"{}")
+        return {"bytes": len(data)} if data else None
+
+    def route(self):
+        url = urlsplit(self.path)
+        query = {k: v[0] for k, v in parse_qs(url.query).items()}
+        body = self.read_body()
+        self.log_request_of(body)
+        authorization = self.headers.get("Authorization")
+        if self.server.need_token and authorization != f"Bearer {TOKEN}":
+            return self.fail(401, "unauthorized", "the token is wrong", {"hint": "ask root: sudo fcm token create --for USER"})
+        parts = url.path.strip("/").split("/")
+        if parts[:2] == ["v1", "vms"] and len(parts) > 2:
+            return self.vm_route(parts[2], parts[3] if len(parts) > 3 else "", query, body)
+        handler = {
+            ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
+            ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
+            ("POST", "/v1/tokens"): self.create_token,
+        }.get((self.command, url.path))
+        if handler:
+            return handler(body)
+        if self.command == "PUT" and parts[1] in ("images", "kernels"):
+            return self.answer(201, {"name": parts[2], "kind": parts[1][:-1], "tag": "12", "on_disk": body["bytes"]})
+        return self.fail(404, "no_route", f"there is no {url.path}")
+
+    do_GET = do_POST = do_PUT = do_DELETE = route
+
+    def get_info(self, body):
+        return self.answer(200, {
+            "version": "0.1.0", "api": "v1", "extensions": [], "vmm": {
+                "driver": "qemu", "version": "7.2.22", "accel": "tcg", "reason": "no usable KVM"},
+            "defaults": {"cpus": 1, "memory": 512, "disk": 8192, "image": "base", "restart": "unless-stopped"},
+            "pool": "172.16.0.0/24", "public_ip": "64.34.93.45", "state_dir": "/var/lib/firecracker",
+            "vms": {"total": 3, "running": 1}})
+
+    def get_doctor(self, body):
+        return self.answer(200, {"checks": [
+            {"name": "kvm", "status": "ok", "message": "/dev/kvm runs guests", "fix": ""},
+            {"name": "docker", "status": "warn", "message": "FORWARD policy is DROP: VMs have no internet",
+             "fix": "iptables -I DOCKER-USER -m devgroup --src-group 252 -j ACCEPT"},
+            {"name": "pool", "status": "fail", "message": "172.16.0.0/24 overlaps eth0",
+             "fix": "pool = 172.29.0.0/24 in /etc/fcm/fcmd.conf"}]})
+
+    def get_vms(self, body):
+        return self.answer(200, {"vms": list(VMS.values())})
+
+    def get_images(self, body):
+        return self.answer(200, {"images": [
+            {"name": "base", "kind": "image", "tag": "12", "digest": "sha256:1f3a9c0d5e6f7788", "size": 412000000,
+             "on_disk": 398000000, "used_by": 2, "created": "2020-01-01T00:00:00Z"},
+            {"name": "default", "kind": "kernel", "tag": "6.1.0-42-cloud-amd64", "digest": "sha256:aabbccddeeff0011",
+             "size": 61000000, "on_disk": 61000000, "used_by": 3, "created": "2020-01-01T00:00:00Z"}]})
+
+    def create_token(self, body):
+        return self.answer(201, {"id": "abcd1234", "name": body["name"], "token": TOKEN, "created": "2020-01-01T00:00:00Z"})
+
+    def create(self, body):
+        name = body.get("name", "misty-comet")
+        if name in ERRORS:
+            return self.fail(*ERRORS[name])
+        if name in VMS:
+            return self.fail(409, "name_taken", f"the name is taken ({VMS[name]['id']}, {VMS[name]['state']})", {"field": "name"})
+        if body.get("image") == "missing":
+            return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "make one: fcm image build base"})
+        if body.get("dry_run"):
+            return self.answer(200, {"plan": PLAN})
+        made = vm(name, "n3wn3wn3", took_ms=2400)
+        if body.get("expose"):
+            made["expose"] = expose(name, body["expose"], "pending", reason="certificate pending")
+        return self.result(201, made)
+
+    def vm_route(self, name, rest, query, body):
+        if name in ERRORS:
+            return self.fail(*ERRORS[name])
+        one = VMS.get(name) or next((v for v in VMS.values() if v["id"] == name), None)
+        if one is None:
+            return self.fail(404, "not_found", f"there is no VM '{name}'", {"hint": "fcm ls shows what there is"})
+        method = getattr(self, f"{self.command.lower()}_{rest or 'vm'}".replace("-", "_"))
+        return method(one, query, body)
+
+    def get_vm(self, one, query, body):
+        return self.answer(200, one)
+
+    def delete_vm(self, one, query, body):
+        if query.get("dry_run"):
+            return self.answer(200, {"plan": PLAN})
+        return self.result(200, {"id": one["id"], "name": one["name"], "left": [], "took_ms": 31, "removed": {
+            "tap": "tap_" + one["id"], "nft_elements": 4, "sites": 1, "bytes": 312000000}})
+
+    def post_start(self, one, query, body):
+        changed = one["state"] != "running"
+        return self.result(200, one | {"state": "running", "changed": changed, "took_ms": 1300})
+
+    def post_stop(self, one, query, body):
+        changed = one["state"] == "running"
+        return self.result(200, one | {"state": "stopped", "changed": changed, "forced": False, "took_ms": 400})
+
+    def post_restart(self, one, query, body):
+        return self.result(200, one | {"state": "running", "took_ms": 1700})
+
+    def post_kill(self, one, query, body):
+        return self.result(200, one | {"state": "stopped", "changed": one["state"] == "running", "took_ms": 12})
+
+    def get_logs(self, one, query, body):
+        return self.answer(200, CONSOLE, "text/plain")
+
+    def get_wait(self, one, query, body):
+        if query["state"] != one["state"]:
+            return self.fail(504, "timeout", f"'{one['name']}' was still {one['state']} after {query['timeout']} s")
+        return self.answer(200, one)
+
+    def put_expose(self, one, query, body):
+        exposed = expose(one["name"], body["port"], "pending", reason="Caddy isn't running")
+        return self.answer(200, one | {"expose": exposed})
+
+    def delete_expose(self, one, query, body):
+        return self.answer(200, one | {"expose": None})
+
+    def put_ssh_keys(self, one, query, body):
+        return self.answer(200, one | {"ssh_keys": body["keys"]})
+
+    def get_tunnel(self, one, query, body):
+        if self.headers.get("Upgrade") != "fcm-tunnel":
+            return self.fail(400, "bad_request", "this route is for Upgrade: fcm-tunnel")
+        if query["port"] == "1":
+            return self.fail(500, "guest", "nothing listens at port 1")
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: fcm-tunnel\r\n\r\nhello\n")
+        while data := self.connection.recv(65536):
+            self.connection.sendall(data.upper())
+        self.close_connection = True
+
+
+class UnixServer(ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self):
+        self.socket.bind(self.server_address)
+        self.server_name, self.server_port = "localhost", 0
+
+    def get_request(self):
+        connection, _ = super().get_request()
+        return connection, ("local", 0)
+
+
+def start(path=None):
+    """A server on a free port of loopback, or at a unix socket (which needs no token), on its own thread."""
+    server = UnixServer(str(path), Handler) if path else ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.seen = []
+    server.need_token = path is None
+    server.step_seconds = 0.0
+    server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+if __name__ == "__main__":
+    import sys
+
+    running = start(sys.argv[1] if len(sys.argv) > 1 else None)
+    running.step_seconds = 0.3
+    print(running.url, TOKEN, flush=True)
+    threading.Event().wait()
