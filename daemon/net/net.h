@@ -2,13 +2,13 @@
  * The network of the VMs: routed TAPs, no bridge; one nftables table `inet fcm` in which a VM is a few elements; a host
  * that stays closed to them. docs/ARCHITECTURE.md tells why; the order of operations stands at the head of link.c.
  *
- * The functions of this header may be called from any thread. They serialise on two leaf locks (netlink, nftables),
- * held for milliseconds and taken last.
+ * The functions of this header may be called from any thread. nftables is behind one leaf lock, held for milliseconds
+ * and taken last; each netlink call has a socket of its own, so that the slow deletion of a TAP delays nobody.
  */
 #pragma once
 
-#include <netinet/in.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sys/types.h>
 
 #include "common/core/error.h"
@@ -26,7 +26,7 @@ struct net_config {
 	struct ip_net pool;	  /* "172.16.0.0/24" */
 	struct in_addr gateway;	  /* "172.16.0.1": the host's address on every TAP */
 	struct strv dns;	  /* resolvers for guests from the config; empty: the host's real ones */
-	struct in_addr public_ip; /* where sites are served: VMs reach 80 and 443 of it while one exists; 0: unknown */
+	struct in_addr public_ip; /* where sites are served, from the config; 0: ask the kernel */
 };
 
 /* One VM's part. */
@@ -45,22 +45,30 @@ struct net_tap {
 };
 struct net_tap net_tap_name(const struct vm_id *id);
 
-/* Check that the pool overlaps no address or route of the host (FCM_CONFIG naming a free /24; nothing was changed then),
- * then bring up the host's part: the table with the elements of `vms`, the unreachable route of the pool, forwarding on
- * each interface with a route (old values are kept in `state_dir`/forwarding and put back by net_down()). */
-int net_init(const struct net_config *config, const char *state_dir, struct fcm_error *err) must_check;
+/* Check that the pool overlaps no address or route of the host (FCM_CONFIG, field "pool", naming a free /24; nothing was
+ * changed then), then bring up the host's part: the table with the elements of the n `vms`, in one transaction that
+ * loses no packet of theirs; the unreachable route of the pool; forwarding on each interface with a route (old values
+ * are kept in `state_dir`/forwarding, an existing directory, and put back by net_down()). Copies what it needs. */
+int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
+	struct fcm_error *err) must_check;
 
-/* Register with the loop: a foreign change of the table, the links or the default route is repaired at once from what
- * net_vm_up() was told; `changed(arg, what)` is called on the loop's thread afterwards. */
-int net_watch(struct loop *loop, void (*changed)(void *arg, const char *what), void *arg, struct fcm_error *err) must_check;
+/* Register with the loop. A foreign change of the table, of a TAP's flags or route, of the pool's route is repaired at
+ * once from what net_init(), net_filter_up() and net_tap_up() were told; an interface that gets a route gets forwarding.
+ * Afterwards `changed(arg, what)` is called on the loop's thread, without a lock, with a line for the log. A TAP that
+ * somebody deleted is only reported: its VMM holds a descriptor that no longer leads anywhere. */
+int net_watch(struct loop *loop, void (*changed)(void *arg, const char *what), void *arg,
+	struct fcm_error *err) must_check;
 
-/* Take down all that net_init() made: only for uninstalling and for tests; VMs keep running when the daemon ends. */
+/* Take down all that net_init() made and every TAP of ours, and stop watching: only for uninstalling and for tests; VMs
+ * keep running when the daemon ends. Not to be called on the loop's thread from `changed`. */
 int net_down(struct fcm_error *err) must_check;
 
 /* The two halves of a VM's network, each idempotent, each with its undo, which takes a missing one for done.
  * filter: the elements of the VM in the table, before the device exists.
- * tap: the device, its address, its permanent neighbour. A TAP with this name that isn't ours (group) is FCM_HOST and
- * is never touched. Removing a filter also deletes the VM's conntrack entries. */
+ * tap: the device, its address, its permanent neighbour. A device with this name that isn't ours (a TAP in our group)
+ * is FCM_HOST to net_tap_up() and missing to net_tap_down(); it is never touched. net_tap_down() takes 12 to 20 ms in
+ * the kernel. net_filter_down() also deletes the VM's conntrack entries; *ret_elements and *ret_existed say what was
+ * there and may be NULL. */
 int net_filter_up(const struct net_vm *vm, struct fcm_error *err) must_check;
 int net_filter_down(const struct net_vm *vm, unsigned *ret_elements, struct fcm_error *err) must_check;
 int net_tap_up(const struct net_vm *vm, struct fcm_error *err) must_check;
@@ -69,7 +77,7 @@ int net_tap_down(const struct net_vm *vm, bool *ret_existed, struct fcm_error *e
 /* A descriptor attached to the VM's TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR), for QEMU; the caller's. -1 on failure. */
 int net_tap_open(const struct vm_id *id, struct fcm_error *err) must_check;
 
-/* Tell whether sites exist: opens or closes 80 and 443 of the public address for VMs. */
+/* Tell whether sites exist: opens or closes TCP 80 and 443 of the host's public address (net_public_ip()) for VMs. */
 int net_sites(bool any, struct fcm_error *err) must_check;
 
 /* The calls that the two halves make, one line each, for --dry-run: "netlink RTM_NEWLINK ...", "nft add element ...". */
@@ -79,8 +87,12 @@ void net_describe_tap(const struct net_vm *vm, struct strv *ret);
 /* Ids of the VMs for which a TAP of ours exists (name tap_<8> and our group). */
 int net_list_taps(struct strv *ret, struct fcm_error *err) must_check;
 
-/* Resolvers for guests: config, else the host's (/run/systemd/resolve/resolv.conf, /etc/resolv.conf), never a loopback
- * address. May be empty. */
+/* Is the pool free on this host, as net_init() would find it? FCM_CONFIG, field "pool", with a free /24 in the hint. Looks
+ * only. */
+int net_pool_free(const struct ip_net *pool, struct fcm_error *err) must_check;
+
+/* Resolvers for guests: config, else the host's IPv4 ones (/run/systemd/resolve/resolv.conf, then /etc/resolv.conf), at
+ * most 3, never one that the rules keep from VMs: loopback, link-local, an address of this host. May be empty. */
 void net_resolvers(struct strv *ret);
 
 /* The host's public address: config, else that of the socket of a UDP connect(2) (nothing is sent). False when only a

@@ -1,0 +1,27 @@
+/*
+ * The table `inet fcm` in the kernel, and the memory of what it should hold. The one user of libnftables.
+ *
+ * One nft_ctx is kept behind a mutex: a change of an element takes 0.2 to 0.4 ms with it, and 6 ms with a fresh one.
+ */
+#pragma once
+
+#include "daemon/net/rules.h"
+
+/* Install the table, replacing one that is there, and remember the model (copied). */
+int firewall_install(const struct rules *rules, struct fcm_error *err) must_check;
+
+/* Install it again as it should be now. Without a firewall_install() before, or after firewall_remove(), nothing. */
+int firewall_rebuild(struct fcm_error *err) must_check;
+
+/* Remove the table, and forget. */
+int firewall_remove(struct fcm_error *err) must_check;
+
+/* The element of a VM; idempotent. A table that is missing is rebuilt on the way. */
+int firewall_add_vm(const struct net_vm *vm, struct fcm_error *err) must_check;
+int firewall_delete_vm(const struct net_vm *vm, unsigned *ret_elements, struct fcm_error *err) must_check;
+
+/* Open TCP 80 and 443 of `site` for VMs; 0 closes them. */
+int firewall_site(struct in_addr site, struct fcm_error *err) must_check;
+
+/* The netlink port that our changes come from: notifications of another one are of foreign changes. 0: none yet. */
+uint32_t firewall_port(void);

@@ -1,0 +1,36 @@
+/*
+ * Forwarding of the host's own interfaces, switched on for those that carry a route, with the old values in a file.
+ */
+#pragma once
+
+#include <net/if.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+
+/* Interfaces whose forwarding we switched on, with what it was before: the contents of the file, one "name value" a
+ * line behind "boot <boot id>". */
+struct forward_entry {
+	char name[IFNAMSIZ];
+	bool old;
+};
+struct forward_file {
+	struct forward_entry *v;
+	size_t n;
+};
+void forward_file_done(struct forward_file *f);
+
+/* Parse the file of this boot. Lines that aren't ours are skipped; a file of another boot is empty, for the kernel has
+ * forgotten what we did then. */
+void forward_parse(const char *text, const char *boot_id, struct forward_file *ret);
+void forward_format(const struct forward_file *f, const char *boot_id, struct buf *ret);
+
+/* Switch forwarding on for each interface with a route and note the old value in `state_dir`/forwarding, before. Adds
+ * the names of those that changed to `changed` if that isn't NULL. */
+int forward_apply(const char *state_dir, struct strv *changed, struct fcm_error *err) must_check;
+
+/* Whether forward_apply() has seen the interface. */
+bool forward_knows(int index);
+
+/* Put the old values back and remove the file; interfaces that are gone are skipped. */
+int forward_restore(const char *state_dir, struct fcm_error *err) must_check;

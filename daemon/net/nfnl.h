@@ -1,0 +1,14 @@
+/*
+ * Connection tracking, by netlink messages of our own through libnl-3 (nfnetlink_conntrack.h; libnl-nf-3 isn't one of
+ * our libraries).
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+
+/* Delete every conntrack entry that has `ip` at either end: flows of a VM that is gone go on otherwise, and the next
+ * owner of the address would inherit them. */
+int nfnl_forget_flows(struct in_addr ip, struct fcm_error *err) must_check;

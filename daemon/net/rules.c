@@ -1,0 +1,154 @@
+#include "daemon/net/rules.h"
+
+#include <string.h>
+
+/*
+ * Why the chains are as they are:
+ * - pre_raw runs before conntrack: forged packets make no entries.
+ * - deny4: metadata services (169.254.169.254), the host's loopback, multicast, broadcast, reserved.
+ * - vm_to_host lets in the answers to what the host opened and errors about it. `related` is bound to ICMP so that a
+ *   conntrack helper can't open ports.
+ * - from_vm rejects VM to VM with an answer, so that clients fail at once; to_vm drops, for it faces the outside.
+ * - both clamp the MSS of a SYN to the path's MTU: the uplink may be a tunnel or a VPN with less than 1500.
+ */
+static const char head[] = "table inet fcm\n"
+			   "delete table inet fcm\n"
+			   "table inet fcm {\n"
+			   "\tcomment \"owned by fcmd: it repairs what others change here\"\n"
+			   "\tset deny4 {\n"
+			   "\t\ttype ipv4_addr\n"
+			   "\t\tflags interval\n"
+			   "\t\telements = { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }\n"
+			   "\t}\n"
+			   "\tset vm_src {\n"
+			   "\t\ttype ifname . ether_addr . ipv4_addr\n"
+			   "\t\tsize 65536\n"
+			   "\t}\n"
+			   "\tset site {\n"
+			   "\t\ttype ipv4_addr\n"
+			   "\t\tsize 16\n"
+			   "\t}\n";
+
+/* Its arguments: group, pool, pool, group, group, group, group, group, gateway. */
+static const char chains[] =
+	"\tchain pre_raw {\n"
+	"\t\ttype filter hook prerouting priority raw; policy accept;\n"
+	"\t\tiifgroup %d goto vm_guard\n"
+	"\t\tip saddr %s iif != \"lo\" counter drop comment \"outside pretending to be a VM\"\n"
+	"\t}\n"
+	"\tchain vm_guard {\n"
+	"\t\tmeta nfproto ipv6 counter drop\n"
+	"\t\tiifname . ether saddr . ip saddr != @vm_src counter drop comment \"anti-spoof\"\n"
+	"\t\tip daddr @deny4 counter drop comment \"metadata, loopback, multicast\"\n"
+	"\t}\n"
+	"\tchain nat_post {\n"
+	"\t\ttype nat hook postrouting priority srcnat; policy accept;\n"
+	"\t\tip saddr %s oifgroup != %d oif != \"lo\" masquerade\n"
+	"\t}\n"
+	"\tchain flt_fwd {\n"
+	"\t\ttype filter hook forward priority filter; policy accept;\n"
+	"\t\tiifgroup %d goto from_vm\n"
+	"\t\toifgroup %d goto to_vm\n"
+	"\t}\n"
+	"\tchain from_vm {\n"
+	"\t\ttcp flags syn / syn,rst tcp option maxseg size set rt mtu\n"
+	"\t\tct state vmap { established : accept, related : accept, invalid : drop }\n"
+	"\t\toifgroup %d counter reject with icmpx admin-prohibited\n"
+	"\t}\n"
+	"\tchain to_vm {\n"
+	"\t\ttcp flags syn / syn,rst tcp option maxseg size set rt mtu\n"
+	"\t\tct state { established, related } accept\n"
+	"\t\tcounter drop comment \"inbound is off\"\n"
+	"\t}\n"
+	"\tchain flt_in {\n"
+	"\t\ttype filter hook input priority filter; policy accept;\n"
+	"\t\tiifgroup %d goto vm_to_host\n"
+	"\t}\n"
+	"\tchain vm_to_host {\n"
+	"\t\tct state established accept\n"
+	"\t\tct state related meta l4proto icmp accept\n"
+	"\t\tip daddr %s icmp type echo-request limit rate 50/second accept\n"
+	"\t\tip daddr @site tcp dport { 80, 443 } accept\n"
+	"\t\tcounter drop comment \"no service of the host\"\n"
+	"\t}\n"
+	"}\n";
+
+struct net_vm *net_vms_find(const struct net_vms *vms, const char *id)
+{
+	for (size_t i = 0; i < vms->n; i++)
+		if (strcmp(vms->v[i].id.s, id) == 0)
+			return &vms->v[i];
+	return NULL;
+}
+
+void net_vms_put(struct net_vms *vms, const struct net_vm *vm)
+{
+	struct net_vm *old = net_vms_find(vms, vm->id.s);
+
+	if (old) {
+		*old = *vm;
+		return;
+	}
+	vms->v = xrealloc(vms->v, (vms->n + 1) * sizeof *vms->v);
+	vms->v[vms->n++] = *vm;
+}
+
+bool net_vms_drop(struct net_vms *vms, const char *id)
+{
+	struct net_vm *old = net_vms_find(vms, id);
+
+	if (old)
+		*old = vms->v[--vms->n];
+	return old != NULL;
+}
+
+void net_vms_done(struct net_vms *vms)
+{
+	free(vms->v);
+	*vms = (struct net_vms){0};
+}
+
+static void element(const char *verb, const struct net_vm *vm, struct buf *ret)
+{
+	uint8_t m[6];
+
+	net_mac(vm->ip, m);
+	buf_printf(ret, "%s element inet fcm vm_src { \"%s\" . %02x:%02x:%02x:%02x:%02x:%02x . %s }\n", verb,
+		net_tap_name(&vm->id).s, m[0], m[1], m[2], m[3], m[4], m[5], ip_dotted(vm->ip).s);
+}
+
+void rules_add_vm(const struct net_vm *vm, struct buf *ret)
+{
+	element("add", vm, ret);
+}
+
+void rules_delete_vm(const struct net_vm *vm, struct buf *ret)
+{
+	element("delete", vm, ret);
+}
+
+void rules_site(struct in_addr site, struct buf *ret)
+{
+	buf_str(ret, "flush set inet fcm site\n");
+	if (site.s_addr)
+		buf_printf(ret, "add element inet fcm site { %s }\n", ip_dotted(site).s);
+}
+
+void rules_delete_table(struct buf *ret)
+{
+	buf_str(ret, "table inet fcm\ndelete table inet fcm\n");
+}
+
+void rules_table(const struct rules *rules, struct buf *ret)
+{
+	char pool[24];
+
+	fcm_format(pool, sizeof pool, "%s/%u", ip_dotted(rules->pool.addr).s, rules->pool.prefix);
+	buf_str(ret, head);
+	buf_printf(ret, chains, NET_GROUP, pool, pool, NET_GROUP, NET_GROUP, NET_GROUP, NET_GROUP, NET_GROUP,
+		ip_dotted(rules->gateway).s);
+	for (size_t i = 0; i < rules->vms.n; i++)
+		rules_add_vm(&rules->vms.v[i], ret);
+	if (rules->site.s_addr)
+		rules_site(rules->site, ret);
+}
