@@ -18,10 +18,10 @@
 struct image_info {
 	struct asset_name name;
 	char tag[32];
-	char digest[65];   /* sha256 of image.ext4, hex */
-	uint64_t size;	   /* apparent bytes */
-	uint64_t on_disk;  /* occupied bytes */
-	int64_t created;   /* seconds since the epoch */
+	char digest[65];  /* sha256 of image.ext4, hex */
+	uint64_t size;	  /* apparent bytes */
+	uint64_t on_disk; /* occupied bytes */
+	int64_t created;  /* seconds since the epoch */
 	bool is_kernel;
 };
 
@@ -33,7 +33,8 @@ int image_find(const struct asset_name *name, struct image_info *ret, struct fcm
 
 /* Paths (the caller's strings) of an image's ext4, and of a kernel's vmlinux and initrd. FCM_NO_IMAGE, FCM_NO_KERNEL. */
 int image_path(const struct asset_name *name, char **ret, struct fcm_error *err) must_check;
-int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_initrd, struct fcm_error *err) must_check;
+int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_initrd,
+	struct fcm_error *err) must_check;
 
 /* All images and kernels; *ret is the caller's array of *ret_n. */
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) must_check;
@@ -41,7 +42,8 @@ int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) mu
 /* Receiving one: begin, feed the pieces of the tar in order, then commit (visible, replaces an older one whole) or
  * abort. An image in use may be replaced: running VMs keep the old file. */
 struct image_upload;
-int image_upload_begin(const struct asset_name *name, bool is_kernel, struct image_upload **ret, struct fcm_error *err) must_check;
+int image_upload_begin(const struct asset_name *name, bool is_kernel, struct image_upload **ret,
+	struct fcm_error *err) must_check;
 int image_upload_feed(struct image_upload *up, const void *data, size_t n, struct fcm_error *err) must_check;
 int image_upload_commit(struct image_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
 void image_upload_abort(struct image_upload *up); /* NULL-safe; also frees after a commit */
