@@ -2,12 +2,17 @@
  * The HTTP server: libmicrohttpd with a thread per connection, which is the one mode in which a handler may simply
  * block (docs/ARCHITECTURE.md says why). This header is all that api/ sees of it.
  *
- *	server.c	listeners, limits, absolute deadlines
+ *	gate.c		accepts connections, admits requests, enforces absolute deadlines
  *	guard.c		pure: is this request line and these headers acceptable at all?
  *	router.c	pure: which row of common/routes.def, or which error
  *	auth.c		bearer tokens, throttling of failures
+ *	server.c	listeners, start and stop, libmicrohttpd's callbacks
+ *	request.c	bodies, calling the handler
  *	reply.c		JSON answers, errors, streams
  *	upgrade.c	a connection that becomes a stream of bytes
+ *	idem.c		Idempotency-Key
+ *
+ * One request a connection: every answer closes it.
  */
 #pragma once
 
@@ -21,7 +26,14 @@
 struct request;
 struct vm;
 
-enum { ROUTE_OPEN = 1, ROUTE_UPGRADE = 2, ROUTE_RAW = 4, ROUTE_PROGRESS = 8, ROUTE_IDEMPOTENT = 16, ROUTE_EXACT = 32 };
+enum {
+	ROUTE_OPEN = 1,
+	ROUTE_UPGRADE = 2,
+	ROUTE_RAW = 4,
+	ROUTE_PROGRESS = 8,
+	ROUTE_IDEMPOTENT = 16,
+	ROUTE_EXACT = 32
+};
 enum subject { SUBJECT_NONE, SUBJECT_VM };
 
 /* One row of common/routes.def. A handler answers by one of the http_reply functions and returns 0, or fills in err and
@@ -39,29 +51,50 @@ struct route {
 /* The whole table, defined by api/, ended by a row without a method. */
 extern const struct route routes[];
 
+/* Put the defaults of a route's body into *body, a zeroed struct of body_size bytes, before it is decoded. Defined by
+ * api/. */
+extern void route_body_init(const struct route *route, void *body);
+
 /* ---- what a handler asks ---- */
 
-const char *http_param(const struct request *rq, const char *name); /* value of {name} in the path, decoded; never NULL for one that the pattern has */
-const char *http_query(const struct request *rq, const char *name); /* value of ?name=, or NULL */
+const char *http_param(const struct request *rq,
+	const char *name); /* value of {name} in the path, decoded; never NULL for one that the pattern has */
+const char *http_query(
+	const struct request *rq, const char *name); /* value of ?name=, decoded; "" for ?name; or NULL */
 const char *http_header(const struct request *rq, const char *name); /* or NULL */
-void *http_body(struct request *rq);				     /* the decoded struct, freed with the request */
-struct vm *http_vm(struct request *rq);				     /* the resolved VM of a SUBJECT_VM route, held until the end of the request */
+void *http_body(struct request *rq); /* the decoded struct, freed with the request */
+struct vm *http_vm(
+	struct request *rq); /* the resolved VM of a SUBJECT_VM route, held until the end of the request */
+/* Whose token it is. A request on the unix socket needs none, for the socket's mode is the check: the name is "unix", the
+ * id "". The same for an OPEN route, with neither name nor id. */
 const struct token_info *http_token(const struct request *rq);
 const char *http_request_id(const struct request *rq);
-bool http_wants_progress(const struct request *rq); /* Accept: application/x-ndjson on a ROUTE_PROGRESS route */
+bool http_wants_progress(
+	const struct request *rq); /* Accept: application/x-ndjson on a ROUTE_PROGRESS route */
 
-/* Is the client gone, or the server stopping? For handlers that wait; http_wait_fds() gives poll(2) descriptors. */
+/* Is the client gone (also: has it closed its sending half), or the server stopping? Handlers that wait ask this, or
+ * poll(2) the two descriptors themselves: the connection's for POLLRDHUP, the server's for POLLIN, without reading. */
 bool http_cancelled(struct request *rq);
 int http_connection_fd(const struct request *rq);
 int http_stop_fd(void);
 
 /* The body of a ROUTE_RAW route comes in pieces. Its handler is called when the headers are in and calls this; then
  * `feed` gets each piece (-1: answer that error and drop the rest), `finish` answers as a handler does when all are
- * there, and `done` is called once in any case, also when the client went away. */
+ * there, and `done` is called once in any case, also when the client went away (without `finish` then), as the request's
+ * last call. All on the connection's thread. No piece comes after a failed `feed`. The handler returns what this
+ * returns. */
 int http_receive(struct request *rq, int (*feed)(void *arg, const void *p, size_t n, struct fcm_error *err),
-	int (*finish)(void *arg, struct request *rq, struct fcm_error *err), void (*done)(void *arg), void *arg);
+	int (*finish)(void *arg, struct request *rq, struct fcm_error *err), void (*done)(void *arg),
+	void *arg);
 
-/* ---- what a handler answers ---- */
+/* ---- what a handler answers ----
+ *
+ * Once: a second answer is dropped. All return 0.
+ *
+ * On a ROUTE_IDEMPOTENT route with an Idempotency-Key the answer is kept for a repeat (same token, route and key) within
+ * 24 hours, in memory: at most 1024 of them, the least recently used go first, and a restarted daemon knows none.
+ * Answers of 5xx aren't kept, for what failed so has been undone and may be tried again. A repeat while the first is
+ * being handled waits for its answer; one with another body or query is refused (422). The handler sees none of this. */
 
 /* A JSON body; takes over `body`. */
 int http_reply(struct request *rq, int status, field_json *body);
@@ -70,33 +103,46 @@ int http_reply(struct request *rq, int status, field_json *body);
 int http_reply_text(struct request *rq, int status, const char *type, const char *text, size_t n);
 
 /* A body whose length isn't known: `more` is called on the connection's thread until it returns 0 (end) or -1, may
- * block, and finds the connection's state with http_cancelled(). `done` is called once at the end. */
+ * block, and finds the connection's state with http_cancelled(). `done` is called once at the end, while http_vm() and
+ * http_body() are still valid. When the request has an Idempotency-Key and its client goes away, `more` is called on
+ * until its end, because the last line ({"result":...} or {"error":...}) answers the repeat: a stream whose operation
+ * isn't cancelled by that must not end either. */
 int http_reply_stream(struct request *rq, const char *type, ssize_t (*more)(void *arg, char *p, size_t max),
 	void (*done)(void *arg), void *arg);
 
 /* 101 Switching Protocols to `protocol`, then `run(arg, fd, extra, n)` on the connection's thread with the socket in
- * blocking mode and the n bytes that had been read too far; the connection closes when it returns. */
-int http_upgrade(struct request *rq, const char *protocol, void (*run)(void *arg, int fd, const void *extra, size_t n), void *arg);
+ * blocking mode and the n bytes that had been read too far; the connection closes when it returns, and `run` doesn't close
+ * fd. `run` is called once in any case: with fd -1 when there was no upgrade (the client went away, or didn't ask for this
+ * protocol and has been answered 400), so that it can free `arg`. It must end when http_stop_fd() is readable. */
+int http_upgrade(struct request *rq, const char *protocol,
+	void (*run)(void *arg, int fd, const void *extra, size_t n), void *arg);
 
 /* ---- the server ---- */
 
+/* What the pointers point to must stay until http_stop() has returned. */
 struct http_config {
-	const char *listen;	   /* "127.0.0.1:7777"; "" for none */
-	const char *socket_path;   /* unix socket, or "" */
-	const char *socket_group;  /* group that may connect; the mode 0660 is the check. Missing group: root only */
+	const char *listen;	 /* "127.0.0.1:7777"; "" for none */
+	const char *socket_path; /* unix socket, or "" */
+	const char *
+		socket_group; /* group that may connect; the mode 0660 is the check. Missing group: root only */
 	struct strv allowed_hosts; /* beside localhost, 127.0.0.1, [::1] and the listening address */
-	uint32_t max_connections;  /* of authenticated and other ones together */
-	uint32_t max_anonymous;	   /* connections that have not shown a token yet */
-	uint32_t header_seconds;   /* absolute deadline for a request's headers */
-	/* Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more. Returns a held VM, or
+	uint32_t max_connections;  /* requests that are being served, a thread each; more are answered 503 */
+	uint32_t
+		max_anonymous; /* connections that have not shown a token yet; the oldest gives way to a new one */
+	uint32_t header_seconds; /* absolute deadline for a request's head, and again for a JSON body */
+	/* Called on the connection's thread. Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more. Returns a held VM, or
 	 * NULL with FCM_NOT_FOUND. `release` drops it. */
-	struct vm *(*resolve)(const char *text, bool exact, const struct token_info *token, struct fcm_error *err);
+	struct vm *(*resolve)(
+		const char *text, bool exact, const struct token_info *token, struct fcm_error *err);
 	void (*release)(struct vm *vm);
 };
 
-/* Open the listeners: after this the ports are ours; no request is served before http_serve(). */
+/* Open the listeners: after this the ports are ours; no request is served before http_serve(). FCM_HOST when the address is
+ * in use, FCM_CONFIG when it isn't one, FCM_WRONG_STATE when another daemon answers at the unix socket. */
 int http_init(const struct http_config *config, struct fcm_error *err) must_check;
 int http_serve(struct fcm_error *err) must_check;
 
-/* Stop: no new connections, wake the handlers that wait, wait for the rest until the deadline. */
+/* Stop: no new connections, wake the handlers that wait, wait for the rest until the deadline, then shut their sockets down.
+ * Does nothing without http_init(). A handler that blocks on past the deadline is left behind with
+ * the server's memory: the process should exit then. */
 void http_stop(int64_t deadline);

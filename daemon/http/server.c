@@ -1,0 +1,305 @@
+/*
+ * Start and stop, and the three callbacks through which libmicrohttpd tells us of a connection: its start (here it gets
+ * its request), its calls of the access handler, its end. gate.c says how connections get there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <libgen.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "common/core/fileio.h"
+#include "daemon/http/internal.h"
+
+enum {
+	BACKLOG = 1024,
+	CONNECTION_MEMORY = 65536, /* bytes of libmicrohttpd's buffers for one connection */
+	THREAD_STACK = 1 << 20,
+	ABANDON_MS = 500, /* for threads to see that their socket has been shut down */
+};
+
+struct http_server server = {
+	.socket_dir = -1,
+	.epoll_fd = -1,
+	.stop_fd = -1,
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.left = PTHREAD_COND_INITIALIZER,
+	.served = TAILQ_HEAD_INITIALIZER(server.served),
+};
+
+/* ---- listeners ---- */
+
+static int add_listener(int fd, bool is_unix, struct fcm_error *err)
+{
+	struct listener *l = &server.listeners[server.n_listeners];
+	struct epoll_event e = {.events = EPOLLIN, .data.ptr = l};
+
+	*l = (struct listener){fd, is_unix};
+	server.n_listeners++;
+	if (listen(fd, BACKLOG) < 0 || epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
+		return fcm_fail_errno(err, "listen");
+	return 0;
+}
+
+static int bind_tcp(const struct addrinfo *a, const char *text, struct fcm_error *err)
+{
+	auto_close int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int one = 1;
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+		bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+		bool used = errno == EADDRINUSE;
+		fcm_fail_errno(err, "listen at %s", text);
+		return used ? fcm_hint(
+				      err, "another daemon runs there, or set `listen` in /etc/fcm/fcmd.conf")
+			    : -1;
+	}
+	return add_listener(STEAL_FD(fd), false, err);
+}
+
+/* "127.0.0.1:7777" or "[::1]:7777". */
+static int listen_tcp(const char *text, struct fcm_error *err)
+{
+	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *a;
+	auto_free char *host = xstrdup(text);
+	char *port = strrchr(host, ':'), *name = host;
+
+	if (port)
+		*port++ = 0;
+	strv_add(&server.hosts, host);
+	if (*host == '[' && port && port - host >= 3 && port[-2] == ']') {
+		port[-2] = 0;
+		name = host + 1;
+	}
+	if (!port || getaddrinfo(name, port, &hints, &a) != 0)
+		return fcm_fail(
+			err, FCM_CONFIG, "'%s' isn't an address and a port, such as 127.0.0.1:7777", text);
+	int r = bind_tcp(a, text, err);
+	freeaddrinfo(a);
+	return r;
+}
+
+static void give_to_group(const char *group)
+{
+	struct group *g = *group ? getgrnam(group) : NULL;
+
+	if (g)
+		(void)!fchownat(
+			server.socket_dir, server.socket_name, (uid_t)-1, g->gr_gid, AT_SYMLINK_NOFOLLOW);
+}
+
+/* A socket that answers is another daemon's: it isn't taken away. */
+static int listen_unix(const char *path, const char *group, struct fcm_error *err)
+{
+	auto_free char *for_dir = xstrdup(path), *for_name = xstrdup(path);
+	const char *dir = dirname(for_dir);
+	struct fcm_error ignored;
+
+	server.socket_name = xstrdup(basename(for_name));
+	if (dir_make(dir, 0755, err) < 0 || (server.socket_dir = dir_open(AT_FDCWD, dir, err)) < 0)
+		return -1;
+	auto_close int other = unix_connect(server.socket_dir, server.socket_name, SOCK_NONBLOCK, &ignored);
+	if (other >= 0)
+		return fcm_fail(err, FCM_WRONG_STATE, "another daemon listens at %s", path);
+	int fd = unix_listen(server.socket_dir, server.socket_name, 0660, SOCK_NONBLOCK, err);
+	if (fd < 0)
+		return -1;
+	give_to_group(group);
+	return add_listener(fd, true, err);
+}
+
+static int init(const struct http_config *config, struct fcm_error *err)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET}; /* data.ptr NULL: look at the flags */
+
+	server.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	server.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (server.epoll_fd < 0 || server.stop_fd < 0 ||
+		epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, server.stop_fd, &e) < 0)
+		return fcm_fail_errno(err, "make the HTTP server");
+	strv_copy(&server.hosts, &config->allowed_hosts);
+	strv_add(&server.hosts, "localhost");
+	strv_add(&server.hosts, "127.0.0.1");
+	strv_add(&server.hosts, "[::1]");
+	if (*config->listen && listen_tcp(config->listen, err) < 0)
+		return -1;
+	return *config->socket_path ? listen_unix(config->socket_path, config->socket_group, err) : 0;
+}
+
+static void done(void)
+{
+	while (server.n_listeners > 0)
+		close(server.listeners[--server.n_listeners].fd);
+	if (server.socket_dir >= 0) {
+		unlinkat(server.socket_dir, server.socket_name, 0);
+		close(server.socket_dir);
+	}
+	fcm_closep(&server.epoll_fd);
+	fcm_closep(&server.stop_fd);
+	server.socket_dir = server.epoll_fd = server.stop_fd = -1;
+	free(STEAL(server.socket_name));
+	strv_done(&server.hosts);
+	idem_clear();
+}
+
+int http_init(const struct http_config *config, struct fcm_error *err)
+{
+	server.config = *config;
+	if (init(config, err) == 0)
+		return 0;
+	done();
+	return -1;
+}
+
+/* ---- the callbacks of libmicrohttpd ---- */
+
+static struct request *find_handed_locked(int fd)
+{
+	struct request *rq;
+
+	TAILQ_FOREACH(rq, &server.served, entry)
+	if (!rq->started && rq->fd == fd)
+		return rq;
+	return NULL;
+}
+
+/* On libmicrohttpd's own thread, before the connection's thread and after it. In between the descriptor is open: the
+ * gate may shut it down. */
+static void on_connection(
+	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	(void)cls;
+	switch (code) {
+	case MHD_CONNECTION_NOTIFY_STARTED:
+		pthread_mutex_lock(&server.lock);
+		struct request *rq = find_handed_locked(info->connect_fd);
+		if (rq) {
+			rq->started = true;
+			rq->mhd = mhd;
+		}
+		pthread_mutex_unlock(&server.lock);
+		*context = rq;
+		break;
+	case MHD_CONNECTION_NOTIFY_CLOSED:
+		if (*context)
+			gate_done(*context);
+		*context = NULL;
+		break;
+	}
+}
+
+static struct request *request_of(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	return info->socket_context;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
+	const char *version, const char *data, size_t *n, void **context)
+{
+	struct request *rq = request_of(mhd);
+
+	(void)cls, (void)url, (void)method, (void)version, (void)context;
+	return rq ? request_step(rq, data, n) : MHD_NO;
+}
+
+static void on_completed(
+	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code)
+{
+	struct request *rq = request_of(mhd);
+
+	(void)cls, (void)context, (void)code;
+	if (rq)
+		request_end(rq);
+}
+
+int http_serve(struct fcm_error *err)
+{
+	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
+			 MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE;
+
+	server.mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+		on_connection, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+		MHD_OPTION_CONNECTION_LIMIT, server.config.max_connections + 64,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
+		(size_t)THREAD_STACK, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+	if (!server.mhd)
+		return fcm_fail_errno(err, "start the HTTP server");
+	errno = pthread_create(&server.gate, NULL, gate_main, NULL);
+	if (errno) {
+		fcm_fail_errno(err, "start the HTTP server's thread");
+		MHD_stop_daemon(STEAL(server.mhd));
+		return -1;
+	}
+	return 0;
+}
+
+/* ---- stop ---- */
+
+int http_stop_fd(void)
+{
+	return server.stop_fd;
+}
+
+static void wake(void)
+{
+	uint64_t one = 1;
+	(void)!write(server.stop_fd, &one, sizeof one);
+}
+
+/* Wait until no request is served. Returns false at the deadline. */
+static bool drained(int64_t deadline)
+{
+	while (server.n_served > 0 && clock_left(deadline) != 0) {
+		struct timespec t;
+
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_nsec += 100 * 1000 * 1000;
+		t.tv_sec += t.tv_nsec / 1000000000;
+		t.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&server.left, &server.lock, &t);
+	}
+	return server.n_served == 0;
+}
+
+static bool stop_requests(int64_t deadline)
+{
+	struct request *rq;
+
+	pthread_mutex_lock(&server.lock);
+	bool all = drained(deadline);
+	if (!all) {
+		TAILQ_FOREACH(rq, &server.served, entry)
+		if (rq->started)
+			shutdown(rq->fd, SHUT_RDWR);
+		all = drained(clock_in(ABANDON_MS));
+	}
+	pthread_mutex_unlock(&server.lock);
+	return all;
+}
+
+void http_stop(int64_t deadline)
+{
+	if (server.epoll_fd < 0)
+		return;
+	atomic_store(&server.stopping, true);
+	wake();
+	if (server.mhd) {
+		bool all = stop_requests(deadline);
+		atomic_store(&server.quit, true);
+		wake();
+		pthread_join(server.gate, NULL);
+		if (!all)
+			return;
+		MHD_stop_daemon(STEAL(server.mhd));
+	}
+	done();
+}
