@@ -133,7 +133,11 @@ class Namespace:
         return done
 
     def connect(self, address, timeout=10):
-        """A TCP connection made inside the namespace: setns(2) is per thread, a socket keeps its namespace."""
+        """A TCP connection made inside the namespace."""
+        return self.inside(lambda: socket.create_connection(address, timeout))
+
+    def inside(self, make):
+        """Call make() in the network namespace: setns(2) is per thread, and what is opened there keeps it."""
         result = []
 
         def work():
@@ -141,7 +145,7 @@ class Namespace:
                 with open(f"/proc/{self.pid}/ns/net", encoding="ascii") as ns:
                     if ctypes.CDLL(None, use_errno=True).setns(ns.fileno(), CLONE_NEWNET) != 0:
                         raise OSError(ctypes.get_errno(), "setns")
-                result.append(socket.create_connection(address, timeout))
+                result.append(make())
             except OSError as error:
                 result.append(error)
 

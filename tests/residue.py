@@ -140,20 +140,40 @@ def program_names(pid):
     return names
 
 
+def netns_of(pid):
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None
+
+
+def parent_of(pid):
+    text = read(f"/proc/{pid}/stat") or ""
+    return int(text.rsplit(")", 1)[1].split()[1]) if ")" in text else 0
+
+
+def belongs_here(pid, netns):
+    """In this network namespace, or in one that a process of this one made for it; an orphan is everybody's."""
+    while pid > 1:
+        if netns_of(pid) == netns:
+            return True
+        pid = parent_of(pid)
+        if pid == 1:
+            return True
+    return False
+
+
 def processes(roots):
-    """By program (in this network namespace), by cgroup, by files that they hold open."""
-    netns = os.stat("/proc/self/ns/net").st_ino
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
-            continue
-        try:
-            ours = os.stat(f"/proc/{pid}/ns/net").st_ino == netns
-        except OSError:
-            continue
+    """By program, by cgroup, by the files that they hold open."""
+    netns = netns_of("self")
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         names = program_names(pid)
-        if not ours or not names:
+        if pid == os.getpid() or not names:
             continue
-        if any(PROGRAMS.match(name) for name in names):
+        known = any(PROGRAMS.match(name) for name in names)
+        if netns_of(pid) != netns and not (known and belongs_here(pid, netns)):
+            continue
+        if known:
             yield f"process {names[0]}"
         for line in (read(f"/proc/{pid}/cgroup") or "").splitlines():
             group = line.split(":", 2)[2]
@@ -293,6 +313,7 @@ class Planter:
         yield "sysctl ipv4 base0 forwarding", self.sysctl("/proc/sys/net/ipv4/conf/base0/forwarding")
         yield "sysctl ip_forward", self.sysctl("/proc/sys/net/ipv4/ip_forward")
         yield "process fcm-shim", self.process([self.program, "60"])
+        yield "process fcm-shim", self.process(["unshare", "--net", self.program, "60"])
         yield "process sleep holds", self.process(["/bin/sleep", "60"], cwd=self.state)
         yield "process sleep holds", self.deleted_file()
         yield "cgroup ", self.cgroup(member=False)

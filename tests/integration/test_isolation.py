@@ -2,7 +2,6 @@
 import signal
 import socket
 import sys
-import threading
 
 import pytest
 from host import INTERNET, METADATA, UPLINK, WORLD, wait_for
@@ -106,9 +105,7 @@ def control(host, machines):
 
 def spoofed_packet_arrives(host):
     """Send a ping with another VM's address as its source; does the world see one of its size?"""
-    with open(f"/proc/{host.world.pid}/ns/net", encoding="ascii") as ns:
-        sniffer = in_namespace(ns.fileno(), lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)))
-    with sniffer:
+    with host.world.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))) as sniffer:
         sniffer.bind(("eth0", 0x0800))
         sniffer.settimeout(3)
         host.ssh("one", "ip addr add 172.16.0.51/32 dev eth0 2>/dev/null; "
@@ -121,21 +118,6 @@ def spoofed_packet_arrives(host):
                     return True
         except TimeoutError:
             return False
-
-
-def in_namespace(fd, make):
-    """Call make() on a thread that is in the network namespace `fd`."""
-    import ctypes
-    result = []
-
-    def work():
-        ctypes.CDLL(None).setns(fd, 0x40000000)
-        result.append(make())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return result[0]
 
 
 @pytest.mark.parametrize("what, address, port", CLOSED, ids=[c[0].replace(" ", "-") for c in CLOSED])

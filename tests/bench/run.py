@@ -1,0 +1,309 @@
+#!/usr/bin/python3
+"""The bench: what fcm adds to what it is made of. `./bootstrap bench` builds and calls this.
+
+Every figure is a ratio against the bare thing measured in the same run, both by turns, medians: the machine's speed
+cancels out. A missed goal is printed as missed. VMs beyond a few use the scripted VMM of tests/fake.
+"""
+import argparse
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests/integration")]
+import host as hosts  # noqa: E402
+from conftest import FAKE_VMM, add_fake_assets  # noqa: E402
+
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
+HELLO, ROWS = 1, []
+
+
+def row(what, ours, bare, goal, unit="ms", lower=True):
+    """One line of the table. `lower`: the ratio ours/bare shall be at most the goal, else at least."""
+    ratio = ours / bare if bare else ours
+    if goal is None:
+        verdict = ""
+    elif bare is None:
+        verdict = "met" if ours <= goal else "MISSED"
+    else:
+        verdict = "met" if (ratio <= goal if lower else ratio >= goal) else "MISSED"
+    ROWS.append((what, f"{ours:.1f} {unit}", f"{bare:.1f} {unit}" if bare else "-", f"{ratio:.2f}" if bare else "-",
+                 f"{'<=' if lower else '>='} {goal:g}" if goal is not None else "-", verdict))
+    print("  ".join(ROWS[-1]), file=sys.stderr, flush=True)
+
+
+def by_turns(rounds, *measures):
+    """Call each measure in turn, `rounds` times; their medians. A first round warms up and isn't counted."""
+    results = [[] for _ in measures]
+    for number in range(rounds + 1):
+        for result, measure in zip(results, measures):
+            value = measure(number)
+            if number:
+                result.append(value)
+    return [statistics.median(r) for r in results]
+
+
+# ---- real guests ----
+
+class Bare:
+    """The very command line that --dry-run prints, without shim, jail, cgroup and daemon."""
+
+    def __init__(self, host):
+        self.host = host
+        plan = host.api.post("/v1/vms", {"name": "plan", "image": "tiny", "dry_run": True}).ok()["plan"]
+        lines = [line.split(None, 1)[1] for line in plan if " " in line]
+        self.argv = shlex.split(next(line for line in lines if line.startswith("exec "))[5:])
+        self.binds = [line.split()[1].split(":") for line in lines if line.startswith("bind ")]
+        self.run_dir = host.work / "bare"
+        self.run_dir.mkdir(exist_ok=True)
+        self.disk = host.work / "bare.img"
+        self.template = next((host.state_dir / "templates").glob("*.ext4"))
+        host.run("ip", "tuntap", "add", "bare0", "mode", "tap", "vnet_hdr")
+        host.run("ip", "link", "set", "bare0", "up")
+
+    def translate(self, argument):
+        """Paths in the jail become the host's."""
+        for source, target, _ in self.binds:
+            if target == "/run":
+                argument = re.sub(r"path=/run/", f"path={self.run_dir}/", argument)
+            elif target == "/rootfs.img":
+                argument = argument.replace("file=/rootfs.img", f"file={self.disk}")
+            elif target not in ("/usr", "/dev/null", "/dev/urandom"):
+                inside = str(self.host.state_dir) + source.removeprefix("/var/lib/firecracker")
+                argument = re.sub(rf"(^|file=){re.escape(target)}(?=$|,)", rf"\g<1>{inside}", argument)
+        return argument
+
+    def start(self):
+        """Spawn it and wait for the QMP greeting; seconds."""
+        subprocess.run(["cp", "--sparse=always", self.template, self.disk], check=True)
+        for name in ("vmm.sock", "agent.sock"):
+            (self.run_dir / name).unlink(missing_ok=True)
+        argv = [self.translate(a) for a in self.argv]
+        tap = self.host.ns.inside(self.open_tap)
+        begun = time.monotonic()
+        self.child = subprocess.Popen(argv, pass_fds=[6], preexec_fn=lambda: os.dup2(tap, 6), stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.DEVNULL)
+        os.close(tap)
+        self.qmp = self.connect("vmm.sock")
+        self.qmp.recv(4096)
+        self.qmp.sendall(b'{"execute":"qmp_capabilities"}\n')
+        self.qmp.recv(4096)
+        return time.monotonic() - begun
+
+    @staticmethod
+    def open_tap():
+        tap = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", b"bare0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        return tap
+
+    def connect(self, name):
+        def attempt():
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(str(self.run_dir / name))
+            except OSError:
+                sock.close()
+                raise
+            return sock
+        return hosts.wait_for(name, attempt, 10, 0.002)
+
+    def boot(self):
+        """Let it run and wait until the agent answers; seconds."""
+        begun = time.monotonic()
+        self.qmp.sendall(b'{"execute":"cont"}\n')
+        with contextlib.closing(self.connect("agent.sock")) as agent:
+            agent.settimeout(0.2)
+            nonce, seen = os.urandom(8).hex().encode(), b""
+            payload = b"magic=FCMA\0version=1\0nonce=" + nonce + b"\0"
+            frame = struct.pack("<IHBB", 0, len(payload), HELLO, 0) + payload
+            while time.monotonic() - begun < 60:
+                agent.sendall(frame)
+                with contextlib.suppress(TimeoutError):
+                    seen += agent.recv(4096)
+                if nonce in seen:
+                    return time.monotonic() - begun
+        raise hosts.Failed("the bare guest doesn't answer")
+
+    def end(self):
+        begun = time.monotonic()
+        self.child.kill()
+        self.child.wait()
+        taken = time.monotonic() - begun
+        self.qmp.close()
+        return taken
+
+
+def create_with_times(host, name):
+    """Create a VM and return the seconds from the request to the end of each step."""
+    connection = http.client.HTTPConnection("localhost", timeout=120)
+    connection.sock = host.api.connect(False, 120)
+    begun, times = time.monotonic(), {}
+    connection.request("POST", "/v1/vms", json.dumps({"name": name, "image": "tiny"}),
+                       {"Authorization": f"Bearer {host.api.token}", "Content-Type": "application/json",
+                        "Accept": "application/x-ndjson"})
+    response = connection.getresponse()
+    for line in response:
+        event = json.loads(line)
+        if event.get("status") == "done":
+            times[event["step"]] = time.monotonic() - begun
+        elif "error" in event:
+            raise hosts.Failed(f"create: {event}")
+    connection.close()
+    return times
+
+
+def bench_guests(host, rounds):
+    host.create("warm")
+    host.api.delete("/v1/vms/warm?force=1").ok()
+    bare, figures = Bare(host), {"ready": [], "marker": [], "gone": []}
+
+    def ours(number):
+        times = create_with_times(host, f"g{number}")
+        marker = times["guest"]
+        begun = time.monotonic()
+        host.api.delete(f"/v1/vms/g{number}?force=1").ok()
+        figures["ready"].append(times["attach"])
+        figures["marker"].append(marker)
+        figures["gone"].append(time.monotonic() - begun)
+        return 0
+
+    base = {"ready": [], "marker": [], "gone": []}
+
+    def theirs(_):
+        ready = bare.start()
+        base["ready"].append(ready)
+        base["marker"].append(ready + bare.boot())
+        base["gone"].append(bare.end())
+        return 0
+
+    by_turns(rounds, ours, theirs)
+    for key, what, goal in (("ready", "create to VMM ready / bare launch of its argv", 1.15),
+                            ("marker", "create to the agent's HELLO / bare", 1.03),
+                            ("gone", "destroy / SIGKILL and reap", None)):
+        row(what, statistics.median(figures[key][1:]) * 1e3, statistics.median(base[key][1:]) * 1e3, goal)
+
+
+# ---- the daemon alone ----
+
+def rate(host, build, port, path):
+    done = host.run(build / "tests/bench/bench-load", port, path, host.api.token, 4, 700)
+    return float(done.stdout)
+
+
+def bench_http(host, build, path, what, goal, rounds):
+    body = host.work / "body"
+    body.write_bytes(host.api.get(path).body)
+    hello = host.spawn([build / "tests/bench/bench-hello", 7790, body])
+    hosts.wait_for("bench-hello", lambda: host.ns.connect(("127.0.0.1", 7790), 1).close() is None, 5)
+    ours, theirs = by_turns(rounds, lambda _: rate(host, build, 7777, path), lambda _: rate(host, build, 7790, path))
+    hello.kill()
+    hello.wait()
+    row(what, ours / 1e3, theirs / 1e3, goal, "k/s", lower=False)
+
+
+def rss(host):
+    text = Path(f"/proc/{host.daemon.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
+
+
+def fill(host, upto):
+    """Create scripted VMs until there are so many."""
+    have = len(host.api.get("/v1/vms").ok()["vms"])
+    for number in range(have, upto):
+        host.create(f"fill-{number}", memory=64)
+
+
+def life(host, name):
+    begun = time.monotonic()
+    host.create(name, memory=64)
+    taken = time.monotonic() - begun
+    host.api.delete(f"/v1/vms/{name}?force=1").ok()
+    return taken
+
+
+def bench_daemon(host, build, rounds, many):
+    row("RSS idle", rss(host), None, 10, "MiB")
+    fill(host, 1)
+    alone = statistics.median([life(host, f"a{n}") for n in range(rounds * 2 + 1)][1:])
+    bench_http(host, build, "/v1/vms/fill-0", "GET /v1/vms/{vm} / libmicrohttpd hello", 0.85, rounds)
+    fill(host, 100)
+    row("RSS with 100 VMs", rss(host), None, 15, "MiB")
+    bench_http(host, build, "/v1/vms", "list of 100 / the same body, cached", 0.7, rounds)
+    fill(host, many)
+    crowded = statistics.median([life(host, f"c{n}") for n in range(rounds * 2 + 1)][1:])
+    row(f"create at {many} VMs / at 1", crowded * 1e3, alone * 1e3, 1.1)
+    begun, times = 0, []
+    for _ in range(rounds + 1):
+        begun = time.monotonic()
+        host.fcm("ls")
+        times.append(time.monotonic() - begun)
+    base = [timed(lambda: host.run("true")) for _ in range(rounds + 1)]
+    row(f"fcm ls of {many}, start to exit (less nsenter)", (statistics.median(times) - statistics.median(base)) * 1e3, None, None)
+
+
+def timed(call):
+    begun = time.monotonic()
+    call()
+    return time.monotonic() - begun
+
+
+def table():
+    head = ("what", "fcm", "bare", "ratio", "goal", "verdict")
+    widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
+    for line in [head, *ROWS]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+@contextlib.contextmanager
+def machine(build, config):
+    work = Path(tempfile.mkdtemp(prefix="bench-", dir=build))
+    host = hosts.Host(work / "host", build, config)
+    try:
+        host.start_daemon()
+        yield host
+    except hosts.Failed:
+        print(host.log_tail(), file=sys.stderr)
+        raise
+    finally:
+        host.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--many", type=int, default=500, help="VMs for the crowded create")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.environ["FCM_ASSETS"] = str(options.assets.resolve())
+    subprocess.run(["cmake", "--build", options.build, "--target", "bench"], check=True, stdout=subprocess.DEVNULL)
+    with machine(options.build, None) as host:
+        host.add_assets("kernel", "tiny")
+        bench_guests(host, options.rounds)
+    config = (f"qemu = {FAKE_VMM}\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
+              "max_vms = 1000\n")
+    with machine(options.build, config) as host:
+        add_fake_assets(host)
+        bench_daemon(host, options.build, options.rounds, options.many)
+    table()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
