@@ -205,7 +205,7 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, expose, FIELD_OBJECT, .sub = vm_expose_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, schema, FIELD_U32),
 	F(struct vm_view, desired, FIELD_ENUM, .names = vm_desired_names),
-	SPEC_SIZES(struct vm_view, 0),
+	SPEC_SIZES(struct vm_view, FIELD_REQUIRED),
 	SPEC_LISTS(struct vm_view, 0),
 	F(struct vm_view, reason, FIELD_OBJECT, .sub = vm_reason_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, created, FIELD_TIME),

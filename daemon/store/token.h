@@ -13,12 +13,17 @@ struct token_info {
 	int64_t created;
 };
 
-/* Load tokens.json (and its hash key), or, on the first run, make it and <state>/.token. A file of the wrong mode or
- * owner, or a link, is refused: rather no service than an open one. */
+/* Load tokens.json (hash key and entries) and check that <state>/.token, the first token in the clear, is one of them. On
+ * the first run both are made; a .token that was removed is made anew, and the old one is no longer valid. FCM_CONFIG when
+ * either is empty, broken, a link, somebody else's, or open to others: rather no service than an open one. Keeps
+ * state_dirfd, which stays the caller's. */
 int token_init(int state_dirfd, struct fcm_error *err) must_check;
+void token_done(void);
 
-/* Make one. *ret_secret is the token itself, the caller's; it is shown once. */
+/* Make one; it is valid once it is on the disk. *ret_secret is the token itself, the caller's; it is shown once.
+ * FCM_INVALID for a bad name, FCM_INSUFFICIENT at 1,024 tokens. From any thread. */
 int token_create(const char *name, struct token_info *ret, char **ret_secret, struct fcm_error *err) must_check;
 
-/* Is this the secret of a token? Constant time; an empty one never is. */
+/* Is this the secret (n bytes) of a token? Compares with all of them, in constant time; an empty one never is. *ret is
+ * written only when it is. From any thread. */
 bool token_check(const char *secret, size_t n, struct token_info *ret);
