@@ -2,22 +2,22 @@
  * What the daemon tells fcm-shim, and how. The shim is started with these descriptors:
  *
  *	0, 1	/dev/null
- *	2	the daemon's stderr
+ *	2	the daemon's stderr, until "ready"
  *	3	the plan: a kv list (common/core/kv.h) of at most SHIM_PLAN_MAX bytes, read to its end
  *	4	the console ring: a regular file, SHIM_RING_HEADER + SHIM_RING bytes, allocated in full
  *	5	the VM's directory: exit and firecracker.pid are written there
  *	6..	handed on to the VMM at the same number: `fd=6` (below SHIM_FD_END)
  *
- * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join;
- *repeats), `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=`
- *(repeats), `group=` (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a
- *network namespace with nothing in it: for a VMM that gets its TAP as a descriptor).
+ * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
+ * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=` (repeats), `group=`
+ * (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a network namespace with nothing in
+ * it: for a VMM that gets its TAP as a descriptor).
  *
- * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or
- *"failed <what>: <why>\n" and ends with 125. It then lives as long as the VMM, and ends last.
+ * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or "failed <what>:
+ * <why>\n" and ends with 125. It then lives as long as the VMM, and ends last.
  *
- * <dir>/exit is made anew, empty, before the VMM starts, and gets its record, a kv list `status` `signal`, in
- *one write(2) when the VMM has ended. So it is empty while the VMM runs and where the shim was killed.
+ * <dir>/exit is made anew, empty, before the VMM starts, and gets its record, a kv list `status` `signal`, in one
+ * write(2) when the VMM has ended. So it is empty while the VMM runs and where the shim was killed.
  */
 #pragma once
 

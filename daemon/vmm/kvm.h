@@ -14,5 +14,5 @@ struct kvm_probe {
 };
 
 /* Run the probe with `device` ("/dev/kvm"): usable when the guest's loop takes under 100 ms or under 30 times the native
- * one. Takes up to 3 seconds where every instruction is emulated. */
+ * one. Gives up after 0.6 s where every instruction is emulated, and takes a second at the very most. */
 void kvm_probe(const char *device, struct kvm_probe *ret);

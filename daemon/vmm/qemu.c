@@ -1,0 +1,303 @@
+/*
+ * The QEMU driver: machine `microvm`, TCG or KVM, controlled by QMP.
+ *
+ * All that a guest needs is on the command line, so configure() has nothing to do; -S holds the virtual CPUs until
+ * boot(). Each option that isn't obvious has its reason beside it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "daemon/proc/proc.h"
+#include "daemon/vmm/bootargs.h"
+#include "daemon/vmm/kvm.h"
+#include "daemon/vmm/qmp.h"
+#include "daemon/vmm/vmm.h"
+
+#define QBOOT "/usr/share/qemu/qboot.rom"
+#define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
+
+enum {
+	TAP_FD = 6,
+	VERSION_MS = 5000, /* for `qemu --version` on a busy host */
+	RETRY_MS = 2,	   /* between looks whether the socket is there yet: it takes 20 to 40 ms */
+};
+
+struct vmm {
+	struct qmp qmp;
+};
+
+/* ---- plan ---- */
+
+static void add(struct strv *argv, const char *option, const char *value)
+{
+	strv_add(argv, option);
+	strv_add(argv, value);
+}
+
+static void add_machine(const struct vmm_config *config, struct strv *argv)
+{
+	/* acpi: without it Debian's kernel finds no virtio device. rtc: without it the guest waits 2-3 s. No PIT and PIC
+	 * where the TSC is given on the command line; KVM guests hang without them. */
+	static const char tcg[] =
+		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,"
+		"acpi=on,dump-guest-core=off";
+	static const char kvm[] = "microvm,x-option-roms=off,pit=on,pic=on,ioapic2=off,rtc=on,isa-serial=on,"
+				  "auto-kernel-cmdline=off,acpi=on,dump-guest-core=off";
+
+	switch (config->accel) {
+	case VMM_TCG:
+		add(argv, "-machine", tcg);
+		add(argv, "-accel", "tcg,tb-size=32");
+		add(argv, "-cpu", "max");
+		break;
+	case VMM_KVM:
+		add(argv, "-machine", kvm);
+		add(argv, "-accel", "kvm,kernel-irqchip=on");
+		add(argv, "-cpu", "host");
+		break;
+	}
+	/* By name: the default, bios-microvm.bin, is another firmware on Debian 13, with which nothing boots. */
+	add(argv, "-bios", "qboot.rom");
+	strv_add(argv, "-m");
+	strv_addf(argv, "%u", config->mem_mib);
+	strv_add(argv, "-smp");
+	strv_addf(argv, "%u", config->vcpus);
+}
+
+static void add_boot(const struct vmm_config *config, struct strv *argv)
+{
+	auto_free char *line = bootargs(config);
+
+	strv_add(argv, "-S");
+	strv_add(argv, "-no-reboot"); /* the guest's reset ends QEMU: the agent's word says what was meant */
+	add(argv, "-kernel", VMM_KERNEL);
+	add(argv, "-initrd", VMM_INITRD);
+	add(argv, "-append", line);
+}
+
+static void add_devices(const struct vmm_config *config, struct strv *argv)
+{
+	const uint8_t *m = config->mac;
+
+	/* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing
+	 * file of the host's. No locks: each file is opened by one VMM or is read-only. */
+	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
+	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
+	add(argv, "-drive", "id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off");
+	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
+	strv_add(argv, "-netdev");
+	strv_addf(argv, "tap,id=net,fd=%d", TAP_FD);
+	strv_add(argv, "-device");
+	strv_addf(argv, "virtio-net-device,netdev=net,mac=" MAC_FORMAT, m[0], m[1], m[2], m[3], m[4], m[5]);
+	add(argv, "-object", "rng-random,id=rng,filename=/dev/urandom");
+	add(argv, "-device", "virtio-rng-device,rng=rng");
+	add(argv, "-device", "virtio-serial-device");
+	add(argv, "-chardev", "socket,id=agent,path=" VMM_RUN "/" VMM_AGENT ",server=on,wait=off");
+	add(argv, "-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1");
+	add(argv, "-device", "i8042"); /* for ctrl-alt-del: microvm hears no power button */
+}
+
+static void add_control(struct strv *argv)
+{
+	/* signal=off: ^C typed by who is attached is for the guest. */
+	add(argv, "-chardev", "stdio,id=console,signal=off");
+	add(argv, "-serial", "chardev:console");
+	add(argv, "-chardev", "socket,id=qmp,path=" VMM_RUN "/" VMM_CONTROL ",server=on,wait=off");
+	add(argv, "-mon", "chardev=qmp,mode=control");
+	add(argv, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+}
+
+static bool below_usr(const char *path)
+{
+	return strncmp(path, "/usr/", 5) == 0 && strstr(path, "/../") == NULL;
+}
+
+static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
+{
+	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
+}
+
+static void add_files(const struct vmm_config *config, struct vmm_plan *plan)
+{
+	bind_file(plan, "/usr", "/usr", "ro");
+	if (!below_usr(config->binary))
+		bind_file(plan, config->binary, "/vmm", "ro");
+	bind_file(plan, config->kernel, VMM_KERNEL, "ro");
+	bind_file(plan, config->initrd, VMM_INITRD, "ro");
+	bind_file(plan, config->image, VMM_IMAGE, "ro");
+	bind_file(plan, config->disk, VMM_DISK, "rw");
+	bind_file(plan, config->run, VMM_RUN, "rw");
+	bind_file(plan, "/dev/null", "/dev/null", "dev");
+	bind_file(plan, "/dev/urandom", "/dev/urandom", "dev");
+	if (config->accel == VMM_KVM)
+		bind_file(plan, "/dev/kvm", "/dev/kvm", "dev");
+	/* As on every Debian since 12: /usr is merged. */
+	strv_add(&plan->links, "usr/bin:/bin");
+	strv_add(&plan->links, "usr/lib:/lib");
+	strv_add(&plan->links, "usr/lib64:/lib64");
+}
+
+static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
+{
+	if (config->binary[0] != '/')
+		return fcm_fail(err, FCM_CONFIG, "qemu = %s: not an absolute path", config->binary);
+	*ret = (struct vmm_plan){.tap_fd = TAP_FD};
+	strv_add(&ret->argv, below_usr(config->binary) ? config->binary : "/vmm");
+	add(&ret->argv, "-name", config->id.s);
+	add_machine(config, &ret->argv);
+	strv_add(&ret->argv, "-nodefaults");
+	strv_add(&ret->argv, "-no-user-config");
+	add(&ret->argv, "-display", "none");
+	add_boot(config, &ret->argv);
+	add_control(&ret->argv);
+	add_devices(config, &ret->argv);
+	add_files(config, ret);
+	return 0;
+}
+
+/* ---- talk ---- */
+
+/* Connect to a socket that a starting VMM is about to make. Anything but "not there yet" is an error at once. */
+static int connect_retrying(int run_dirfd, const char *name, int64_t deadline, struct fcm_error *err)
+{
+	for (;;) {
+		int fd = unix_connect(run_dirfd, name, SOCK_NONBLOCK, err);
+		if (fd >= 0)
+			return fd;
+		/* EAGAIN: somebody else's connection waits to be accepted (unix(7)). */
+		if (err->sys != ENOENT && err->sys != ECONNREFUSED && err->sys != EAGAIN)
+			return -1;
+		if (clock_left(deadline) == 0)
+			return fcm_fail(
+				err, FCM_TIMEOUT, "the VMM's socket %s did not come up in time", name);
+		clock_sleep(RETRY_MS);
+	}
+}
+
+static int qemu_attach(int run_dirfd, int64_t deadline, struct vmm **ret, struct fcm_error *err)
+{
+	struct qmp qmp;
+	int fd = connect_retrying(run_dirfd, VMM_CONTROL, deadline, err);
+
+	if (fd < 0 || qmp_open(&qmp, fd, deadline, err) < 0)
+		return -1;
+	*ret = xalloc(sizeof **ret);
+	(*ret)->qmp = qmp;
+	return 0;
+}
+
+static int qemu_configure(
+	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+{
+	(void)vmm;
+	(void)config;
+	(void)deadline;
+	(void)err;
+	return 0;
+}
+
+static int qemu_continue(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return qmp_run(&vmm->qmp, "cont", NULL, deadline, err);
+}
+
+static int qemu_pause(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return qmp_run(&vmm->qmp, "stop", NULL, deadline, err);
+}
+
+static int qemu_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	static const char keys[] =
+		"{\"keys\":[{\"type\":\"qcode\",\"data\":\"ctrl\"},{\"type\":\"qcode\",\"data\":\"alt\"},"
+		"{\"type\":\"qcode\",\"data\":\"delete\"}]}";
+
+	return qmp_run(&vmm->qmp, "send-key", keys, deadline, err);
+}
+
+static int qemu_channel(int run_dirfd, int64_t deadline, struct fcm_error *err)
+{
+	return connect_retrying(run_dirfd, VMM_AGENT, deadline, err);
+}
+
+static void qemu_free(struct vmm *vmm)
+{
+	if (vmm == NULL)
+		return;
+	qmp_done(&vmm->qmp);
+	free(vmm);
+}
+
+static void qemu_describe(const struct vmm_config *config, struct strv *ret)
+{
+	strv_addf(ret, "qmp %s/%s: qmp_capabilities", config->run, VMM_CONTROL);
+	strv_addf(ret, "qmp %s/%s: cont", config->run, VMM_CONTROL);
+}
+
+/* ---- probe ---- */
+
+/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
+static bool parse_version(const char *text, char *ret, size_t size)
+{
+	static const char front[] = "QEMU emulator version ";
+
+	if (strncmp(text, front, sizeof front - 1) != 0)
+		return false;
+	text += sizeof front - 1;
+	size_t n = strspn(text, "0123456789.");
+	return n > 0 && n < size && fcm_format(ret, size, "%.*s", (int)n, text);
+}
+
+static int read_version(const char *binary, struct vmm_probe *ret, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf out = {0};
+	struct proc_run run = {
+		.argv = PROC_ARGV(binary, "--version"), .deadline = clock_in(VERSION_MS), .output_max = 1024};
+
+	if (access(binary, X_OK) < 0)
+		return fcm_fail_errno(err, "%s", binary);
+	if (proc_run(&run, &out, err) < 0)
+		return -1;
+	return parse_version(out.p, ret->version, sizeof ret->version)
+		       ? 0
+		       : fcm_fail(err, FCM_NO_VMM, "%s: not QEMU", binary);
+}
+
+static void qemu_probe(const char *binary, struct vmm_probe *ret)
+{
+	struct fcm_error err;
+	struct kvm_probe kvm;
+
+	*ret = (struct vmm_probe){.accel = VMM_TCG};
+	if (read_version(binary, ret, &err) < 0) {
+		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
+		return;
+	}
+	if (access(QBOOT, R_OK) < 0) {
+		fcm_format(ret->reason, sizeof ret->reason, QBOOT " is missing (package qemu-system-data)");
+		return;
+	}
+	kvm_probe("/dev/kvm", &kvm);
+	ret->usable = true;
+	ret->accel = kvm.usable ? VMM_KVM : VMM_TCG;
+	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+}
+
+const struct vmm_driver vmm_qemu = {
+	.name = "qemu",
+	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.probe = qemu_probe,
+	.plan = qemu_plan,
+	.attach = qemu_attach,
+	.configure = qemu_configure,
+	.boot = qemu_continue,
+	.pause = qemu_pause,
+	.resume = qemu_continue,
+	.soft_off = qemu_soft_off,
+	.channel = qemu_channel,
+	.free = qemu_free,
+	.describe = qemu_describe,
+};

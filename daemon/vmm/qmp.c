@@ -1,0 +1,168 @@
+#include "daemon/vmm/qmp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/core/clock.h"
+#include "common/field.h"
+
+static void freep(field_json **v)
+{
+	fj_free(*v);
+}
+#define auto_json _cleanup_(freep)
+
+static int wait_for(int fd, short events, int64_t deadline, struct fcm_error *err)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+
+	for (;;) {
+		int left = clock_left(deadline);
+		if (left == 0)
+			return fcm_fail(err, FCM_TIMEOUT, "the VMM does not answer");
+		int n = poll(&p, 1, left);
+		if (n > 0)
+			return 0;
+		if (n < 0 && errno != EINTR)
+			return fcm_fail_errno(err, "poll");
+	}
+}
+
+static int send_all(struct qmp *q, const char *text, size_t n, int64_t deadline, struct fcm_error *err)
+{
+	while (n > 0) {
+		ssize_t k = send(q->fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (k < 0 && errno == EAGAIN) {
+			if (wait_for(q->fd, POLLOUT, deadline, err) < 0)
+				return -1;
+			continue;
+		}
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return fcm_fail_errno(err, "talk to the VMM");
+		text += k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+/* Length of the first whole line in q->in with its newline; more is read until there is one. */
+static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_error *err)
+{
+	char chunk[4096];
+	size_t seen = 0;
+
+	for (;;) {
+		const char *nl = q->in.n > seen ? memchr(q->in.p + seen, '\n', q->in.n - seen) : NULL;
+		if (nl) {
+			*ret = (size_t)(nl - q->in.p) + 1;
+			return 0;
+		}
+		seen = q->in.n;
+		if (seen > QMP_LINE_MAX)
+			return fcm_fail(
+				err, FCM_VMM, "the VMM sent a line of more than %d bytes", QMP_LINE_MAX);
+		if (wait_for(q->fd, POLLIN, deadline, err) < 0)
+			return -1;
+		ssize_t n = recv(q->fd, chunk, sizeof chunk, MSG_DONTWAIT);
+		if (n == 0)
+			return fcm_fail(err, FCM_VMM, "the VMM closed its control socket");
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return fcm_fail_errno(err, "listen to the VMM");
+		buf_add(&q->in, chunk, n > 0 ? (size_t)n : 0);
+	}
+}
+
+/* The next line as an object. */
+static field_json *read_object(struct qmp *q, int64_t deadline, struct fcm_error *err)
+{
+	size_t n;
+
+	if (read_line(q, deadline, &n, err) < 0)
+		return NULL;
+	auto_json field_json *v = fj_parse(q->in.p, n, err);
+	buf_drop(&q->in, n);
+	if (v == NULL || !fj_is_object(v)) {
+		fcm_fail(err, FCM_VMM, "the VMM sent what is no JSON object");
+		return NULL;
+	}
+	return STEAL(v);
+}
+
+/* The words of a refusal: foreign text. */
+static int refused(const char *command, const field_json *error, struct fcm_error *err)
+{
+	char text[160];
+
+	fcm_copy(text, sizeof text, fj_get_str(error, "desc"));
+	text[fcm_printable(text, strlen(text))] = '\0';
+	return fcm_fail(err, FCM_VMM, "the VMM refused %s: %s", command, text);
+}
+
+/* Wait for the answer to the last command; events and answers to others are passed over. */
+static int wait_answer(struct qmp *q, const char *command, int64_t deadline, struct fcm_error *err)
+{
+	for (int i = 0; i < QMP_EVENTS_MAX; i++) {
+		auto_json field_json *v = read_object(q, deadline, err);
+		if (v == NULL)
+			return -1;
+		if (fj_get_int(v, "id", -1) != (int64_t)q->id)
+			continue;
+		const field_json *error = fj_get(v, "error");
+		if (error == NULL && fj_get(v, "return") == NULL)
+			return fcm_fail(err, FCM_VMM, "the VMM's answer to %s says nothing", command);
+		q->broken = false;
+		return error ? refused(command, error, err) : 0;
+	}
+	return fcm_fail(err, FCM_VMM, "the VMM floods its control socket");
+}
+
+int qmp_run(
+	struct qmp *q, const char *command, const char *arguments, int64_t deadline, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (q->broken)
+		return fcm_fail(err, FCM_VMM, "the VMM's control connection broke in an earlier command");
+	q->broken = true;
+	q->id++;
+	buf_printf(&b, "{\"execute\":\"%s\",\"id\":%u", command, q->id);
+	if (arguments)
+		buf_printf(&b, ",\"arguments\":%s", arguments);
+	buf_str(&b, "}\n");
+	if (send_all(q, b.p, b.n, deadline, err) < 0)
+		return -1;
+	return wait_answer(q, command, deadline, err);
+}
+
+static int shake_hands(struct qmp *q, int64_t deadline, struct fcm_error *err)
+{
+	if (fcntl(q->fd, F_SETFL, O_NONBLOCK) < 0)
+		return fcm_fail_errno(err, "control socket");
+	auto_json field_json *greeting = read_object(q, deadline, err);
+	if (greeting == NULL)
+		return -1;
+	if (fj_get(greeting, "QMP") == NULL)
+		return fcm_fail(err, FCM_VMM, "the VMM's control socket doesn't speak QMP");
+	return qmp_run(q, "qmp_capabilities", NULL, deadline, err);
+}
+
+int qmp_open(struct qmp *q, int fd, int64_t deadline, struct fcm_error *err)
+{
+	*q = (struct qmp){.fd = fd};
+	if (shake_hands(q, deadline, err) == 0)
+		return 0;
+	qmp_done(q);
+	return -1;
+}
+
+void qmp_done(struct qmp *q)
+{
+	fcm_closep(&q->fd);
+	buf_done(&q->in);
+	q->fd = -1;
+}

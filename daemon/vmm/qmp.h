@@ -1,0 +1,36 @@
+/*
+ * The QEMU Machine Protocol, as a client of it (docs/interop/qmp-spec.txt of QEMU): a JSON object a line.
+ *
+ * Who speaks at the other end is a process that a guest may have taken over. So a line has a bound, a command has a
+ * deadline and a bound on the lines that may come before its answer, and of an answer nothing is used but the fact that
+ * it isn't an error, and the text of one, made printable.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+
+enum {
+	QMP_LINE_MAX = 65536,
+	QMP_EVENTS_MAX = 4096, /* lines that aren't the answer, for one command */
+};
+
+struct qmp {
+	int fd;
+	struct buf in;
+	unsigned id; /* of the last command */
+	bool broken; /* a command ended in the middle: what comes next can't be told apart */
+};
+
+/* Shake hands on `fd`, which is taken over in any case and made non-blocking. FCM_TIMEOUT, FCM_VMM. */
+int qmp_open(struct qmp *q, int fd, int64_t deadline, struct fcm_error *err) must_check;
+
+/* Run a command; `arguments` is JSON text of ours, or NULL. The answer's content is dropped. FCM_VMM with the VMM's own
+ * words when it refuses. After a timeout or a broken line the connection is good for nothing. */
+int qmp_run(struct qmp *q, const char *command, const char *arguments, int64_t deadline,
+	struct fcm_error *err) must_check;
+
+/* Close. A zeroed one whose fd is -1 is fine. */
+void qmp_done(struct qmp *q);

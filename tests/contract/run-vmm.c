@@ -1,0 +1,150 @@
+/*
+ * Start one VM as the daemon does, and say what came of it: plan, shim, QMP.
+ *
+ *	run-vmm SHIM DIR ID UID plan BINARY KERNEL INITRD IMAGE DISK TAP	QEMU; TAP is the number of an open descriptor
+ *	run-vmm SHIM DIR ID UID argv PROGRAM ARG...				any program below /usr, in the same jail
+ *	run-vmm probe BINARY							is the driver usable?
+ *
+ * DIR/jail and DIR/jail/run must exist. Prints "shim=PID vmm=PID start_ms=N attach_ms=N boot_ms=N", or "error: ..." and
+ * ends with 1. Shim and VMM stay.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "daemon/shim/shim.h"
+#include "daemon/vmm/bootargs.h"
+#include "daemon/vmm/vmm.h"
+
+enum { LIMIT_MS = 15000 };
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+static int plan_qemu(
+	char **args, const char *run, const struct vm_id *id, struct vmm_plan *ret, struct fcm_error *err)
+{
+	struct vmm_config config = {
+		.id = *id,
+		.name = {"contract"},
+		.vcpus = 1,
+		.mem_mib = 128,
+		.ip = {htonl(0xac100032)},
+		.gateway = {htonl(0xac100001)},
+		.prefix = 24,
+		.mac = {0x06, 0, 0xac, 0x10, 0, 0x32},
+		.binary = args[0],
+		.kernel = args[1],
+		.initrd = args[2],
+		.image = args[3],
+		.disk = args[4],
+		.run = run,
+		.tsc_khz = bootargs_tsc_khz(),
+	};
+
+	return vmm_qemu.plan(&config, ret, err);
+}
+
+static void plan_program(char **args, const char *run, struct vmm_plan *ret)
+{
+	*ret = (struct vmm_plan){.tap_fd = -1};
+	strv_add(&ret->binds, "/usr:/usr:ro");
+	strv_addf(&ret->binds, "%s:/run:rw", run);
+	strv_add(&ret->binds, "/dev/null:/dev/null:dev");
+	strv_add(&ret->links, "usr/bin:/bin");
+	strv_add(&ret->links, "usr/lib:/lib");
+	strv_add(&ret->links, "usr/lib64:/lib64");
+	for (; *args; args++)
+		strv_add(&ret->argv, *args);
+}
+
+static int talk(int run_dirfd, double *ret_attach, double *ret_boot, struct fcm_error *err)
+{
+	struct vmm *vmm;
+	double t = now_ms();
+
+	if (vmm_qemu.attach(run_dirfd, clock_in(LIMIT_MS), &vmm, err) < 0)
+		return -1;
+	*ret_attach = now_ms() - t;
+	t = now_ms();
+	int rc = vmm_qemu.boot(vmm, clock_in(LIMIT_MS), err);
+	*ret_boot = now_ms() - t;
+	vmm_qemu.free(vmm);
+	return rc;
+}
+
+static int start(char **argv, struct fcm_error *err)
+{
+	_cleanup_(vmm_plan_done) struct vmm_plan plan = {.tap_fd = -1};
+	auto_free char *jail = xprintf("%s/jail", argv[2]), *run = xprintf("%s/jail/run", argv[2]);
+	auto_close int dirfd = dir_open(AT_FDCWD, argv[2], err);
+	auto_close int run_dirfd = dirfd < 0 ? -1 : dir_open(AT_FDCWD, run, err);
+	auto_close int ring = run_dirfd < 0 ? -1 : shim_ring_make(dirfd, err);
+	bool qemu = strcmp(argv[5], "plan") == 0;
+	double attach = 0, boot = 0;
+	struct proc_id shim, vmm;
+	struct vm_id id;
+
+	if (ring < 0)
+		return -1;
+	fcm_copy(id.s, sizeof id.s, argv[3]);
+	if (qemu ? plan_qemu(argv + 6, run, &id, &plan, err) < 0
+		 : (plan_program(argv + 6, run, &plan), false))
+		return -1;
+	struct shim_spec spec = {
+		.id = id,
+		.shim = argv[1],
+		.jail = jail,
+		.vm_dirfd = dirfd,
+		.ring_fd = ring,
+		.tap_fd = qemu ? atoi(argv[11]) : -1,
+		.uid = (uid_t)atoi(argv[4]),
+		.plan = &plan,
+		.deadline = clock_in(LIMIT_MS),
+	};
+	double t = now_ms();
+	if (shim_start(&spec, &shim, &vmm, err) < 0)
+		return -1;
+	double started = now_ms() - t;
+	if (qemu && talk(run_dirfd, &attach, &boot, err) < 0)
+		return -1;
+	printf("shim=%d vmm=%d start_ms=%.2f attach_ms=%.2f boot_ms=%.2f\n", (int)shim.pid, (int)vmm.pid,
+		started, attach, boot);
+	return 0;
+}
+
+static int probe(const char *binary)
+{
+	struct vmm_probe p;
+	double t = now_ms();
+
+	vmm_qemu.probe(binary, &p);
+	printf("usable=%d version=%s accel=%s ms=%.0f reason=%s\n", p.usable, p.version,
+		p.accel == VMM_KVM ? "kvm" : "tcg", now_ms() - t, p.reason);
+	return !p.usable;
+}
+
+int main(int argc, char **argv)
+{
+	struct fcm_error err;
+
+	if (argc == 3 && strcmp(argv[1], "probe") == 0)
+		return probe(argv[2]);
+	if (argc < 7 || (strcmp(argv[5], "plan") == 0 && argc != 12)) {
+		fprintf(stderr, "usage: see run-vmm.c\n");
+		return 2;
+	}
+	if (start(argv, &err) == 0)
+		return 0;
+	printf("error: %s\n", err.msg);
+	return 1;
+}

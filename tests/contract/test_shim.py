@@ -1,0 +1,453 @@
+"""fcm-shim with real programs and a real QEMU: what the jail keeps in, what the shim keeps track of, how all of it ends.
+
+Needs root. The tests run in a network and a mount namespace of their own.
+"""
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("FCM_BUILD", TOP / "build"))
+SHIM = BUILD / "daemon/shim/fcm-shim"
+RUN_VMM = BUILD / "tests/contract/run-vmm"
+QEMU = Path("/usr/bin/qemu-system-x86_64")
+ASSETS = Path(os.environ.get("FCM_ASSETS", BUILD / "assets"))
+UID = 64077
+RING_HEADER, RING = 4096, 1 << 20
+CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespaces():
+    """A network and a mount namespace for this file only."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = [(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind)
+              for name, kind in (("net", CLONE_NEWNET), ("mnt", CLONE_NEWNS))]
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET):
+        pytest.skip("can't make namespaces here")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    yield
+    for fd, kind in before:
+        libc.setns(fd, kind)
+        os.close(fd)
+
+
+def wait_for(condition, seconds=5.0, what="condition"):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"timeout: {what}")
+
+
+def status(pid):
+    text = Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+def alive(pid):
+    try:
+        return status(pid)["State"][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Vm:
+    """A VM's directory, and what runs in it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.run = folder / "jail/run"
+        self.shim = self.vmm = 0
+        self.times = {}
+        self.run.mkdir(parents=True)
+        folder.chmod(0o711)
+        (folder / "jail").chmod(0o755)
+        os.chown(self.run, UID, UID)
+        self.run.chmod(0o700)
+
+    def command(self, *args, pass_fds=(), **more):
+        argv = [str(a) for a in (RUN_VMM, SHIM, self.folder, "contract", UID, *args)]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, pass_fds=pass_fds, check=False, **more)
+
+    def start(self, *args, **more):
+        done = self.command(*args, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = dict(word.split("=") for word in done.stdout.split())
+        self.shim, self.vmm = int(found.pop("shim")), int(found.pop("vmm"))
+        self.times = {key: float(value) for key, value in found.items()}
+        return self
+
+    def sh(self, script):
+        return self.start("argv", "/bin/sh", "-c", script)
+
+    def attach(self):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(10)
+        s.connect(str(self.run / "console.sock"))
+        return s
+
+    def ring(self):
+        data = (self.folder / "console.ring").read_bytes()
+        total = struct.unpack_from("<8xQ", data)[0]
+        body = data[RING_HEADER:]
+        if total <= RING:
+            return body[:total]
+        return body[total % RING:] + body[:total % RING]
+
+    def ends(self, seconds=10):
+        wait_for(lambda: not alive(self.shim) and not alive(self.vmm), seconds, "the end of shim and VMM")
+
+    def exit(self):
+        text = (self.folder / "exit").read_text()
+        return dict(entry.split("=") for entry in text.split("\0") if entry)
+
+    def stop(self):
+        for pid in (self.vmm, self.shim):
+            if pid and alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        if self.shim:
+            self.ends()
+
+
+@pytest.fixture
+def vm(tmp_path):
+    tmp_path.chmod(0o711)
+    machine = Vm(tmp_path / "contract")
+    yield machine
+    machine.stop()
+
+
+def read_until(s, marker, limit=1 << 22):
+    data = b""
+    while marker not in data:
+        chunk = s.recv(65536)
+        assert chunk, data[-400:]
+        data += chunk
+        assert len(data) < limit
+    return data
+
+
+# ---- what the jail keeps in ----
+
+NO_CAPS = "0000000000000000"
+
+
+def assert_nobody(pid):
+    s = status(pid)
+    assert s["Uid"].split() == [str(UID)] * 4
+    assert s["Gid"].split() == [str(UID)] * 4
+    assert s["Groups"].split() == []
+    assert s["NoNewPrivs"] == "1"
+    for caps in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert s[caps] == NO_CAPS, caps
+
+
+def test_neither_has_any_privilege(vm):
+    vm.sh("read x")
+    assert_nobody(vm.vmm)
+    assert_nobody(vm.shim)
+    limits = Path(f"/proc/{vm.vmm}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert re.search(r"Max open files +1024 +1024 ", limits)
+
+
+def test_namespaces_are_its_own(vm):
+    """The control: user namespace and pids are shared, so the comparison is able to find two the same."""
+    vm.sh("read x")
+    for name, shared in (("mnt", False), ("ipc", False), ("user", True), ("pid", True)):
+        same = os.readlink(f"/proc/{vm.vmm}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
+        assert same == shared, name
+    host = Path("/proc/self/mountinfo").read_text()
+    assert str(vm.folder) not in host
+    inside = Path(f"/proc/{vm.vmm}/mountinfo").read_text().splitlines()
+    options = {line.split()[4]: set(line.split()[5].split(",")) for line in inside}
+    assert set(options) == {"/", "/usr", "/run", "/dev/null"}
+    assert {"ro", "nosuid", "nodev", "noexec"} <= options["/"]
+    assert {"ro", "nosuid", "nodev"} <= options["/usr"]
+    assert {"rw", "nosuid", "nodev", "noexec"} <= options["/run"]
+    assert {"nosuid", "noexec"} <= options["/dev/null"]
+
+
+def test_what_it_sees_and_can_do(vm):
+    vm.sh("ls /; cat /etc/shadow; ls /proc /sys /home /var; echo x >/usr/planted; echo x >/planted; mkdir /run/ok && echo made;"
+          " cp /bin/true /run/t && chmod 755 /run/t; /run/t; echo t=$?; ulimit -c; echo fds; ls -l /dev/fd/ || :; echo END; read x")
+    text = read_until(vm.attach(), b"END\n").decode()
+    assert text.splitlines()[:6] == ["bin", "dev", "lib", "lib64", "run", "usr"]
+    for path in ("/etc/shadow", "/proc", "/sys", "/home", "/var"):
+        assert re.search(rf"{path}'?: No such file", text), text
+    assert "/usr/planted: Read-only file system" in text
+    assert "/planted: Read-only file system" in text
+    assert "made\n" in text
+    assert "t=126\n" in text  # what it can write it can't execute
+    assert not Path("/usr/planted").exists()
+
+
+def test_gets_only_what_the_plan_hands_on(vm):
+    extra = os.open("/etc/hostname", os.O_RDONLY)
+    try:
+        vm.start("argv", "/bin/sh", "-c", "read x", pass_fds=(extra,))
+    finally:
+        os.close(extra)
+    assert sorted(os.listdir(f"/proc/{vm.vmm}/fd")) == ["0", "1", "2"]
+    links = [os.readlink(f"/proc/{vm.shim}/fd/{fd}") for fd in os.listdir(f"/proc/{vm.shim}/fd")]
+    assert not any("hostname" in link or link == str(vm.folder) for link in links), links
+    names = sorted(link.rsplit("/", 1)[-1] for link in links if link.startswith(str(vm.folder)))
+    assert names == ["console.ring", "exit"]
+
+
+def test_planted_files_are_not_followed(vm, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    for name in ("exit", "firecracker.pid"):
+        (vm.folder / name).symlink_to(victim)
+    (vm.run / "console.sock").symlink_to(victim)
+    vm.sh("sleep 0.2; exit 3")
+    vm.ends()
+    assert victim.read_text() == "untouched"
+    assert vm.exit() == {"status": "3", "signal": "0"}
+    assert not (vm.folder / "exit").is_symlink()
+
+
+def test_refuses_a_jail_that_others_can_write(vm):
+    os.chown(vm.folder / "jail", UID, UID)
+    done = vm.command("argv", "/bin/true")
+    assert done.returncode == 1 and "not a directory that only root can write" in done.stdout
+
+
+def test_refuses_a_planted_mount_point(vm):
+    (vm.folder / "jail/dev").symlink_to("/etc")
+    done = vm.command("argv", "/bin/true")
+    assert done.returncode == 1 and "make /dev/null in the jail" in done.stdout
+    assert not Path("/etc/null").exists()
+
+
+def test_reasons_reach_the_caller(vm):
+    done = vm.command("argv", "/usr/bin/nonexistent")
+    assert done.stdout == "error: shim: exec /usr/bin/nonexistent: No such file or directory\n"
+    done = vm.command("argv", "/bin/sh", "-c", "echo the reason; exit 1")
+    assert done.returncode == 0 or done.stdout == "error: shim: /bin/sh ended at once: the reason\n"
+
+
+# ---- how it ends ----
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_vmm_killed(vm, number):
+    vm.sh("read x")
+    assert (vm.folder / "exit").read_bytes() == b""
+    assert int((vm.folder / "firecracker.pid").read_text()) == vm.vmm
+    os.kill(vm.vmm, number)
+    vm.ends()
+    assert vm.exit() == {"status": "0", "signal": str(int(number))}
+    assert not list(vm.folder.rglob("core*"))
+
+
+def test_vmm_exits(vm):
+    vm.sh("sleep 0.2; exit 42")
+    vm.ends()
+    assert vm.exit() == {"status": "42", "signal": "0"}
+
+
+def test_shim_killed_takes_its_vmm_along(vm):
+    vm.sh("trap '' TERM HUP INT; while :; do read x; done </dev/null; sleep 1000")
+    vm2 = vm.vmm
+    t = time.monotonic()
+    os.kill(vm.shim, signal.SIGKILL)
+    wait_for(lambda: not alive(vm2), 2, "the end of the VMM")
+    print(f"shim killed -> VMM gone: {(time.monotonic() - t) * 1e3:.1f} ms")
+    assert (vm.folder / "exit").read_bytes() == b""
+
+
+def test_shim_ignores_what_a_shutdown_sends(vm):
+    vm.sh("read x; exit 5")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        os.kill(vm.shim, number)
+    time.sleep(0.1)
+    assert alive(vm.shim) and alive(vm.vmm)
+    vm.attach().sendall(b"go\n")
+    vm.ends()
+    assert vm.exit()["status"] == "5"
+
+
+# ---- the console ----
+
+def test_console_both_ways_and_several_readers(vm):
+    vm.sh("echo first; while read x; do echo got $x; done")
+    a = vm.attach()
+    read_until(a, b"first\n")
+    b = vm.attach()
+    read_until(b, b"first\n")  # what came before is replayed
+    b.sendall(b"hello\n")
+    for s in (a, b):
+        read_until(s, b"got hello\n")
+    b.shutdown(socket.SHUT_WR)  # sends no more, still reads
+    a.sendall(b"again\n")
+    read_until(b, b"got again\n")
+    a.close()
+    vm.attach().sendall(b"third\n")
+    read_until(b, b"got third\n")
+    os.kill(vm.vmm, signal.SIGKILL)
+    while b.recv(100):
+        pass
+    assert vm.ring() == b"first\ngot hello\ngot again\ngot third\n"
+
+
+def test_console_of_the_last_run_is_kept_and_not_replayed(vm):
+    vm.sh("echo one; sleep 0.2")
+    vm.ends()
+    vm.sh("echo two; read x")
+    assert read_until(vm.attach(), b"two\n") == b"two\n"
+    assert vm.ring() == b"one\ntwo\n"
+
+
+def test_flood_is_bounded_and_a_slow_reader_harms_nobody(vm):
+    vm.sh("read x; yes yyy | head -c 50000000; echo END; read x")
+    slow, quick = vm.attach(), vm.attach()
+    quick.sendall(b"go\n")
+    data = read_until(quick, b"END\n", 1 << 27)
+    assert len(data) <= 50000004
+    assert vm.ring().endswith(b"yyy\nEND\n") and len(vm.ring()) == RING
+    got = 0
+    while chunk := slow.recv(1 << 20):  # dropped: what its socket held, then the end
+        got += len(chunk)
+    assert got < 50000000
+    rss = int(status(vm.shim)["VmRSS"].split()[0])
+    print(f"shim RSS after the flood: {rss} kB")
+    assert rss <= 1024
+    blocks = (vm.folder / "console.ring").stat().st_blocks * 512
+    assert blocks <= RING + 2 * RING_HEADER
+
+
+def test_input_that_nobody_reads_is_bounded(vm):
+    vm.sh("echo up; sleep 1000")
+    s = vm.attach()
+    read_until(s, b"up\n")
+    s.setblocking(False)
+    sent = 0
+    for _ in range(50):
+        try:
+            while True:
+                sent += s.send(bytes(65536))
+        except BlockingIOError:
+            time.sleep(0.01)
+    assert sent < 4 << 20
+    s.setblocking(True)
+    read_until(vm.attach(), b"up\n")  # others are served
+    assert int(status(vm.shim)["VmRSS"].split()[0]) <= 1024
+
+
+def test_too_many_readers(vm):
+    vm.sh("echo up; read x")
+    held = [vm.attach() for _ in range(8)]
+    for s in held:
+        read_until(s, b"up\n")
+    assert vm.attach().recv(100) == b""
+    held.pop().close()
+    wait_for(lambda: vm.attach().recv(100) == b"up\n", 2, "a free place")
+
+
+# ---- QEMU ----
+
+class Tap:
+    """A TAP of this namespace."""
+
+    def __enter__(self):
+        self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", b"tapct0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        return self.fd
+
+    def __exit__(self, *_):
+        os.close(self.fd)
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assets")
+    for name in ("kernel.tar", "tiny.tar"):
+        if not (ASSETS / name).exists():
+            pytest.skip(f"{ASSETS / name} is missing: ./bootstrap makes it")
+        subprocess.run(["tar", "-xf", ASSETS / name, "-C", folder], check=True)
+    return folder
+
+
+@pytest.fixture
+def qemu(vm, assets):
+    if not QEMU.exists():
+        pytest.skip("QEMU isn't installed")
+    disk = vm.folder / "rootfs.img"
+    with open(disk, "wb") as f:
+        f.truncate(1 << 30)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", disk], check=True)
+    os.chown(disk, UID, UID)
+    with Tap() as tap:
+        vm.start("plan", QEMU, assets / "vmlinux", assets / "initrd", assets / "image.ext4", disk, tap, pass_fds=(tap,))
+    return vm
+
+
+def test_qemu_boots_in_the_jail(qemu):
+    print(qemu.times, "shim RSS", status(qemu.shim)["VmRSS"])
+    assert_nobody(qemu.vmm)
+    assert status(qemu.vmm)["Seccomp"] == "2"
+    for task in Path(f"/proc/{qemu.vmm}/task").iterdir():
+        assert status(int(task.name))["NoNewPrivs"] == "1"
+    assert os.readlink(f"/proc/{qemu.vmm}/ns/net") != os.readlink("/proc/self/ns/net")
+    t = time.monotonic()
+    agent = socket.socket(socket.AF_UNIX)
+    agent.settimeout(20)
+    agent.connect(str(qemu.run / "agent.sock"))
+    payload = b"magic=FCMA\0version=1\0nonce=c0ffee\0"
+    hello = struct.pack("<IHBB", 0, len(payload), 1, 0) + payload
+    data, agent_up = b"", None
+    agent.settimeout(0.2)
+    while b"boot_id=" not in data:
+        agent.sendall(hello)
+        try:
+            data += agent.recv(4096)
+        except TimeoutError:
+            assert time.monotonic() - t < 40, qemu.ring()[-2000:]
+    agent_up = time.monotonic() - t
+    print(f"HELLO {agent_up:.2f} s after boot(), boot_id", re.search(rb"boot_id=([0-9a-f-]{36})", data)[1].decode())
+    os.kill(qemu.vmm, signal.SIGKILL)
+    qemu.ends()
+    assert qemu.exit() == {"status": "0", "signal": "9"}
+
+
+def test_qemu_dies_with_its_shim(qemu):
+    os.kill(qemu.shim, signal.SIGKILL)
+    wait_for(lambda: not alive(qemu.vmm), 5, "the end of QEMU")
+
+
+def test_qemu_says_why_it_does_not_start(vm, assets):
+    if not QEMU.exists():
+        pytest.skip("QEMU isn't installed")
+    with Tap() as tap:
+        done = vm.command("plan", QEMU, assets / "vmlinux", assets / "initrd", assets / "image.ext4", "/nonexistent.img", tap,
+                          pass_fds=(tap,))
+    assert done.stdout == "error: shim: bind /nonexistent.img: No such file or directory\n"
+
+
+def test_probe():
+    if not QEMU.exists():
+        pytest.skip("QEMU isn't installed")
+    t = time.monotonic()
+    done = subprocess.run([RUN_VMM, "probe", QEMU], capture_output=True, text=True, timeout=20, check=True)
+    assert re.match(r"usable=1 version=[0-9.]+ accel=(kvm|tcg) ms=\d+ reason=.*KVM", done.stdout), done.stdout
+    assert time.monotonic() - t < 6
+    done = subprocess.run([RUN_VMM, "probe", "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1 and "not QEMU" in done.stdout
+    assert shutil.which("qemu-system-x86_64")
