@@ -343,12 +343,12 @@ static void add_route_use(struct nl_object *o, void *arg)
 int link_pool_uses(struct pool_use **ret, size_t *ret_n, struct fcm_error *err)
 {
 	auto_sock sk = sock_open(err);
-	auto_cache links = sk ? get_links(sk, err) : NULL;
-	auto_cache routes = links ? get_routes(sk, err) : NULL;
+	auto_cache routes = sk ? get_routes(sk, err) : NULL;
+	auto_cache links = routes ? get_links(sk, err) : NULL;
 	auto_cache addresses = NULL;
 	struct uses uses = {.links = links};
 
-	if (routes == NULL)
+	if (links == NULL)
 		return -1;
 	int e = rtnl_addr_alloc_cache(sk, &addresses);
 	if (e < 0)
@@ -423,14 +423,15 @@ static void add_routed(struct nl_object *o, void *arg)
 		rtnl_route_foreach_nexthop((struct rtnl_route *)o, add_nexthop, arg);
 }
 
+/* Routes first: the TAP of a route that is in the list then is in the list of links with its group. */
 int link_list_routed(struct link_routed **ret, size_t *ret_n, struct fcm_error *err)
 {
 	auto_sock sk = sock_open(err);
-	auto_cache links = sk ? get_links(sk, err) : NULL;
-	auto_cache routes = links ? get_routes(sk, err) : NULL;
+	auto_cache routes = sk ? get_routes(sk, err) : NULL;
+	auto_cache links = routes ? get_links(sk, err) : NULL;
 	struct routed list = {.links = links};
 
-	if (routes == NULL)
+	if (links == NULL)
 		return -1;
 	nl_cache_foreach(routes, add_routed, &list);
 	*ret = list.v;

@@ -43,15 +43,20 @@ static void remember(const struct net_config *config, const char *state_dir)
 	tap_set_gateway(config->gateway);
 }
 
-static int check_config(const struct net_config *config, struct fcm_error *err)
+int net_pool_free(const struct ip_net *pool, struct fcm_error *err)
 {
 	auto_free struct pool_use *uses = NULL;
 	size_t n = 0;
 
+	return link_pool_uses(&uses, &n, err) < 0 ? -1 : pool_check(pool, uses, n, err);
+}
+
+static int check_config(const struct net_config *config, struct fcm_error *err)
+{
 	if (!ip_net_has(&config->pool, config->gateway))
 		return fcm_fail_field(err, FCM_CONFIG, "gateway", "the gateway %s isn't in the pool %s/%u",
 			ip_dotted(config->gateway).s, ip_dotted(config->pool.addr).s, config->pool.prefix);
-	return link_pool_uses(&uses, &n, err) < 0 ? -1 : pool_check(&config->pool, uses, n, err);
+	return net_pool_free(&config->pool, err);
 }
 
 /* The table comes first: an interface never forwards for us without it. */

@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "common/core/clock.h"
 #include "daemon/loop.h"
@@ -115,31 +116,41 @@ static void on_nexthop(struct rtnl_nexthop *nh, void *arg)
 		watch.routed = true;
 }
 
-static void on_lost_route(struct rtnl_route *r)
+static bool route_dst(struct rtnl_route *r, struct in_addr *ret)
 {
 	struct nl_addr *dst = rtnl_route_get_dst(r);
-	struct in_addr ip;
+
+	if (dst == NULL || nl_addr_get_len(dst) != sizeof *ret)
+		return false; /* a default route has no bytes */
+	memcpy(ret, nl_addr_get_binary_addr(dst), sizeof *ret);
+	return true;
+}
+
+static void on_lost_route(struct rtnl_route *r, struct in_addr dst)
+{
 	struct net_vm vm;
 
-	if (dst == NULL || nl_addr_get_len(dst) != sizeof ip)
-		return;
-	memcpy(&ip, nl_addr_get_binary_addr(dst), sizeof ip);
-	if (rtnl_route_get_type(r) == RTN_UNREACHABLE && ip.s_addr == net_config()->pool.addr.s_addr)
+	if (rtnl_route_get_type(r) == RTN_UNREACHABLE && dst.s_addr == net_config()->pool.addr.s_addr)
 		watch.pool_route = true;
-	if (nl_addr_get_prefixlen(dst) == 32 && tap_find(NULL, ip, &vm))
+	if (rtnl_route_get_type(r) == RTN_UNICAST && tap_find(NULL, dst, &vm))
 		net_vms_put(&watch.routes, &vm);
 }
 
+/* Routes within the pool are those of our TAPs: new ones need nothing. */
 static void on_route(struct nlmsghdr *h)
 {
 	struct rtnl_route *r = NULL;
+	struct in_addr dst = {0};
 
 	if (rtnl_route_parse(h, &r) < 0)
 		return;
-	if (h->nlmsg_type == RTM_DELROUTE)
-		on_lost_route(r);
-	else if (rtnl_route_get_type(r) == RTN_UNICAST && rtnl_route_get_table(r) != RT_TABLE_LOCAL)
+	if (route_dst(r, &dst) && ip_net_has(&net_config()->pool, dst)) {
+		if (h->nlmsg_type == RTM_DELROUTE)
+			on_lost_route(r, dst);
+	} else if (h->nlmsg_type == RTM_NEWROUTE && rtnl_route_get_type(r) == RTN_UNICAST &&
+		   rtnl_route_get_table(r) != RT_TABLE_LOCAL) {
 		rtnl_route_foreach_nexthop(r, on_nexthop, NULL);
+	}
 	rtnl_route_put(r);
 }
 
@@ -178,6 +189,7 @@ static int repair_table(struct fcm_error *err)
 static int check_taps(const struct net_vms *vms, bool force, struct fcm_error *err)
 {
 	enum tap_state state;
+	size_t repaired = 0;
 
 	for (size_t i = 0; i < vms->n; i++) {
 		if (tap_check(&vms->v[i], force, &state, err) < 0)
@@ -186,7 +198,7 @@ static int check_taps(const struct net_vms *vms, bool force, struct fcm_error *e
 		case TAP_FINE:
 			break;
 		case TAP_REPAIRED:
-			tell("link: %s set right again", net_tap_name(&vms->v[i].id).s);
+			repaired++;
 			break;
 		case TAP_GONE:
 			tell("link: %s is gone, its VM has no network until it is restarted",
@@ -194,6 +206,10 @@ static int check_taps(const struct net_vms *vms, bool force, struct fcm_error *e
 			break;
 		}
 	}
+	if (repaired == 1 && vms->n == 1)
+		tell("link: %s set right again", net_tap_name(&vms->v[0].id).s);
+	else if (repaired)
+		tell("link: %zu TAPs set right again", repaired);
 	return 0;
 }
 
@@ -270,6 +286,16 @@ static void on_readable(void *arg, uint32_t events)
 	act();
 }
 
+/* SO_RCVBUFFORCE goes beyond net.core.rmem_max, for CAP_NET_ADMIN of the first user namespace only. */
+static int set_buffer(struct nl_sock *sk)
+{
+	int size = RCVBUF;
+
+	if (setsockopt(nl_socket_get_fd(sk), SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) == 0)
+		return 0;
+	return nl_socket_set_buffer_size(sk, RCVBUF, 0);
+}
+
 static struct nl_sock *listen_to(
 	int protocol, const int groups[2], nl_recvmsg_msg_cb_t fn, struct fcm_error *err)
 {
@@ -279,8 +305,7 @@ static struct nl_sock *listen_to(
 	if (sk) {
 		nl_socket_disable_seq_check(sk);
 		if ((e = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, fn, NULL)) < 0 ||
-			(e = nl_connect(sk, protocol)) < 0 ||
-			(e = nl_socket_set_buffer_size(sk, RCVBUF, 0)) < 0 ||
+			(e = nl_connect(sk, protocol)) < 0 || (e = set_buffer(sk)) < 0 ||
 			(e = nl_socket_set_nonblocking(sk)) < 0 ||
 			(e = nl_socket_add_memberships(sk, groups[0], groups[1], 0)) < 0)
 			nl_socket_free(sk);

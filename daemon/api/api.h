@@ -1,0 +1,35 @@
+/*
+ * The handlers of common/routes.def, one file a resource. A handler reads the request, asks the engine, and
+ * answers; it knows nothing of sockets, and the engine nothing of HTTP.
+ */
+#pragma once
+
+#include "daemon/engine/engine.h"
+#include "daemon/http/http.h"
+
+#define X(method, pattern, handler, subject, body, size, max, flags)                                         \
+	int api_##handler(struct request *rq, struct fcm_error *err);
+#include "common/routes.def"
+#undef X
+
+/* Start `op` (taken over) and answer the request with its outcome: with progress lines when the client asked
+ * for them, else with one JSON object, when it is over. A client that goes away is forgotten; the operation
+ * goes on. `result` makes the object from an operation that succeeded. */
+int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
+	struct fcm_error *err);
+
+/* A VM as JSON; `show_env` with the values of env. */
+field_json *api_vm_json(struct vm *vm, bool show_env);
+
+/* The results of the operations on VMs: the VM, and how it went. */
+field_json *api_vm_result(const struct op *op);
+
+/* {"error": {...}} as the API sends it (without request_id), for the last line of a stream. */
+field_json *api_error_json(const struct fcm_error *err);
+
+/* ?name= as a flag: "1", "true" or "yes". */
+bool api_flag(const struct request *rq, const char *name);
+
+/* ?name= as a number in min..max, `otherwise` when it is missing. FCM_INVALID naming it. */
+int api_number(const struct request *rq, const char *name, int64_t min, int64_t max, int64_t otherwise,
+	int64_t *ret, struct fcm_error *err) must_check;

@@ -1,0 +1,79 @@
+/*
+ * The daemon itself: health, facts, checks of the host, tokens.
+ */
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "daemon/api/api.h"
+#include "daemon/check.h"
+#include "daemon/net/net.h"
+
+int api_health(struct request *rq, struct fcm_error *err)
+{
+	(void)err;
+	field_json *o = fj_object();
+	fj_set_str(o, "status", "ok");
+	return http_reply(rq, 200, o);
+}
+
+static field_json *vmm_json(void)
+{
+	const struct engine *e = engine();
+	field_json *o = fj_object();
+
+	fj_set_str(o, "driver", e->driver ? e->driver->name : NULL);
+	fj_set_str(o, "version", e->probe.version);
+	fj_set_str(o, "accel", e->driver == NULL ? NULL : e->probe.accel == VMM_KVM ? "kvm" : "tcg");
+	fj_set_str(o, "reason", e->probe.reason);
+	return o;
+}
+
+int api_info(struct request *rq, struct fcm_error *err)
+{
+	const struct fcmd_config *c = engine()->config;
+	field_json *o = fj_object(), *vms = fj_object();
+	struct in_addr ip;
+	size_t total, running;
+
+	(void)err;
+	bool public = net_public_ip(&ip);
+	registry_count(&total, &running);
+	fj_set_str(o, "version", FCM_VERSION);
+	fj_set_str(o, "api", "v1");
+	fj_set(o, "extensions", fj_array());
+	fj_set(o, "vmm", vmm_json());
+	fj_set(o, "defaults", field_encode(vm_defaults_fields, &c->defaults, false));
+	auto_free char *pool = xprintf("%s/%u", ip_dotted(c->pool.addr).s, c->pool.prefix);
+	fj_set_str(o, "pool", pool);
+	fj_set_str(o, "public_ip", ip.s_addr ? ip_dotted(ip).s : NULL);
+	fj_set_bool(o, "public", public);
+	fj_set_str(o, "state_dir", c->state_dir);
+	fj_set_int(vms, "total", (int64_t)total);
+	fj_set_int(vms, "running", (int64_t)running);
+	fj_set(o, "vms", vms);
+	return http_reply(rq, 200, o);
+}
+
+int api_doctor(struct request *rq, struct fcm_error *err)
+{
+	(void)err;
+	field_json *o = fj_object();
+	fj_set(o, "checks", check_json(engine()->config));
+	return http_reply(rq, 200, o);
+}
+
+int api_token_create(struct request *rq, struct fcm_error *err)
+{
+	const struct token_request *body = http_body(rq);
+	struct token_info info;
+	auto_free char *secret = NULL;
+
+	if (token_create(body->name, &info, &secret, err) < 0)
+		return -1;
+	field_json *o = fj_object();
+	fj_set_str(o, "id", info.id);
+	fj_set_str(o, "name", info.name);
+	fj_set_str(o, "token", secret);
+	fj_set_str(o, "created", clock_rfc3339(info.created).s);
+	return http_reply(rq, 201, o);
+}

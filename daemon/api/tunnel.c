@@ -1,0 +1,125 @@
+/*
+ * The tunnel: after 101 the connection is the raw bytes of a TCP connection to a port of the VM, so that ssh
+ * works from wherever the API does. The daemon connects to the address that it gave the VM, never to one that
+ * a client names.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "daemon/api/api.h"
+
+enum { CONNECT_MS = 5000, CHUNK = 65536 };
+
+static int connect_to(struct in_addr ip, uint16_t port, const char *name, struct fcm_error *err)
+{
+	auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = ip};
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int e = 0;
+	socklen_t len = sizeof e;
+
+	if (fd < 0)
+		return fcm_fail_errno(err, "socket");
+	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS)
+		return fcm_fail_errno(err, "connect to port %u of '%s'", port, name);
+	if (poll(&p, 1, CONNECT_MS) != 1)
+		return fcm_fail(err, FCM_TIMEOUT, "port %u of '%s' does not answer", port, name);
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len);
+	if (e)
+		return fcm_fail(err, FCM_GUEST, "port %u of '%s': %s", port, name, strerror(e));
+	return STEAL_FD(fd);
+}
+
+/* One direction of a tunnel: bytes read from `from` and not yet written to `to`. */
+struct flow {
+	int from, to;
+	char data[CHUNK];
+	size_t n;
+	bool eof;
+};
+
+/* Move what can be moved. False when the connection broke. */
+static bool pump(struct flow *f, short from_events, short to_events)
+{
+	if (f->n == 0 && !f->eof && from_events) {
+		ssize_t n = recv(f->from, f->data, sizeof f->data, MSG_DONTWAIT);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		f->n = (size_t)n;
+		f->eof = n == 0;
+		if (f->eof)
+			shutdown(f->to, SHUT_WR);
+		to_events = POLLOUT; /* likely: try at once */
+	}
+	if (f->n && to_events) {
+		ssize_t n = send(f->to, f->data, f->n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		memmove(f->data, f->data + n, f->n - (size_t)n);
+		f->n -= (size_t)n;
+	}
+	return true;
+}
+
+static short wants(const struct flow *in, const struct flow *out)
+{
+	return (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
+}
+
+static void relay(struct flow *up, struct flow *down)
+{
+	while (!(up->eof && down->eof)) {
+		struct pollfd p[] = {
+			{.fd = up->from, .events = wants(up, down)},
+			{.fd = down->from, .events = wants(down, up)},
+			{.fd = http_stop_fd(), .events = POLLIN},
+		};
+		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+			return;
+		if (p[2].revents || ((p[0].revents | p[1].revents) & (POLLERR | POLLNVAL)))
+			return;
+		if (!pump(up, p[0].revents & (POLLIN | POLLHUP), p[1].revents & POLLOUT) ||
+			!pump(down, p[1].revents & (POLLIN | POLLHUP), p[0].revents & POLLOUT))
+			return;
+	}
+}
+
+static void run_tunnel(void *arg, int client, const void *extra, size_t n)
+{
+	auto_close int guest = *(int *)arg;
+	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
+
+	free(arg);
+	up->from = down->to = client;
+	up->to = down->from = guest;
+	up->n = MIN(n, sizeof up->data);
+	memcpy(up->data, extra, up->n);
+	relay(up, down);
+}
+
+int api_vm_tunnel(struct request *rq, struct fcm_error *err)
+{
+	struct vm *vm = http_vm(rq);
+	int64_t port;
+
+	if (api_number(rq, "port", 1, 65535, 22, &port, err) < 0)
+		return -1;
+	registry_lock();
+	struct in_addr ip = vm->view.ip;
+	enum vm_state state = vm->view.state;
+	registry_unlock();
+	if (state != VM_RUNNING && state != VM_STARTING) {
+		fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
+		return fcm_hint(err, "fcm start %s", vm->view.name);
+	}
+	int fd = connect_to(ip, (uint16_t)port, vm->view.name, err);
+	if (fd < 0)
+		return -1;
+	int *arg = xalloc(sizeof *arg);
+	*arg = fd;
+	return http_upgrade(rq, "fcm-tunnel", run_tunnel, arg);
+}

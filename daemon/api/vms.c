@@ -1,0 +1,138 @@
+/*
+ * Create, list, show, destroy, wait.
+ */
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "daemon/api/api.h"
+#include "daemon/disk/disk.h"
+#include "daemon/net/net.h"
+
+field_json *api_vm_json(struct vm *vm, bool show_env)
+{
+	uint64_t used = vm->dirfd >= 0 ? disk_used(vm->dirfd) : 0;
+
+	registry_lock();
+	if ((uint64_t)vm->view.disk_used != used) {
+		vm->view.disk_used = (int64_t)used;
+		registry_changed(vm);
+	}
+	field_json *v = vm_view_json(&vm->view, show_env);
+	registry_unlock();
+	return v;
+}
+
+field_json *api_vm_result(const struct op *op)
+{
+	field_json *v = api_vm_json(op->vm, false);
+
+	fj_set_int(v, "took_ms", op->took_ms);
+	fj_set_bool(v, "changed", op->changed);
+	fj_set_bool(v, "forced", op->forced);
+	return v;
+}
+
+static int dry_run(struct request *rq, const struct strv *lines)
+{
+	field_json *o = fj_object(), *plan = fj_array();
+
+	for (size_t i = 0; i < lines->n; i++)
+		fj_append(plan, fj_str(lines->v[i]));
+	fj_set(o, "plan", plan);
+	return http_reply(rq, 200, o);
+}
+
+int api_vms_create(struct request *rq, struct fcm_error *err)
+{
+	const struct vm_create *body = http_body(rq);
+	_cleanup_(strv_done) struct strv lines = {0};
+
+	if (!body->dry_run)
+		return api_run(rq, engine_create(&body->spec), 201, api_vm_result, err);
+	return engine_describe_create(&body->spec, &lines, err) < 0 ? -1 : dry_run(rq, &lines);
+}
+
+int api_vms_list(struct request *rq, struct fcm_error *err)
+{
+	size_t n;
+	auto_free char *text = registry_list_text(&n);
+
+	(void)err;
+	return http_reply_text(rq, 200, "application/json", text, n);
+}
+
+int api_vm_get(struct request *rq, struct fcm_error *err)
+{
+	const char *show = http_query(rq, "show");
+
+	(void)err;
+	return http_reply(rq, 200, api_vm_json(http_vm(rq), show && strcmp(show, "env") == 0));
+}
+
+static field_json *destroy_result(const struct op *op)
+{
+	field_json *o = fj_object(), *removed = fj_object();
+
+	fj_set_str(o, "id", op->vm->id.s);
+	fj_set_str(o, "name", op->vm->view.name);
+	fj_set_str(removed, "tap", op->receipt.tap ? net_tap_name(&op->vm->id).s : NULL);
+	fj_set_int(removed, "nft_elements", op->receipt.nft_elements);
+	fj_set_int(removed, "sites", op->receipt.site);
+	fj_set_int(removed, "bytes", (int64_t)op->receipt.bytes);
+	fj_set(o, "removed", removed);
+	fj_set(o, "left", fj_array());
+	fj_set_int(o, "took_ms", op->took_ms);
+	fj_set_bool(o, "forced", op->forced);
+	return o;
+}
+
+int api_vm_destroy(struct request *rq, struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv lines = {0};
+
+	if (!api_flag(rq, "dry_run"))
+		return api_run(
+			rq, engine_destroy(http_vm(rq), api_flag(rq, "force")), 200, destroy_result, err);
+	engine_describe_destroy(http_vm(rq), &lines);
+	return dry_run(rq, &lines);
+}
+
+static int state_from_name(const char *name, enum vm_state *ret, struct fcm_error *err)
+{
+	for (int i = 0; i < VM_STATES; i++)
+		if (name && strcmp(vm_state_names[i], name) == 0) {
+			*ret = (enum vm_state)i;
+			return 0;
+		}
+	return fcm_fail_field(
+		err, FCM_INVALID, "state", "state: one of creating stopped starting running stopping failed");
+}
+
+enum { WAIT_SLICE_MS = 500 }; /* how often a waiting handler looks whether its client is still there */
+
+int api_vm_wait(struct request *rq, struct fcm_error *err)
+{
+	struct vm *vm = http_vm(rq);
+	enum vm_state want = VM_RUNNING;
+	int64_t timeout;
+	uint64_t seen = 0;
+
+	if ((http_query(rq, "state") && state_from_name(http_query(rq, "state"), &want, err) < 0) ||
+		api_number(rq, "timeout", 0, 86400, 60, &timeout, err) < 0)
+		return -1;
+	for (int64_t deadline = clock_in(timeout * 1000);;) {
+		registry_lock();
+		bool there = vm->view.state == want, gone = !vm->listed;
+		registry_unlock();
+		if (there)
+			return http_reply(rq, 200, api_vm_json(vm, false));
+		if (gone)
+			return fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
+		if (clock_left(deadline) == 0)
+			return fcm_fail(err, FCM_TIMEOUT, "vm '%s' is not %s after %lld s", vm->view.name,
+				vm_state_names[want], (long long)timeout);
+		if (http_cancelled(rq))
+			return fcm_fail(err, FCM_CANCELLED, "the wait was given up");
+		registry_wait(&seen, MIN(deadline, clock_in(WAIT_SLICE_MS)));
+	}
+}

@@ -1,0 +1,398 @@
+#include "daemon/engine/engine.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "common/core/log.h"
+#include "daemon/caddy/caddy.h"
+#include "daemon/engine/ops.h"
+#include "daemon/engine/site.h"
+#include "daemon/engine/supervise.h"
+#include "daemon/net/net.h"
+#include "daemon/proc/cgroup.h"
+#include "daemon/vmm/bootargs.h"
+
+static struct engine the;
+static _Atomic bool stopping;
+
+const struct engine *engine(void)
+{
+	return &the;
+}
+
+bool engine_stopping(void)
+{
+	return stopping;
+}
+
+uid_t engine_uid(struct in_addr ip)
+{
+	return the.config->uid_base + (ntohl(ip.s_addr) - ntohl(the.ipam.pool.addr.s_addr));
+}
+
+void engine_domain(const char *name, char *ret, size_t size)
+{
+	struct in_addr ip;
+
+	if (the.config->domain[0]) {
+		fcm_format(ret, size, "%s.%s", name, the.config->domain);
+		return;
+	}
+	net_public_ip(&ip);
+	fcm_format(ret, size, "%s.%s.sslip.io", name, ip_dashed(ip).s);
+}
+
+char *engine_path(const char *fmt, ...)
+{
+	auto_free char *tail = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&tail, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	return xprintf("%s/%s", the.config->state_dir, tail);
+}
+
+/* ---- start ---- */
+
+/* Hold the driver to the accelerator that the config names. */
+static void choose_accel(const char *accel)
+{
+	struct vmm_probe *p = &the.probe;
+
+	if (strcmp(accel, "tcg") == 0 && p->accel == VMM_KVM) {
+		p->accel = VMM_TCG;
+		fcm_copy(p->reason, sizeof p->reason, "accel = tcg in the config");
+	}
+	if (strcmp(accel, "kvm") == 0 && p->accel != VMM_KVM)
+		p->usable = false; /* the reason says why not */
+}
+
+/* The best driver that works here, or the one that the config asks for. */
+static void choose_driver(void)
+{
+	const struct fcmd_config *c = the.config;
+
+	for (size_t i = 0; the.driver == NULL && vmm_drivers[i]; i++) {
+		if (strcmp(c->vmm, "auto") != 0 && strcmp(c->vmm, vmm_drivers[i]->name) != 0)
+			continue;
+		the.vmm_binary = c->qemu;
+		vmm_drivers[i]->probe(the.vmm_binary, &the.probe);
+		choose_accel(c->accel);
+		if (the.probe.usable)
+			the.driver = vmm_drivers[i];
+	}
+}
+
+static int open_templates(struct fcm_error *err)
+{
+	auto_free char *dir = engine_path("templates");
+
+	if (dir_make(dir, 0700, err) < 0)
+		return -1;
+	the.templates = dir_open(AT_FDCWD, dir, err);
+	return the.templates < 0 ? -1 : 0;
+}
+
+/* A VM whose config.json can't be read: listed as failed under its id, its disk kept. One without any
+ * config.json was never finished and is rolled back. */
+static void load_broken(struct vm *vm, const struct fcm_error *why)
+{
+	struct vm_view *v = &vm->view;
+
+	field_done(vm_view_fields, v);
+	*v = (struct vm_view){.state = why->code == FCM_NOT_FOUND ? VM_CREATING : VM_FAILED, .schema = 1};
+	fcm_copy(v->id, sizeof v->id, vm->id.s);
+	fcm_copy(v->name, sizeof v->name, vm->id.s);
+	fcm_copy(v->reason.code, sizeof v->reason.code, "config_invalid");
+	fcm_copy(v->reason.message, sizeof v->reason.message, why->msg);
+	v->reason.time = clock_wall();
+	vm->broken = v->state == VM_FAILED;
+}
+
+static struct vm *load_vm(const char *id)
+{
+	struct vm *vm = vm_new();
+	struct fcm_error err;
+
+	fcm_copy(vm->id.s, sizeof vm->id.s, id);
+	vm->dirfd = store_vm_open(&vm->id, &err);
+	if (store_vm_load(&vm->id, &vm->view, &err) < 0) {
+		log_error(LOG_LEVEL_ERROR, id, &err);
+		load_broken(vm, &err);
+	}
+	if (store_run_load(&vm->id, &vm->run, &err) == 0) {
+		vm->driver = vmm_driver_find(vm->run.vmm_driver);
+		vm->shim_pidfd = proc_open(&vm->run.shim, &err);
+	}
+	if (vm->driver == NULL)
+		vm->driver = the.driver;
+	return vm;
+}
+
+static enum repair what_to_do(const struct vm *vm)
+{
+	struct found f = {
+		.state = vm->view.state,
+		.desired = vm->view.desired,
+		.restart = vm->view.spec.restart,
+		.lives = vm->shim_pidfd >= 0,
+		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
+	};
+
+	return vm->broken ? REPAIR_NONE : reconcile(&f);
+}
+
+static int by_created(const void *a, const void *b)
+{
+	const struct vm *x = *(struct vm *const *)a, *y = *(struct vm *const *)b;
+
+	return x->view.created < y->view.created ? -1 : x->view.created > y->view.created;
+}
+
+static int load_all(struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv ids = {0};
+
+	if (store_vm_list(&ids, err) < 0)
+		return -1;
+	auto_free struct vm **list = xalloc((ids.n + 1) * sizeof *list);
+	for (size_t i = 0; i < ids.n; i++)
+		list[i] = load_vm(ids.v[i]);
+	qsort(list, ids.n, sizeof *list, by_created);
+	for (size_t i = 0; i < ids.n; i++) {
+		registry_add(list[i]);
+		vm_unref(list[i]);
+	}
+	return 0;
+}
+
+/* The host's network, with the elements of the VMs that live, in one transaction: none of them loses a
+ * packet. */
+static int network_up(struct vm **all, size_t n, struct fcm_error *err)
+{
+	const struct fcmd_config *c = the.config;
+	struct net_config config = {
+		.pool = c->pool, .gateway = c->gateway, .dns = c->dns, .public_ip = c->public_ip};
+	auto_free struct net_vm *parts = xalloc((n + 1) * sizeof *parts);
+	size_t live = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (all[i]->shim_pidfd >= 0 && all[i]->view.ip.s_addr)
+			parts[live++] = (struct net_vm){all[i]->id, all[i]->view.ip, all[i]->view.uid};
+	return net_init(&config, c->state_dir, parts, live, err);
+}
+
+static bool known(struct vm **all, size_t n, const char *id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(all[i]->id.s, id) == 0)
+			return true;
+	return false;
+}
+
+/* TAPs and groups of VMs that are no longer there: named after ids that nothing else knows. */
+static void remove_orphans(struct vm **all, size_t n)
+{
+	_cleanup_(strv_done) struct strv taps = {0}, groups = {0};
+	struct fcm_error err;
+	bool existed;
+
+	if (net_list_taps(&taps, &err) < 0 || cgroup_list(&groups, &err) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &err);
+	for (size_t i = 0; i < taps.n; i++) {
+		struct net_vm part = {0};
+		fcm_copy(part.id.s, sizeof part.id.s, taps.v[i]);
+		if (!known(all, n, taps.v[i]) && net_tap_down(&part, &existed, &err) < 0)
+			log_error(LOG_LEVEL_WARN, taps.v[i], &err);
+	}
+	for (size_t i = 0; i < groups.n; i++) {
+		struct vm_id id;
+		fcm_copy(id.s, sizeof id.s, groups.v[i]);
+		if (!known(all, n, groups.v[i]) && cgroup_remove(&id, &err) < 0)
+			log_error(LOG_LEVEL_WARN, groups.v[i], &err);
+	}
+}
+
+static void repair_all(struct vm **all, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		enum repair repair = what_to_do(all[i]);
+		if (repair == REPAIR_NONE)
+			continue;
+		log_line(LOG_LEVEL_INFO, all[i]->id.s, "found %s, wanted %s: %s",
+			vm_state_names[all[i]->view.state], vm_desired_names[all[i]->view.desired],
+			repair_names[repair]);
+		struct op *op = op_new(&table_adopt, all[i], op_repair_run);
+		op->repair = repair;
+		supervise_run(op);
+	}
+}
+
+static gid_t kvm_group(void)
+{
+	struct stat st;
+
+	return stat("/dev/kvm", &st) == 0 ? st.st_gid : 0;
+}
+
+int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_error *err)
+{
+	const struct caddy_config caddy = {
+		.binary = config->caddy,
+		.caddyfile = config->caddyfile,
+		.user = config->caddy_user,
+		.tls = config->tls,
+		.acme_ca = config->acme_ca,
+		.admin = config->caddy_admin,
+	};
+	struct vm **all;
+
+	the = (struct engine){.config = config,
+		.loop = loop,
+		.ipam = {config->pool, config->first_address, config->last_address}};
+	choose_driver();
+	the.tsc_khz = bootargs_tsc_khz();
+	the.kvm_gid = kvm_group();
+	if (open_templates(err) < 0 || load_all(err) < 0)
+		return -1;
+	size_t n = registry_all(&all);
+	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ? -1
+												       : 0;
+	if (rc == 0) {
+		remove_orphans(all, n);
+		repair_all(all, n);
+		site_sync();
+	}
+	registry_all_done(all, n);
+	return rc;
+}
+
+/* Handles of VMs that run on; the next daemon opens its own. */
+static void let_go(struct vm *vm)
+{
+	supervise_unwatch(vm);
+	guest_close(STEAL(vm->guest));
+	if (vm->vmm)
+		vm->driver->free(STEAL(vm->vmm));
+}
+
+void engine_stop(int64_t deadline)
+{
+	struct vm **all;
+
+	stopping = true;
+	if (!ops_drain(deadline)) {
+		log_warn("operations are still in progress: the next daemon finishes or rolls them back");
+		return;
+	}
+	size_t n = registry_all(&all);
+	for (size_t i = 0; i < n; i++)
+		let_go(all[i]);
+	registry_all_done(all, n);
+}
+
+/* ---- operations ---- */
+
+static struct vm *vm_from_spec(const struct vm_spec *spec)
+{
+	struct vm *vm = vm_new();
+	struct vm_view *v = &vm->view;
+
+	v->spec = *spec;
+	v->spec.env = v->spec.labels = v->spec.ssh_keys = (struct strv){0};
+	strv_copy(&v->spec.env, &spec->env);
+	strv_copy(&v->spec.labels, &spec->labels);
+	strv_copy(&v->spec.ssh_keys, &spec->ssh_keys);
+	fcm_copy(v->name, sizeof v->name, spec->name);
+	v->schema = 1;
+	v->state = VM_CREATING;
+	v->desired = WANT_RUNNING;
+	v->created = clock_wall();
+	v->expose.port = spec->expose_port;
+	return vm;
+}
+
+struct op *engine_create(const struct vm_spec *spec)
+{
+	struct vm *vm = vm_from_spec(spec);
+	struct op *op = op_new(&table_create, vm, op_create_run);
+
+	vm_unref(vm);
+	return op;
+}
+
+struct op *engine_start(struct vm *vm)
+{
+	return op_new(&table_start, vm, op_start_run);
+}
+
+struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms)
+{
+	struct op *op = op_new(&table_stop, vm, op_stop_run);
+
+	op->grace_ms = grace_ms;
+	return op;
+}
+
+struct op *engine_restart(struct vm *vm, int64_t grace_ms)
+{
+	struct op *op = op_new(&table_stop, vm, op_restart_run);
+
+	op->grace_ms = grace_ms;
+	return op;
+}
+
+struct op *engine_destroy(struct vm *vm, bool force)
+{
+	struct op *op = op_new(&table_destroy, vm, op_destroy_run);
+
+	op->grace_ms = force ? 0 : the.config->stop_seconds * 1000ll;
+	return op;
+}
+
+struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain)
+{
+	struct op *op = op_new(port ? &table_expose : &table_unexpose, vm, op_expose_run);
+
+	op->expose.port = port;
+	if (port)
+		fcm_copy(op->expose.domain, sizeof op->expose.domain, domain);
+	return op;
+}
+
+struct op *engine_add_keys(struct vm *vm, const struct strv *keys)
+{
+	struct op *op = op_new(&table_expose, vm, op_keys_run);
+
+	strv_copy(&op->keys, keys);
+	return op;
+}
+
+int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err)
+{
+	struct op *op = engine_create(spec);
+	int rc = step_admit.run(op, err) < 0 || registry_choose(op->vm, op, false, err) < 0 ? -1 : 0;
+
+	if (rc == 0)
+		steps_describe(op, ret);
+	op_unref(op);
+	return rc;
+}
+
+void engine_describe_destroy(struct vm *vm, struct strv *ret)
+{
+	struct op *op = engine_destroy(vm, false);
+
+	steps_describe(op, ret);
+	op_unref(op);
+}

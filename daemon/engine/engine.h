@@ -1,0 +1,61 @@
+/*
+ * The engine: the one part that knows VMs as a whole. It claims a VM, runs tables of steps over the leaves
+ * (net, disk, image, vmm, guest, caddy, store), keeps what the user wants true after crashes, and tells the
+ * API what there is.
+ */
+#pragma once
+
+#include "common/config.h"
+#include "daemon/engine/op.h"
+#include "daemon/engine/vm.h"
+#include "daemon/net/ipam.h"
+
+struct loop;
+
+struct engine {
+	const struct fcmd_config *config;
+	struct loop *loop;
+	struct ipam ipam;
+	const struct vmm_driver *driver; /* for new VMs; NULL when none is usable */
+	struct vmm_probe probe;		 /* why this one */
+	const char *vmm_binary;
+	uint64_t tsc_khz;
+	gid_t kvm_gid;
+	int templates; /* directory of empty disks */
+};
+
+/* The one engine of this process. */
+const struct engine *engine(void);
+
+/* Load all VMs, bring the host's network up with those that live, and begin to mend what differs from the
+ * wish: adopt running VMs, roll back half-made ones, start what should run. Returns when the API may be
+ * served; the mending goes on on operation threads. */
+int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_error *err) must_check;
+
+/* Stop: operations in progress finish, or leave their VM for the next daemon; VMs run on. */
+void engine_stop(int64_t deadline);
+bool engine_stopping(void);
+
+/* The uid of the VM with that address: config uid_base plus its place in the pool. */
+uid_t engine_uid(struct in_addr ip);
+
+/* "<name>.<domain of the config>" or "<name>.<dashed public ip>.sslip.io". */
+void engine_domain(const char *name, char *ret, size_t size);
+
+/* Path below the state directory, the caller's. */
+char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- operations (each gives an op that isn't started yet, with one reference) ---- */
+
+/* Create a VM from a checked request. */
+struct op *engine_create(const struct vm_spec *spec);
+struct op *engine_start(struct vm *vm);
+struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms); /* 0: kill */
+struct op *engine_restart(struct vm *vm, int64_t grace_ms);
+struct op *engine_destroy(struct vm *vm, bool force);
+struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain); /* port 0: unexpose */
+struct op *engine_add_keys(struct vm *vm, const struct strv *keys);
+
+/* What create would do, a line each; nothing is done. */
+int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err) must_check;
+void engine_describe_destroy(struct vm *vm, struct strv *ret);

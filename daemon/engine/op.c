@@ -1,0 +1,161 @@
+#include "daemon/engine/op.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+
+/* One lock for the bookkeeping of all operations: it is held for a few instructions. A leaf lock. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned running;
+
+enum {
+	PROGRESS_MAX = 16384
+}; /* bytes of progress kept for a reader that doesn't come; an operation writes about 2 KiB */
+
+struct op *op_new(
+	const struct op_table *table, struct vm *vm, int (*run)(struct op *op, struct fcm_error *err))
+{
+	struct op *op = xalloc(sizeof *op);
+
+	op->table = table;
+	op->vm = vm_ref(vm);
+	op->run = run;
+	op->refs = 1;
+	op->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return op;
+}
+
+struct op *op_ref(struct op *op)
+{
+	pthread_mutex_lock(&lock);
+	op->refs++;
+	pthread_mutex_unlock(&lock);
+	return op;
+}
+
+void op_unref(struct op *op)
+{
+	if (op == NULL)
+		return;
+	pthread_mutex_lock(&lock);
+	bool last = --op->refs == 0;
+	pthread_mutex_unlock(&lock);
+	if (!last)
+		return;
+	vm_unref(op->vm);
+	fcm_closep(&op->wake);
+	buf_done(&op->progress);
+	strv_done(&op->keys);
+	free(op);
+}
+
+static void wake(struct op *op)
+{
+	uint64_t one = 1;
+
+	(void)!write(op->wake, &one, sizeof one);
+}
+
+void op_run(struct op *op)
+{
+	int64_t t = clock_ms();
+
+	op->rc = op->run(op, &op->err);
+	op->took_ms = clock_ms() - t;
+	if (op->rc < 0 && op->alone && op->err.code != FCM_NOT_FOUND)
+		log_error(LOG_LEVEL_ERROR, op->vm->id.s, &op->err);
+	pthread_mutex_lock(&lock);
+	op->over = true;
+	pthread_mutex_unlock(&lock);
+	wake(op);
+}
+
+static void *op_thread(void *arg)
+{
+	struct op *op = arg;
+
+	op_run(op);
+	op_unref(op);
+	pthread_mutex_lock(&lock);
+	running--;
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+int op_start(struct op *op, struct fcm_error *err)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_mutex_lock(&lock);
+	running++;
+	op->refs++;
+	pthread_mutex_unlock(&lock);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	int e = pthread_create(&thread, &attr, op_thread, op);
+	pthread_attr_destroy(&attr);
+	if (e == 0)
+		return 0;
+	pthread_mutex_lock(&lock);
+	running--;
+	pthread_mutex_unlock(&lock);
+	op_unref(op);
+	return fcm_fail(err, FCM_UNAVAILABLE, "no thread for the operation");
+}
+
+int op_wake_fd(const struct op *op)
+{
+	return op->wake;
+}
+
+bool op_poll(struct op *op, struct buf *lines)
+{
+	uint64_t n;
+
+	(void)!read(op->wake, &n, sizeof n);
+	pthread_mutex_lock(&lock);
+	bool over = op->over;
+	buf_add(lines, op->progress.p, op->progress.n);
+	op->progress.n = 0;
+	pthread_mutex_unlock(&lock);
+	return over;
+}
+
+void op_progress(struct op *op, const char *step, const char *status, int64_t ms)
+{
+	pthread_mutex_lock(&lock);
+	if (op->progress.n < PROGRESS_MAX)
+		buf_printf(&op->progress,
+			"{\"event\":\"step\",\"step\":\"%s\",\"status\":\"%s\",\"ms\":%" PRId64 "}\n", step,
+			status, ms);
+	pthread_mutex_unlock(&lock);
+	wake(op);
+}
+
+bool op_vmm_lives(const struct op *op)
+{
+	struct pollfd p = {.fd = op->vm->shim_pidfd, .events = POLLIN};
+
+	return p.fd >= 0 && poll(&p, 1, 0) == 0;
+}
+
+bool ops_drain(int64_t deadline)
+{
+	for (;;) {
+		pthread_mutex_lock(&lock);
+		unsigned n = running;
+		pthread_mutex_unlock(&lock);
+		if (n == 0)
+			return true;
+		if (clock_left(deadline) == 0)
+			return false;
+		clock_sleep(10);
+	}
+}

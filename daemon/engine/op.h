@@ -1,0 +1,77 @@
+/*
+ * An operation in progress: one table of steps on one VM, on a thread of its own, so that a client that goes
+ * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress.
+ */
+#pragma once
+
+#include <netinet/in.h>
+
+#include "common/core/error.h"
+#include "common/core/util.h"
+#include "daemon/engine/reconcile.h"
+#include "daemon/engine/step.h"
+#include "daemon/engine/vm.h"
+
+/* What destroy removed: the receipt that the client prints. */
+struct op_receipt {
+	bool tap, site;
+	unsigned nft_elements;
+	uint64_t bytes;
+};
+
+struct op {
+	const struct op_table *table;
+	struct vm *vm; /* held */
+
+	/* arguments */
+	int (*run)(struct op *op,
+		struct fcm_error *err); /* the operation; begins and ends with the VM's busy slot free */
+	int64_t grace_ms;		/* how long the guest may take to shut down */
+	enum vm_state end_state;	/* overrides table->end when `ended` is set */
+	bool ended;
+	bool want_running;		 /* a stop that is half of a restart */
+	struct vm_expose expose, before; /* expose and unexpose: what is wanted, and what was */
+	struct strv keys;		 /* add_keys */
+	enum repair repair;		 /* what the daemon found when it started */
+
+	/* outcome, to be read after op_wait() said that it is over */
+	int rc;
+	struct fcm_error err;
+	bool changed, forced;
+	int64_t took_ms;
+	struct op_receipt receipt;
+
+	/* private to op.c */
+	unsigned refs;
+	bool over;
+	bool alone;	     /* nobody waits for it: a failure is logged when it ends */
+	int wake;	     /* eventfd: something new */
+	struct buf progress; /* NDJSON lines not yet taken */
+};
+
+/* A new operation on `vm` (a reference is taken). `run` is one of the functions of ops.h. */
+struct op *op_new(
+	const struct op_table *table, struct vm *vm, int (*run)(struct op *op, struct fcm_error *err));
+struct op *op_ref(struct op *op);
+void op_unref(struct op *op); /* NULL-safe */
+
+/* Start it on a thread of its own. */
+int op_start(struct op *op, struct fcm_error *err) must_check;
+
+/* Run it on this thread, to its end. */
+void op_run(struct op *op);
+
+/* Descriptor that is readable when there is progress or the end. */
+int op_wake_fd(const struct op *op);
+
+/* Take the progress lines so far (appended to `lines`). True when the operation is over. */
+bool op_poll(struct op *op, struct buf *lines);
+
+/* Report a step; called by the step runner. */
+void op_progress(struct op *op, const char *step, const char *status, int64_t ms);
+
+/* Does the VMM of op->vm live? */
+bool op_vmm_lives(const struct op *op);
+
+/* Wait until no operation runs any more, or the deadline. */
+bool ops_drain(int64_t deadline);

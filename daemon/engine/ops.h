@@ -1,0 +1,22 @@
+/*
+ * The operations: what claims a VM, runs a table, and keeps the outcome. Each is an op's `run`.
+ */
+#pragma once
+
+#include "daemon/engine/op.h"
+
+int op_create_run(struct op *op, struct fcm_error *err);
+int op_start_run(struct op *op, struct fcm_error *err); /* changed = false when it ran already */
+int op_stop_run(struct op *op, struct fcm_error *err);	/* changed = false when it was stopped */
+int op_restart_run(struct op *op, struct fcm_error *err);
+int op_destroy_run(struct op *op, struct fcm_error *err);
+int op_expose_run(struct op *op, struct fcm_error *err);
+int op_keys_run(struct op *op, struct fcm_error *err);
+
+/* What nobody asked for: the VMM ended; a restart after a crash is due; what the daemon found when it started
+ * (op->repair, see reconcile.h); the agent's channel broke; a pending site. */
+int op_ended_run(struct op *op, struct fcm_error *err);
+int op_revive_run(struct op *op, struct fcm_error *err);
+int op_repair_run(struct op *op, struct fcm_error *err);
+int op_reconnect_run(struct op *op, struct fcm_error *err);
+int op_site_retry_run(struct op *op, struct fcm_error *err);

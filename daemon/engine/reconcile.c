@@ -1,0 +1,41 @@
+#include "daemon/engine/reconcile.h"
+
+const char *const repair_names[] = {
+	"none", "adopt", "ended", "release", "start", "stop", "restart", "destroy", NULL};
+
+/* After a reboot of the host: does the policy start it again? */
+static bool comes_back(const struct found *f)
+{
+	return f->desired == WANT_RUNNING &&
+	       (f->restart == RESTART_ALWAYS || f->restart == RESTART_UNLESS_STOPPED);
+}
+
+enum repair reconcile(const struct found *f)
+{
+	switch (f->state) {
+	case VM_CREATING:
+	case VM_DESTROYING:
+		return REPAIR_DESTROY;
+	case VM_STOPPING:
+		return f->desired == WANT_RUNNING ? REPAIR_RESTART : REPAIR_STOP;
+	case VM_STARTING:
+		if (f->lives)
+			return REPAIR_ADOPT;
+		return f->same_boot || comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
+	case VM_RUNNING:
+		if (f->lives)
+			return REPAIR_ADOPT;
+		if (f->same_boot)
+			return REPAIR_ENDED;
+		return comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
+	case VM_STOPPED:
+		return f->lives ? REPAIR_STOP : REPAIR_NONE;
+	case VM_FAILED:
+		if (f->lives)
+			return f->desired == WANT_RUNNING ? REPAIR_ADOPT : REPAIR_STOP;
+		return comes_back(f) ? REPAIR_START : REPAIR_NONE;
+	case VM_STATES:
+		break;
+	}
+	return REPAIR_NONE;
+}

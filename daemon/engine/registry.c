@@ -1,0 +1,407 @@
+#include "daemon/engine/vm.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/core/clock.h"
+#include "daemon/engine/engine.h"
+#include "daemon/net/ipam.h"
+#include "daemon/net/net.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed; /* on CLOCK_MONOTONIC; made once */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static struct vm **vms; /* in order of creation */
+static size_t nvms;
+static uint64_t generation = 1; /* counts changes of anything that the API shows */
+static struct buf list_text;	/* cached {"vms":[...]}, or empty */
+
+static void make_cond(void)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void registry_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void registry_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* Wait for a change until `deadline`, with the lock held. False when the time is over. */
+static bool wait_changed(int64_t deadline)
+{
+	int64_t left = deadline == FCM_FOREVER ? 3600000 : clock_left(deadline);
+	struct timespec t;
+
+	if (left == 0)
+		return false;
+	pthread_once(&once, make_cond);
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += left / 1000;
+	t.tv_nsec += left % 1000 * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return pthread_cond_timedwait(&changed, &lock, &t) == 0 || deadline == FCM_FOREVER;
+}
+
+static void wake(void)
+{
+	pthread_once(&once, make_cond);
+	generation++;
+	pthread_cond_broadcast(&changed);
+}
+
+/* ---- one VM ---- */
+
+struct vm *vm_new(void)
+{
+	struct vm *vm = xalloc(sizeof *vm);
+
+	vm->refs = 1;
+	vm->dirfd = vm->shim_pidfd = -1;
+	return vm;
+}
+
+struct vm *vm_ref(struct vm *vm)
+{
+	registry_lock();
+	vm->refs++;
+	registry_unlock();
+	return vm;
+}
+
+static void vm_free(struct vm *vm)
+{
+	fcm_closep(&vm->dirfd);
+	fcm_closep(&vm->shim_pidfd);
+	field_done(vm_view_fields, &vm->view);
+	free(vm->text);
+	free(vm);
+}
+
+void vm_unref(struct vm *vm)
+{
+	if (vm == NULL)
+		return;
+	registry_lock();
+	bool last = --vm->refs == 0;
+	registry_unlock();
+	if (last)
+		vm_free(vm);
+}
+
+int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_error *err)
+{
+	int rc = 0;
+
+	registry_lock();
+	while (vm->busy && vm->listed && wait_changed(deadline))
+		;
+	if (!vm->listed)
+		rc = fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
+	else if (vm->busy)
+		rc = fcm_fail(err, FCM_BUSY, "vm '%s' is busy with another operation", vm->view.name);
+	else
+		vm->busy = op;
+	registry_unlock();
+	return rc;
+}
+
+void registry_drop(struct vm *vm)
+{
+	registry_lock();
+	vm->busy = NULL;
+	wake();
+	registry_unlock();
+}
+
+/* ---- the list ---- */
+
+static struct vm *by_name(const char *name)
+{
+	for (size_t i = 0; i < nvms; i++)
+		if (strcmp(vms[i]->view.name, name) == 0)
+			return vms[i];
+	return NULL;
+}
+
+static struct vm *by_id(const char *id)
+{
+	for (size_t i = 0; i < nvms; i++)
+		if (strcmp(vms[i]->id.s, id) == 0)
+			return vms[i];
+	return NULL;
+}
+
+static bool name_or_id_taken(const char *s, void *arg)
+{
+	(void)arg;
+	return by_name(s) || by_id(s);
+}
+
+bool registry_domain_taken(const char *domain, const struct vm *self)
+{
+	for (size_t i = 0; i < nvms; i++)
+		if (vms[i] != self && vms[i]->view.expose.port &&
+			strcmp(vms[i]->view.expose.domain, domain) == 0)
+			return true;
+	return false;
+}
+
+static int choose_name(struct vm *vm, struct fcm_error *err)
+{
+	struct vm_view *v = &vm->view;
+
+	if (v->name[0] == '\0') {
+		fcm_copy(v->name, sizeof v->name, vm_name_random(name_or_id_taken, NULL).s);
+		return 0;
+	}
+	struct vm *other = by_name(v->name);
+	if (other) {
+		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
+			vm_state_names[other->view.state]);
+		return fcm_hint(err, "fcm create --name %s-2, or fcm destroy %s", v->name, v->name);
+	}
+	if (by_id(v->name))
+		return fcm_fail_field(err, FCM_NAME_TAKEN, "name",
+			"a VM with the id '%s' exists: choose another name", v->name);
+	return 0;
+}
+
+static int choose_address(struct vm *vm, struct fcm_error *err)
+{
+	auto_free struct in_addr *taken = xalloc((nvms + 1) * sizeof *taken);
+
+	for (size_t i = 0; i < nvms; i++)
+		taken[i] = vms[i]->view.ip;
+	return ipam_pick(&engine()->ipam, taken, nvms, &vm->view.ip, err);
+}
+
+static int choose(struct vm *vm, struct fcm_error *err)
+{
+	struct vm_view *v = &vm->view;
+
+	if (nvms >= engine()->config->max_vms)
+		return fcm_fail(
+			err, FCM_INSUFFICIENT, "%zu VMs exist already, which is the limit (max_vms)", nvms);
+	do
+		vm->id = vm_id_random();
+	while (name_or_id_taken(vm->id.s, NULL));
+	if (choose_name(vm, err) < 0 || choose_address(vm, err) < 0)
+		return -1;
+	fcm_copy(v->id, sizeof v->id, vm->id.s);
+	v->uid = engine_uid(v->ip);
+	uint8_t m[6];
+	net_mac(v->ip, m);
+	fcm_format(
+		v->mac, sizeof v->mac, "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+	if (v->expose.port == 0)
+		return 0;
+	if (v->expose.domain[0] == '\0')
+		engine_domain(v->name, v->expose.domain, sizeof v->expose.domain);
+	fcm_copy(v->expose.status, sizeof v->expose.status, "pending");
+	if (registry_domain_taken(v->expose.domain, vm))
+		return fcm_fail_field(
+			err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", v->expose.domain);
+	return 0;
+}
+
+static void insert(struct vm *vm)
+{
+	vms = xrealloc(vms, (nvms + 1) * sizeof *vms);
+	vms[nvms++] = vm;
+	vm->listed = true;
+	vm->refs++;
+	registry_changed(vm);
+}
+
+int registry_choose(struct vm *vm, struct op *op, bool enter, struct fcm_error *err)
+{
+	registry_lock();
+	int rc = choose(vm, err);
+	if (rc == 0 && enter) {
+		vm->busy = op;
+		insert(vm);
+	}
+	registry_unlock();
+	return rc;
+}
+
+void registry_add(struct vm *vm)
+{
+	registry_lock();
+	insert(vm);
+	registry_unlock();
+}
+
+void registry_remove(struct vm *vm)
+{
+	registry_lock();
+	bool was = vm->listed;
+	for (size_t i = 0; was && i < nvms; i++)
+		if (vms[i] == vm) {
+			memmove(&vms[i], &vms[i + 1], (nvms - i - 1) * sizeof *vms);
+			nvms--;
+			break;
+		}
+	vm->listed = false;
+	registry_changed(vm);
+	registry_unlock();
+	if (was)
+		vm_unref(vm);
+}
+
+static struct vm *by_prefix(const char *text, struct fcm_error *err)
+{
+	struct vm *found = NULL;
+	size_t n = strlen(text);
+
+	for (size_t i = 0; n >= 4 && i < nvms; i++) {
+		if (strncmp(vms[i]->id.s, text, n) != 0)
+			continue;
+		if (found) {
+			fcm_fail(err, FCM_INVALID, "'%s' is the beginning of several ids", text);
+			return NULL;
+		}
+		found = vms[i];
+	}
+	if (found == NULL)
+		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+	return found;
+}
+
+struct vm *registry_find(const char *text, bool exact, struct fcm_error *err)
+{
+	registry_lock();
+	struct vm *vm = by_name(text);
+	if (vm == NULL)
+		vm = by_id(text);
+	if (vm == NULL && exact)
+		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+	else if (vm == NULL)
+		vm = by_prefix(text, err);
+	if (vm)
+		vm->refs++;
+	registry_unlock();
+	return vm;
+}
+
+size_t registry_all(struct vm ***ret)
+{
+	registry_lock();
+	size_t n = nvms;
+	*ret = xalloc((n + 1) * sizeof **ret);
+	for (size_t i = 0; i < n; i++) {
+		(*ret)[i] = vms[i];
+		vms[i]->refs++;
+	}
+	registry_unlock();
+	return n;
+}
+
+void registry_all_done(struct vm **all, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		vm_unref(all[i]);
+	free(all);
+}
+
+/* ---- what the API shows ---- */
+
+void registry_changed(struct vm *vm)
+{
+	free(STEAL(vm->text));
+	buf_done(&list_text);
+	wake();
+}
+
+/* The VM's cached text; with the lock held. */
+static const char *vm_text(struct vm *vm)
+{
+	if (vm->text == NULL) {
+		field_json *v = vm_view_json(&vm->view, false);
+		vm->text = fj_print(v, false);
+		fj_free(v);
+	}
+	return vm->text;
+}
+
+char *registry_vm_text(struct vm *vm)
+{
+	registry_lock();
+	char *text = xstrdup(vm_text(vm));
+	registry_unlock();
+	return text;
+}
+
+char *registry_list_text(size_t *ret_n)
+{
+	registry_lock();
+	if (list_text.n == 0) {
+		buf_str(&list_text, "{\"vms\":[");
+		for (size_t i = 0; i < nvms; i++) {
+			buf_str(&list_text, i ? "," : "");
+			buf_str(&list_text, vm_text(vms[i]));
+		}
+		buf_str(&list_text, "]}\n");
+	}
+	char *text = xalloc(list_text.n + 1);
+	memcpy(text, list_text.p, list_text.n);
+	*ret_n = list_text.n;
+	registry_unlock();
+	return text;
+}
+
+void registry_wait(uint64_t *seen, int64_t deadline)
+{
+	registry_lock();
+	while (*seen == generation && wait_changed(deadline))
+		;
+	*seen = generation;
+	registry_unlock();
+}
+
+static bool occupies(const struct vm *vm)
+{
+	enum vm_state s = vm->view.state;
+
+	return s == VM_CREATING || s == VM_STARTING || s == VM_RUNNING || s == VM_STOPPING;
+}
+
+void registry_count(size_t *ret_total, size_t *ret_running)
+{
+	registry_lock();
+	*ret_total = nvms;
+	*ret_running = 0;
+	for (size_t i = 0; i < nvms; i++)
+		*ret_running += vms[i]->view.state == VM_RUNNING;
+	registry_unlock();
+}
+
+uint64_t registry_memory(const struct vm *self)
+{
+	uint64_t mib = 0;
+
+	registry_lock();
+	for (size_t i = 0; i < nvms; i++)
+		if (vms[i] != self && occupies(vms[i]))
+			mib += vms[i]->view.spec.mem_mib;
+	registry_unlock();
+	return mib;
+}

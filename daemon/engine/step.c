@@ -1,0 +1,112 @@
+#include "daemon/engine/step.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "daemon/engine/op.h"
+
+const struct op_table *const op_tables[] = {&table_create, &table_start, &table_stop, &table_destroy,
+	&table_adopt, &table_ended, &table_expose, &table_unexpose, NULL};
+
+/* What FCM_FAULT asks for at this row, or "". A fault strikes once. */
+static const char *fault_at(const struct op *op, const struct step *step)
+{
+	static atomic_flag spent = ATOMIC_FLAG_INIT;
+	const char *fault = getenv("FCM_FAULT"), *colon = fault ? strchr(fault, ':') : NULL;
+	char here[64];
+
+	if (colon == NULL)
+		return "";
+	fcm_format(here, sizeof here, "%s/%s", op->table->name, step->name);
+	if (strlen(here) != (size_t)(colon - fault) || strncmp(here, fault, strlen(here)) != 0)
+		return "";
+	return atomic_flag_test_and_set(&spent) ? "" : colon + 1;
+}
+
+static int run_row(struct op *op, size_t i, struct fcm_error *err)
+{
+	const struct step *step = op->table->rows[i].step;
+	bool undo = op->table->rows[i].way == STEP_UNDO;
+	int (*act)(struct op *, struct fcm_error *) = undo ? step->undo : step->run;
+	const char *fault = fault_at(op, step);
+	int rc = 0;
+
+	if (strcmp(fault, "kill") == 0)
+		raise(SIGKILL);
+	if (strcmp(fault, "hang") == 0)
+		clock_sleep(30000);
+	if (strcmp(fault, "fail") == 0)
+		rc = fcm_fail(err, FCM_INTERNAL, "fault injected before the step");
+	else if (act)
+		rc = act(op, err);
+	if (strcmp(fault, "kill-after") == 0)
+		raise(SIGKILL);
+	if (rc == 0 && strcmp(fault, "fail-after") == 0)
+		rc = fcm_fail(err, FCM_INTERNAL, "fault injected after the step");
+	if (rc < 0)
+		fcm_copy(err->step, sizeof err->step, step->name);
+	return rc;
+}
+
+/* Undo rows i, i - 1 ... 0. A failed undo is logged and the next one goes on: what is left is found again by
+ * its name. */
+static void undo_rows(struct op *op, size_t i)
+{
+	for (size_t k = i + 1; k-- > 0;) {
+		const struct step *step = op->table->rows[k].step;
+		struct fcm_error err;
+
+		if (op->table->rows[k].way == STEP_UNDO || step->undo == NULL)
+			continue;
+		if (step->undo(op, &err) < 0) {
+			fcm_wrap(&err, "undo of %s", step->name);
+			log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
+		}
+	}
+}
+
+int steps_run(struct op *op, bool *ret_kept, struct fcm_error *err)
+{
+	*ret_kept = false;
+	for (size_t i = 0; op->table->rows[i].step; i++) {
+		const struct step *step = op->table->rows[i].step;
+
+		op_progress(op, step->name, "begin", 0);
+		int64_t t = clock_ms();
+		if (run_row(op, i, err) < 0) {
+			*ret_kept = (step->flags & STEP_KEEP) && op_vmm_lives(op);
+			if (!*ret_kept)
+				undo_rows(op, i);
+			return -1;
+		}
+		op_progress(op, step->name, "done", clock_ms() - t);
+	}
+	return 0;
+}
+
+void steps_describe(const struct op *op, struct strv *ret)
+{
+	for (size_t i = 0; op->table->rows[i].step; i++) {
+		const struct step *step = op->table->rows[i].step;
+		struct strv lines = {0};
+
+		if (step->describe)
+			step->describe(op, op->table->rows[i].way == STEP_UNDO, &lines);
+		for (size_t k = 0; k < lines.n; k++)
+			strv_addf(ret, "%-10s %s", step->name, lines.v[k]);
+		strv_done(&lines);
+	}
+}
+
+void steps_list(struct strv *ret)
+{
+	for (size_t t = 0; op_tables[t]; t++)
+		for (size_t i = 0; op_tables[t]->rows[i].step; i++)
+			strv_addf(ret, "%s/%s %s%s", op_tables[t]->name, op_tables[t]->rows[i].step->name,
+				op_tables[t]->rows[i].way == STEP_UNDO ? "undo" : "do",
+				op_tables[t]->rows[i].step->flags & STEP_KEEP ? " keep" : "");
+}

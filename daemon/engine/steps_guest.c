@@ -1,0 +1,310 @@
+/*
+ * The guest: its agent answers, learns who it is (docs/AGENT.md), and where the image has an sshd, that one
+ * answers too.
+ *
+ * Both rows are STEP_KEEP: a guest that doesn't answer in time is left running for its user to look at; only
+ * a VMM that ended undoes the operation.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "common/core/kv.h"
+#include "common/crypt.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/supervise.h"
+#include "daemon/net/net.h"
+#include "daemon/shim/shim.h"
+
+enum {
+	SLICE_MS = 200,	   /* how often a wait looks whether it still makes sense */
+	CONNECT_MS = 5000, /* until the VMM accepts on the agent's socket */
+	CALL_MS =
+		20000, /* one request to the agent; mounting a large disk after a crash replays its journal */
+	BANNER_MS = 1000,    /* one try to read sshd's banner */
+	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
+};
+
+/* Put the last line of the guest's console behind the message of a failed wait: it usually says why. */
+static int with_console(const struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+	uint64_t total;
+	struct fcm_error ignored;
+
+	if (shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || tail.n == 0)
+		return -1;
+	tail.n = fcm_printable(tail.p, tail.n);
+	while (tail.n && strchr(" \n\t?", tail.p[tail.n - 1]))
+		tail.n--;
+	tail.p[tail.n] = '\0';
+	const char *line = memrchr(tail.p, '\n', tail.n);
+	line = line ? line + 1 : tail.p;
+	size_t n = strlen(err->msg);
+	snprintf(err->msg + n, sizeof err->msg - n, "; its console ends with: %.160s", line);
+	return fcm_hint(err, "fcm logs %s", vm->view.name);
+}
+
+/* Does waiting on still make sense? */
+static int still(struct op *op, int64_t deadline, const char *what, struct fcm_error *err)
+{
+	if (!op_vmm_lives(op)) {
+		fcm_fail(err, FCM_GUEST, "the VM ended while it was booting");
+		return with_console(op->vm, err);
+	}
+	if (engine_stopping())
+		return fcm_fail(err, FCM_UNAVAILABLE,
+			"the daemon is stopping; the VM goes on and the next daemon adopts it");
+	if (clock_left(deadline) == 0) {
+		fcm_fail(err, FCM_TIMEOUT, "%s within %u s; the VM is left running", what,
+			engine()->config->boot_seconds);
+		return with_console(op->vm, err);
+	}
+	return 0;
+}
+
+/* ---- guest ---- */
+
+static int say_hello(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	int64_t deadline = clock_in(engine()->config->boot_seconds * 1000ll);
+	const struct guest_events events = {.power = supervise_power, .lost = supervise_lost, .arg = vm};
+	struct guest_hello hello;
+	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
+	int fd = run < 0 ? -1 : vm->driver->channel(run, clock_in(CONNECT_MS), err);
+
+	if (fd < 0 || guest_open(engine()->loop, fd, &events, &vm->guest, err) < 0)
+		return -1;
+	while (guest_hello(vm->guest, MIN(clock_in(SLICE_MS), deadline), &hello, err) < 0) {
+		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
+			return with_console(vm, err);
+		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
+			return -1;
+	}
+	VM_SET(vm, fcm_copy(view->boot_id, sizeof view->boot_id, hello.boot_id));
+	return 0;
+}
+
+static int call(struct vm *vm, struct buf *request, struct buf *answer, struct fcm_error *err)
+{
+	int rc = guest_call(vm->guest, request, clock_in(CALL_MS), answer, err);
+
+	buf_done(request);
+	return rc;
+}
+
+static int put_file(
+	struct vm *vm, const char *path, const char *mode, const void *data, size_t n, struct fcm_error *err)
+{
+	struct buf rq = {0};
+
+	kv_add(&rq, "op", "file");
+	kv_add(&rq, "path", path);
+	kv_add(&rq, "mode", mode);
+	kv_add(&rq, "uid", "0");
+	kv_add(&rq, "gid", "0");
+	kv_end(&rq);
+	buf_add(&rq, data, n);
+	return call(vm, &rq, NULL, err);
+}
+
+static int put_text(struct vm *vm, const char *path, struct buf *text, struct fcm_error *err)
+{
+	int rc = put_file(vm, path, "644", text->p, text->n, err);
+
+	buf_done(text);
+	return rc;
+}
+
+static int set_clock(struct vm *vm, struct fcm_error *err)
+{
+	struct buf rq = {0};
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	kv_add(&rq, "op", "clock");
+	kv_addf(&rq, "ns", "%lld", (long long)t.tv_sec * 1000000000 + t.tv_nsec);
+	return call(vm, &rq, NULL, err);
+}
+
+/* Mount the root; *ret_sshd says which ssh server the image has. */
+static int mount_root(struct vm *vm, char ret_sshd[16], struct fcm_error *err)
+{
+	struct buf rq = {0};
+	_cleanup_(buf_done) struct buf answer = {0};
+
+	kv_add(&rq, "op", "mount");
+	kv_add(&rq, "image", "/dev/vda");
+	kv_add(&rq, "disk", "/dev/vdb");
+	if (call(vm, &rq, &answer, err) < 0)
+		return -1;
+	const char *sshd = kv_get(answer.p, answer.n, "sshd");
+	fcm_copy(ret_sshd, 16, sshd ? sshd : "none");
+	return 0;
+}
+
+static int network(struct vm *vm, struct fcm_error *err)
+{
+	struct buf rq = {0};
+
+	kv_add(&rq, "op", "net");
+	kv_add(&rq, "address", ip_dotted(vm->view.ip).s);
+	kv_addf(&rq, "prefix", "%u", engine()->ipam.pool.prefix);
+	kv_add(&rq, "gateway", ip_dotted(engine()->config->gateway).s);
+	kv_add(&rq, "hostname", vm->view.name);
+	return call(vm, &rq, NULL, err);
+}
+
+static int names(struct vm *vm, struct fcm_error *err)
+{
+	struct buf hostname = {0}, hosts = {0}, resolv = {0};
+	_cleanup_(strv_done) struct strv dns = {0};
+
+	net_resolvers(&dns);
+	buf_printf(&hostname, "%s\n", vm->view.name);
+	buf_printf(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", ip_dotted(vm->view.ip).s,
+		vm->view.name);
+	for (size_t i = 0; i < dns.n; i++)
+		buf_printf(&resolv, "nameserver %s\n", dns.v[i]);
+	int rc = put_text(vm, "/etc/hostname", &hostname, err) < 0 ||
+		 put_text(vm, "/etc/hosts", &hosts, err) < 0 ||
+		 (resolv.n && put_text(vm, "/etc/resolv.conf", &resolv, err) < 0);
+	buf_done(&hosts);
+	buf_done(&resolv);
+	return rc ? -1 : 0;
+}
+
+static int host_key(struct vm *vm, const char *sshd, struct fcm_error *err)
+{
+	uint8_t key[CRYPT_ED25519];
+
+	if (store_hostkey_load(&vm->id, key, err) < 0)
+		return -1;
+	if (strcmp(sshd, "dropbear") == 0) {
+		_cleanup_(buf_done) struct buf b = {0};
+		crypt_dropbear_private(key, &b);
+		return put_file(vm, "/etc/dropbear/dropbear_ed25519_host_key", "600", b.p, b.n, err);
+	}
+	auto_free char *private = crypt_openssh_private(key, vm->view.name);
+	auto_free char *public = crypt_ssh_public(key);
+	return put_file(vm, "/etc/ssh/ssh_host_ed25519_key", "600", private, strlen(private), err) < 0 ||
+			       put_file(vm, "/etc/ssh/ssh_host_ed25519_key.pub", "644", public,
+				       strlen(public), err) < 0
+		       ? -1
+		       : 0;
+}
+
+/* OpenSSH reads authorized_keys2 by default as well (sshd_config(5)), so ours never touch those that the user
+ * of the guest keeps in authorized_keys. dropbear knows the latter only. */
+int guest_put_keys(struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	const struct strv *keys = &vm->view.spec.ssh_keys;
+
+	buf_str(&text, "# managed by fcm\n");
+	for (size_t i = 0; i < keys->n; i++)
+		buf_printf(&text, "%s\n", keys->v[i]);
+	const char *path = strcmp(vm->sshd, "dropbear") == 0 ? "/root/.ssh/authorized_keys"
+							     : "/root/.ssh/authorized_keys2";
+	return put_file(vm, path, "600", text.p, text.n, err);
+}
+
+static int start_image(struct vm *vm, struct fcm_error *err)
+{
+	struct buf rq = {0};
+
+	kv_add(&rq, "op", "start");
+	for (size_t i = 0; i < vm->view.spec.env.n; i++)
+		kv_add(&rq, "env", vm->view.spec.env.v[i]);
+	return call(vm, &rq, NULL, err);
+}
+
+static int setup(struct vm *vm, struct fcm_error *err)
+{
+	if (set_clock(vm, err) < 0 || mount_root(vm, vm->sshd, err) < 0 || network(vm, err) < 0 ||
+		names(vm, err) < 0)
+		return -1;
+	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
+		return -1;
+	return start_image(vm, err);
+}
+
+/* Every request of the setup may be repeated, so an adopted guest simply gets it again: the last daemon may
+ * have been killed anywhere in it. */
+static int guest_up(struct op *op, struct fcm_error *err)
+{
+	if (say_hello(op, err) < 0)
+		return -1;
+	if (setup(op->vm, err) < 0)
+		return with_console(op->vm, err);
+	return 0;
+}
+
+static int guest_down(struct op *op, struct fcm_error *err)
+{
+	(void)err;
+	guest_close(STEAL(op->vm->guest));
+	return 0;
+}
+
+static void guest_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	if (undo)
+		return;
+	strv_addf(ret, "wait for the agent's HELLO at %s/jail/run/" VMM_AGENT ", at most %u s", op->vm->id.s,
+		engine()->config->boot_seconds);
+	strv_addf(ret,
+		"agent clock, mount, net %s, file: hostname hosts resolv.conf host key %zu authorized keys, "
+		"start",
+		ip_dotted(op->vm->view.ip).s, op->vm->view.spec.ssh_keys.n);
+}
+
+const struct step step_guest = {
+	.name = "guest", .run = guest_up, .undo = guest_down, .describe = guest_describe, .flags = STEP_KEEP};
+
+/* ---- ready: sshd's banner ---- */
+
+/* One try: connect to port 22 and read "SSH-" (RFC 4253, section 4.2). */
+static bool banner(const struct vm *vm)
+{
+	auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(22), .sin_addr = vm->view.ip};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	char text[4];
+
+	if (fd < 0 || (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS))
+		return false;
+	return poll(&p, 1, BANNER_MS) == 1 && recv(fd, text, sizeof text, MSG_WAITALL) == 4 &&
+	       memcmp(text, "SSH-", 4) == 0;
+}
+
+static int ready(struct op *op, struct fcm_error *err)
+{
+	int64_t deadline = clock_in(engine()->config->boot_seconds * 1000ll);
+
+	if (strcmp(op->vm->sshd, "none") == 0)
+		return 0;
+	while (!banner(op->vm)) {
+		if (still(op, deadline, "the guest's sshd did not answer", err) < 0)
+			return -1;
+		clock_sleep(20);
+	}
+	return 0;
+}
+
+static void ready_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)undo;
+	strv_addf(ret, "connect to %s:22 until its sshd sends its banner, where the image has one",
+		ip_dotted(op->vm->view.ip).s);
+}
+
+const struct step step_ready = {
+	.name = "ready", .run = ready, .describe = ready_describe, .flags = STEP_KEEP};

@@ -1,0 +1,111 @@
+/*
+ * What a running VM has of the host besides its VMM: elements in the nftables table, a TAP, a cgroup.
+ */
+#include "daemon/engine/engine.h"
+#include "daemon/net/net.h"
+#include "daemon/proc/cgroup.h"
+
+static struct net_vm net_part(const struct op *op)
+{
+	const struct vm *vm = op->vm;
+
+	return (struct net_vm){.id = vm->id, .ip = vm->view.ip, .uid = vm->view.uid};
+}
+
+/* ---- filter: the VM's elements, before its device exists ---- */
+
+static int filter_up(struct op *op, struct fcm_error *err)
+{
+	struct net_vm part = net_part(op);
+
+	return net_filter_up(&part, err);
+}
+
+static int filter_down(struct op *op, struct fcm_error *err)
+{
+	struct net_vm part = net_part(op);
+
+	return net_filter_down(&part, &op->receipt.nft_elements, err);
+}
+
+static void filter_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	struct net_vm part = net_part(op);
+
+	if (undo)
+		strv_addf(ret, "nft delete the elements of %s, conntrack entries of %s",
+			net_tap_name(&part.id).s, ip_dotted(part.ip).s);
+	else
+		net_describe_filter(&part, ret);
+}
+
+const struct step step_filter = {
+	.name = "filter", .run = filter_up, .undo = filter_down, .describe = filter_describe};
+
+/* ---- tap: the device ---- */
+
+static int tap_up(struct op *op, struct fcm_error *err)
+{
+	struct net_vm part = net_part(op);
+
+	return net_tap_up(&part, err);
+}
+
+static int tap_down(struct op *op, struct fcm_error *err)
+{
+	struct net_vm part = net_part(op);
+
+	return net_tap_down(&part, &op->receipt.tap, err);
+}
+
+static void tap_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	struct net_vm part = net_part(op);
+
+	if (undo)
+		strv_addf(ret, "netlink RTM_DELLINK %s", net_tap_name(&part.id).s);
+	else
+		net_describe_tap(&part, ret);
+}
+
+const struct step step_tap = {.name = "tap", .run = tap_up, .undo = tap_down, .describe = tap_describe};
+
+/* ---- cgroup: limits, and the surest way to find what belongs to a VM ---- */
+
+enum {
+	VMM_OVERHEAD_MIB =
+		192, /* a VMM's own memory: QEMU under TCG has about 60 MiB beside the guest's, more with its
+			translation cache; the limit is there for a VMM that was taken over */
+	VMM_PIDS = 128,
+};
+
+static int group_up(struct op *op, struct fcm_error *err)
+{
+	struct cgroup_limits limits = {
+		.memory_max = (uint64_t)(op->vm->view.spec.mem_mib + VMM_OVERHEAD_MIB) << 20,
+		.pids_max = VMM_PIDS + op->vm->view.spec.vcpus,
+	};
+
+	return cgroup_make(&op->vm->id, &limits, err);
+}
+
+static int group_down(struct op *op, struct fcm_error *err)
+{
+	return cgroup_remove(&op->vm->id, err);
+}
+
+static void group_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	struct strv procs = {0};
+
+	cgroup_procs(&op->vm->id, &procs);
+	for (size_t i = 0; i < procs.n; i++)
+		strv_addf(ret, "%s the group of %s", undo ? "kill and remove" : "make", procs.v[i]);
+	if (!undo && procs.n)
+		strv_addf(ret, "limit it to %u MiB and %u tasks",
+			op->vm->view.spec.mem_mib + VMM_OVERHEAD_MIB, VMM_PIDS + op->vm->view.spec.vcpus);
+	strv_done(&procs);
+}
+
+const struct step step_cgroup = {
+	.name = "cgroup", .run = group_up, .undo = group_down, .describe = group_describe};

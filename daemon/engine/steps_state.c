@@ -1,0 +1,48 @@
+/*
+ * What config.json says while an operation is under way. `begin` records the intention, so that a daemon that
+ * is killed anywhere behind it finds in config.json what to finish; `end` records that it is done.
+ */
+#include "common/core/clock.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/supervise.h"
+
+static int begin(struct op *op, struct fcm_error *err)
+{
+	const struct op_table *t = op->table;
+
+	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
+		view->reason = (struct vm_reason){0});
+	if (store_vm_save(&op->vm->view, err) == 0)
+		return 0;
+	/* destroy is how a full disk gets room: it goes on without the record */
+	return t == &table_destroy && err->code == FCM_NO_SPACE ? 0 : -1;
+}
+
+static void describe_begin(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)undo;
+	strv_addf(ret, "write %s/config.json: state %s, desired %s", op->vm->id.s,
+		vm_state_names[op->table->begin], vm_desired_names[op->table->desired]);
+}
+
+const struct step step_begin = {.name = "begin", .run = begin, .describe = describe_begin};
+
+static int end(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	enum vm_state state = op->ended ? op->end_state : op->table->end;
+
+	VM_SET(vm, view->state = state; if (state != VM_RUNNING) view->started = 0;
+		else if (view->started == 0) view->started = clock_wall());
+	if (store_vm_save(&vm->view, err) < 0)
+		return -1;
+	return state == VM_RUNNING ? supervise_watch(vm, err) : 0;
+}
+
+static void describe_end(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)undo;
+	strv_addf(ret, "write %s/config.json: state %s", op->vm->id.s, vm_state_names[op->table->end]);
+}
+
+const struct step step_end = {.name = "end", .run = end, .describe = describe_end};

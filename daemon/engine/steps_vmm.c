@@ -1,0 +1,307 @@
+/*
+ * The VMM: its process under a shim, the connection to its control socket, the first run of its virtual CPUs;
+ * and the quiet way to end a guest.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "common/core/kv.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/supervise.h"
+#include "daemon/image/image.h"
+#include "daemon/net/net.h"
+#include "daemon/proc/cgroup.h"
+#include "daemon/shim/shim.h"
+
+enum {
+	START_MS = 10000, /* shim and VMM up and answering; 35 ms on an idle machine */
+	TALK_MS = 5000,	  /* one exchange with the VMM */
+	DIE_MS = 5000,	  /* from SIGKILL to the end of the process */
+	ASK_MS = 2000,	  /* for the guest to say that it heard the wish to shut down */
+};
+
+/* All that a driver must know of a VM, with the strings it points to. */
+struct vmm_facts {
+	struct vmm_config config;
+	char *image, *vmlinux, *initrd, *disk, *run;
+};
+
+static void vmm_facts_done(struct vmm_facts *f)
+{
+	free(f->image);
+	free(f->vmlinux);
+	free(f->initrd);
+	free(f->disk);
+	free(f->run);
+}
+
+static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_error *err)
+{
+	const struct vm_view *v = &vm->view;
+	struct asset_name image, kernel;
+
+	if (asset_name_parse(v->spec.image, "image", &image, err) < 0 ||
+		image_path(&image, &ret->image, err) < 0 ||
+		asset_name_parse(v->spec.kernel, "kernel", &kernel, err) < 0 ||
+		kernel_paths(&kernel, &ret->vmlinux, &ret->initrd, err) < 0)
+		return -1;
+	ret->disk = engine_path("%s/rootfs.img", vm->id.s);
+	ret->run = engine_path("%s/jail/run", vm->id.s);
+	ret->config = (struct vmm_config){
+		.id = vm->id,
+		.vcpus = v->spec.vcpus,
+		.mem_mib = v->spec.mem_mib,
+		.ip = v->ip,
+		.gateway = engine()->config->gateway,
+		.prefix = engine()->ipam.pool.prefix,
+		.binary = engine()->vmm_binary,
+		.kernel = ret->vmlinux,
+		.initrd = ret->initrd,
+		.image = ret->image,
+		.disk = ret->disk,
+		.run = ret->run,
+		.accel = engine()->probe.accel,
+		.tsc_khz = engine()->tsc_khz,
+	};
+	net_mac(v->ip, ret->config.mac);
+	return vm_name_parse(v->name, "name", &ret->config.name, err);
+}
+
+/* ---- vmm: the process ---- */
+
+static int spawn(
+	struct vm *vm, const struct vmm_facts *facts, const struct vmm_plan *plan, struct fcm_error *err)
+{
+	auto_close int ring = shim_ring_make(vm->dirfd, err);
+	auto_close int tap = -1;
+	auto_free char *jail = engine_path("%s/jail", vm->id.s);
+	_cleanup_(strv_done) struct strv groups = {0};
+
+	if (ring < 0 || (plan->tap_fd >= 0 && (tap = net_tap_open(&vm->id, err)) < 0))
+		return -1;
+	cgroup_procs(&vm->id, &groups);
+	struct shim_spec spec = {
+		.id = vm->id,
+		.shim = engine()->config->shim,
+		.jail = jail,
+		.vm_dirfd = vm->dirfd,
+		.ring_fd = ring,
+		.tap_fd = tap,
+		.uid = vm->view.uid,
+		.kvm_gid = facts->config.accel == VMM_KVM ? engine()->kvm_gid : 0,
+		.cgroups = &groups,
+		.plan = plan,
+		.deadline = clock_in(START_MS),
+	};
+	return shim_start(&spec, &vm->run.shim, &vm->run.vmm, err);
+}
+
+/* The seed's name of the control socket. A convenience: nothing depends on it, so a failure is none. */
+static void link_socket(const struct vm *vm)
+{
+	(void)!symlinkat("jail/run/" VMM_CONTROL, vm->dirfd, "firecracker.socket");
+}
+
+static int vmm_up(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan = {.tap_fd = -1};
+
+	vm->driver = engine()->driver;
+	vm->intent = GUEST_CRASHED;
+	if (vmm_facts(vm, &facts, err) < 0 || vm->driver->plan(&facts.config, &plan, err) < 0 ||
+		spawn(vm, &facts, &plan, err) < 0)
+		return -1;
+	fcm_copy(vm->run.vmm_driver, sizeof vm->run.vmm_driver, vm->driver->name);
+	if ((vm->shim_pidfd = proc_open(&vm->run.shim, err)) < 0 ||
+		store_run_save(&vm->id, &vm->run, err) < 0)
+		return -1;
+	link_socket(vm);
+	VM_SET(vm, view->boots++; view->vmm_pid = vm->run.vmm.pid;
+		fcm_copy(view->vmm, sizeof view->vmm, vm->driver->name);
+		fcm_copy(view->accel, sizeof view->accel, facts.config.accel == VMM_KVM ? "kvm" : "tcg");
+		fcm_copy(view->vmm_reason, sizeof view->vmm_reason, engine()->probe.reason));
+	return 0;
+}
+
+/* End both processes, whatever state they are in, and wait for them: the VMM first, whose shim then writes
+ * how it ended and ends by itself. */
+static int end_processes(struct vm *vm, struct fcm_error *err)
+{
+	struct fcm_error gone;
+	auto_close int vmm = proc_open(&vm->run.vmm, &gone);
+
+	if (vmm >= 0 && proc_signal(vmm, SIGKILL, err) < 0)
+		return -1;
+	if (vm->shim_pidfd >= 0 && !proc_wait(vm->shim_pidfd, clock_in(DIE_MS))) {
+		if (proc_signal(vm->shim_pidfd, SIGKILL, err) < 0)
+			return -1;
+		if (!proc_wait(vm->shim_pidfd, clock_in(DIE_MS)))
+			return fcm_fail(err, FCM_VMM, "process %d doesn't end", vm->run.shim.pid);
+	}
+	if (vmm >= 0 && !proc_wait(vmm, clock_in(DIE_MS)))
+		return fcm_fail(err, FCM_VMM, "process %d doesn't end", vm->run.vmm.pid);
+	return 0;
+}
+
+static const char *const leftovers[] = {"jail/run/" VMM_CONTROL, "jail/run/" VMM_AGENT,
+	"jail/run/" VMM_CONSOLE, "firecracker.socket", "firecracker.pid"};
+
+static int vmm_down(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	struct fcm_error none;
+
+	supervise_unwatch(vm);
+	if (vm->shim_pidfd < 0) {
+		(void)!store_run_load(
+			&vm->id, &vm->run, &none); /* without one: what shim_start() said, or nobody */
+		vm->shim_pidfd = proc_open(&vm->run.shim, &none);
+	}
+	if (end_processes(vm, err) < 0)
+		return -1;
+	fcm_closep(&vm->shim_pidfd);
+	vm->shim_pidfd = -1;
+	for (size_t i = 0; vm->dirfd >= 0 && i < ARRAY_SIZE(leftovers); i++)
+		if (unlinkat(vm->dirfd, leftovers[i], 0) < 0 && errno != ENOENT)
+			return fcm_fail_errno(err, "remove %s", leftovers[i]);
+	VM_SET(vm, view->vmm_pid = 0);
+	return store_run_remove(&vm->id, err);
+}
+
+static void vmm_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	const struct vm *vm = op->vm;
+	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan = {.tap_fd = -1};
+	_cleanup_(strv_done) struct strv groups = {0};
+	struct fcm_error err;
+
+	if (undo) {
+		strv_addf(ret, "kill process %lld, wait for its shim, remove its sockets",
+			(long long)vm->view.vmm_pid);
+		return;
+	}
+	if (vmm_facts(vm, &facts, &err) < 0 || engine()->driver->plan(&facts.config, &plan, &err) < 0) {
+		strv_addf(ret, "%s", err.msg);
+		return;
+	}
+	auto_free char *jail = engine_path("%s/jail", vm->id.s);
+	cgroup_procs(&vm->id, &groups);
+	struct shim_spec spec = {.id = vm->id,
+		.shim = engine()->config->shim,
+		.jail = jail,
+		.vm_dirfd = -1,
+		.ring_fd = -1,
+		.tap_fd = plan.tap_fd,
+		.uid = vm->view.uid,
+		.cgroups = &groups,
+		.plan = &plan};
+	shim_describe(&spec, ret);
+}
+
+const struct step step_vmm = {.name = "vmm", .run = vmm_up, .undo = vmm_down, .describe = vmm_describe};
+
+/* ---- attach: the control socket ---- */
+
+static int attach(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
+	int64_t deadline = clock_in(START_MS);
+	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
+
+	if (run < 0 || vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
+		return -1;
+	if (op->table == &table_adopt)
+		return 0;
+	return vmm_facts(vm, &facts, err) < 0 ? -1
+					      : vm->driver->configure(vm->vmm, &facts.config, deadline, err);
+}
+
+static int detach(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	(void)err;
+	if (vm->vmm)
+		vm->driver->free(STEAL(vm->vmm));
+	return 0;
+}
+
+static void attach_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
+	struct fcm_error err;
+
+	if (!undo && vmm_facts(op->vm, &facts, &err) == 0)
+		engine()->driver->describe(&facts.config, ret);
+}
+
+const struct step step_attach = {
+	.name = "attach", .run = attach, .undo = detach, .describe = attach_describe};
+
+/* ---- boot ---- */
+
+static int boot(struct op *op, struct fcm_error *err)
+{
+	return op->vm->driver->boot(op->vm->vmm, clock_in(TALK_MS), err);
+}
+
+const struct step step_boot = {.name = "boot", .run = boot};
+
+/* ---- quiet: ask the guest to end, by the agent, then by what the machine has ---- */
+
+/* Has the shim ended by then? */
+static bool ends_by(struct vm *vm, int64_t deadline)
+{
+	return vm->shim_pidfd < 0 || proc_wait(vm->shim_pidfd, deadline);
+}
+
+static bool ask_agent(struct vm *vm, int64_t grace_ms)
+{
+	_cleanup_(buf_done) struct buf request = {0};
+	struct fcm_error err;
+
+	if (vm->guest == NULL)
+		return false;
+	kv_add(&request, "op", "power");
+	kv_add(&request, "intent", "poweroff");
+	kv_addf(&request, "grace_ms", "%lld", (long long)grace_ms / 2);
+	return guest_call(vm->guest, &request, clock_in(MIN(grace_ms, (int64_t)ASK_MS)), NULL, &err) == 0;
+}
+
+static bool ask_machine(struct vm *vm)
+{
+	struct fcm_error err;
+
+	return vm->vmm && (vm->driver->caps & VMM_CAP_SOFT_OFF) &&
+	       vm->driver->soft_off(vm->vmm, clock_in(ASK_MS), &err) == 0;
+}
+
+static int quiet(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	int64_t deadline = clock_in(op->grace_ms);
+
+	(void)err;
+	supervise_unwatch(vm); /* the end that comes now is wanted */
+	if (op->grace_ms > 0 && (ask_agent(vm, op->grace_ms) || ask_machine(vm)) && ends_by(vm, deadline))
+		return 0;
+	op->forced = !ends_by(vm, clock_ms());
+	return 0; /* the row behind this one ends it by force */
+}
+
+static void quiet_describe(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)undo;
+	strv_addf(ret, "ask the guest's agent for a poweroff, wait %lld s", (long long)op->grace_ms / 1000);
+}
+
+const struct step step_quiet = {.name = "quiet", .run = quiet, .describe = quiet_describe};

@@ -1,0 +1,158 @@
+#include "daemon/engine/supervise.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/ops.h"
+#include "daemon/loop.h"
+#include "daemon/net/net.h"
+
+enum {
+	BACKOFF_MS = 1000, /* before the first restart after a crash; doubles each time */
+	BACKOFF_MAX_MS = 60000,
+	SITE_RETRY_MS = 5000, /* between tries of pending sites; doubles to the maximum */
+	SITE_RETRY_MAX_MS = 60000,
+	SITE_TRIES = 8, /* sites retried at a time */
+};
+
+void supervise_run(struct op *op)
+{
+	struct fcm_error err;
+
+	op->alone = true;
+	if (op_start(op, &err) < 0)
+		log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
+	op_unref(op);
+}
+
+/* ---- the end of a VMM ---- */
+
+struct verdict supervise_verdict(
+	enum guest_power intent, enum vm_restart policy, enum vm_desired desired, unsigned crashes)
+{
+	struct verdict v = {.state = VM_STOPPED, .code = ""};
+
+	switch (intent) {
+	case GUEST_POWEROFF:
+		return v;
+	case GUEST_REBOOT:
+		v.restart = desired == WANT_RUNNING;
+		return v;
+	case GUEST_CRASHED:
+		break;
+	}
+	v.state = VM_FAILED;
+	v.code = "crashed";
+	v.restart = policy != RESTART_NO && desired == WANT_RUNNING;
+	v.delay_ms = BACKOFF_MS << MIN(crashes, 6u);
+	v.delay_ms = MIN(v.delay_ms, (int64_t)BACKOFF_MAX_MS);
+	return v;
+}
+
+static void on_end(void *arg, uint32_t events)
+{
+	(void)events;
+	supervise_run(op_new(&table_ended, arg, op_ended_run));
+}
+
+int supervise_watch(struct vm *vm, struct fcm_error *err)
+{
+	if (vm->watch)
+		return 0;
+	/* once: a pidfd stays readable after the end */
+	return loop_add(engine()->loop, vm->shim_pidfd, EPOLLIN | EPOLLONESHOT, on_end, vm, &vm->watch, err);
+}
+
+void supervise_unwatch(struct vm *vm)
+{
+	loop_remove(STEAL(vm->watch));
+	loop_remove(STEAL(vm->timer));
+}
+
+static void on_restart_due(void *arg, uint32_t events)
+{
+	struct vm *vm = arg;
+
+	(void)events;
+	supervise_run(op_new(&table_start, vm, op_revive_run));
+}
+
+int supervise_restart_in(struct vm *vm, int64_t delay_ms, struct fcm_error *err)
+{
+	loop_remove(STEAL(vm->timer));
+	return loop_add_timer(engine()->loop, clock_in(delay_ms), on_restart_due, vm, &vm->timer, err);
+}
+
+/* ---- the agent ---- */
+
+void supervise_power(void *arg, enum guest_power intent)
+{
+	struct vm *vm = arg;
+
+	vm->intent = (int)intent;
+}
+
+void supervise_lost(void *arg)
+{
+	struct vm *vm = arg;
+
+	supervise_run(op_new(&table_adopt, vm, op_reconnect_run));
+}
+
+/* ---- the host ---- */
+
+static void on_network_change(void *arg, const char *what)
+{
+	(void)arg;
+	log_warn("the network was changed by somebody else: %s", what);
+}
+
+static struct loop_source *site_timer;
+static int64_t site_delay = SITE_RETRY_MS;
+
+static bool site_due(struct vm *vm)
+{
+	registry_lock();
+	bool due = vm->view.expose.port && strcmp(vm->view.expose.status, "pending") == 0 && vm->busy == NULL;
+	registry_unlock();
+	return due;
+}
+
+/* Retry some of the pending sites, each time beginning behind the last one that was tried. */
+static void on_site_timer(void *arg, uint32_t events)
+{
+	static size_t next;
+	struct vm **all;
+	size_t n = registry_all(&all);
+	unsigned tries = 0;
+
+	(void)arg;
+	(void)events;
+	for (size_t i = 0; i < n && tries < SITE_TRIES; i++, next++) {
+		struct vm *vm = all[next % n];
+		if (!site_due(vm))
+			continue;
+		supervise_run(op_new(&table_expose, vm, op_site_retry_run));
+		tries++;
+	}
+	registry_all_done(all, n);
+	site_delay = tries ? MIN(site_delay * 2, (int64_t)SITE_RETRY_MAX_MS) : SITE_RETRY_MS;
+	loop_set_timer(site_timer, clock_in(site_delay));
+}
+
+void supervise_sites(void)
+{
+	site_delay = SITE_RETRY_MS;
+	if (site_timer)
+		loop_set_timer(site_timer, clock_in(site_delay));
+}
+
+int supervise_host(struct fcm_error *err)
+{
+	if (net_watch(engine()->loop, on_network_change, NULL, err) < 0)
+		return -1;
+	return loop_add_timer(engine()->loop, clock_in(SITE_RETRY_MS), on_site_timer, NULL, &site_timer, err);
+}

@@ -1,0 +1,110 @@
+/*
+ * One VM in memory, and the registry of all of them.
+ *
+ * Lock order: there is one engine lock (registry_lock). It guards the list, the reference counts, `busy`, and
+ * every vm->view against readers. It is held for memory operations only, never across I/O, and no other lock
+ * is taken under it. A VM's fields are *written* only by the operation that holds its busy slot, with the
+ * lock held; so that operation may read them without it, everybody else reads with it.
+ */
+#pragma once
+
+#include "common/core/names.h"
+#include "common/model.h"
+#include "daemon/guest/guest.h"
+#include "daemon/store/store.h"
+#include "daemon/vmm/vmm.h"
+
+struct loop_source;
+struct op;
+
+struct vm {
+	struct vm_id id;
+	struct vm_view view; /* what the API shows and config.json keeps */
+	struct vm_run run;   /* who runs it: /run/fcm/<id>.json */
+
+	/* Handles of a running VM; only the holder of the busy slot touches them. */
+	int dirfd;	/* <state>/<id>, or -1 */
+	int shim_pidfd; /* or -1 */
+	const struct vmm_driver *driver;
+	struct vmm *vmm;
+	struct guest *guest;
+	struct loop_source *watch; /* tells supervise.c that the shim has ended */
+
+	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
+	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
+	struct loop_source *timer; /* the next restart after a crash */
+	unsigned crashes;	   /* in a row */
+
+	struct op *busy; /* the operation that owns this VM now, or NULL */
+	unsigned refs;
+	bool broken; /* config.json can't be read: it can be looked at and destroyed, no more */
+	bool listed; /* in the registry: visible to the API */
+	char *text;  /* cached JSON, or NULL */
+};
+
+/* A VM that is in no list yet, with one reference. */
+struct vm *vm_new(void);
+
+struct vm *vm_ref(struct vm *vm);
+void vm_unref(struct vm *vm); /* NULL-safe */
+
+void registry_lock(void);
+void registry_unlock(void);
+
+/* Wait until the VM is free and claim it for `op`. FCM_NOT_FOUND when it was destroyed meanwhile, FCM_BUSY
+ * when `deadline` came first. registry_drop() gives it back. */
+int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_error *err) must_check;
+void registry_drop(struct vm *vm);
+
+/* Choose what the request left open (id, name, address, uid, MAC, domain) and check that nothing is taken.
+ * With `insert` also enter the VM in the list, in the same breath, claimed by `op`. */
+int registry_choose(struct vm *vm, struct op *op, bool insert, struct fcm_error *err) must_check;
+
+/* Enter a VM that was loaded from disk. */
+void registry_add(struct vm *vm);
+
+/* Take it off the list. Idempotent. */
+void registry_remove(struct vm *vm);
+
+/* Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more. Holds a
+ * reference. FCM_NOT_FOUND, or FCM_INVALID when a prefix fits several. */
+struct vm *registry_find(const char *text, bool exact, struct fcm_error *err);
+
+/* All VMs, each with a reference, in order of creation; *ret is the caller's array. */
+size_t registry_all(struct vm ***ret);
+void registry_all_done(struct vm **vms, size_t n);
+
+/* Is there a VM with that domain, other than `self`? Call with the lock held. */
+bool registry_domain_taken(const char *domain, const struct vm *self);
+
+/* Change a VM's view under the lock and drop its cached text: VM_SET(vm, view->state = VM_RUNNING). */
+#define VM_SET(vm_, change)                                                                                  \
+	do {                                                                                                 \
+		registry_lock();                                                                             \
+		struct vm_view *view = &(vm_)->view;                                                         \
+		change;                                                                                      \
+		registry_changed(vm_);                                                                       \
+		registry_unlock();                                                                           \
+	} while (0)
+
+/* The cached text of this VM (or of the list) is out of date. Call with the lock held. Wakes registry_wait().
+ */
+void registry_changed(struct vm *vm);
+
+/* JSON text of one VM and of {"vms":[...]}; the caller's. */
+char *registry_vm_text(struct vm *vm);
+char *registry_list_text(size_t *ret_n);
+
+/* Wait at most until `deadline` for any change; returns at once when `*seen` isn't the newest count, and sets
+ * it. */
+void registry_wait(uint64_t *seen, int64_t deadline);
+
+/* Number of VMs and of those that run. */
+void registry_count(size_t *ret_total, size_t *ret_running);
+
+/* MiB of memory of all VMs that run or are starting, but `self`. */
+uint64_t registry_memory(const struct vm *self);
+
+/* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
+ * slot. */
+int guest_put_keys(struct vm *vm, struct fcm_error *err) must_check;

@@ -1,0 +1,250 @@
+/*
+ * fcmd: the daemon. Reads its config, takes what must be its own (ports, the state directory), brings the
+ * engine up, serves the API, and runs the event loop until SIGTERM. VMs run on when it ends.
+ */
+#include <argp.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "common/config.h"
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "common/crypt.h"
+#include "daemon/check.h"
+#include "daemon/engine/engine.h"
+#include "daemon/http/http.h"
+#include "daemon/image/image.h"
+#include "daemon/loop.h"
+#include "daemon/proc/cgroup.h"
+#include "daemon/store/token.h"
+
+enum { STOP_MS = 30000, NOFILE = 65536 };
+
+enum what { SERVE, PRINT_CONFIG, CHECK, LIST_STEPS };
+
+struct options {
+	enum what what;
+	const char *file;
+	struct strv set; /* "key=value" */
+};
+
+static const struct argp_option options[] = {
+	{"config", 'c', "FILE", 0, "Read FILE instead of /etc/fcm/fcmd.conf", 0},
+	{"set", 's', "KEY=VALUE", 0, "Set one key of the config, over the file", 0},
+	{"print-config", 'p', NULL, 0, "Print every key, its value and where that came from", 0},
+	{"check", 'k', NULL, 0, "Check this host, and say how to mend what is wrong", 0},
+	{"list-steps", 'l', NULL, 0, "Print the steps of every operation", 0},
+	{0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct options *o = state->input;
+
+	switch (key) {
+	case 'c':
+		o->file = arg;
+		return 0;
+	case 's':
+		strv_add(&o->set, arg);
+		return 0;
+	case 'p':
+		o->what = PRINT_CONFIG;
+		return 0;
+	case 'k':
+		o->what = CHECK;
+		return 0;
+	case 'l':
+		o->what = LIST_STEPS;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int fail(const struct fcm_error *err)
+{
+	fprintf(stderr, "fcmd: %s\n", err->msg);
+	if (err->hint[0])
+		fprintf(stderr, "      %s\n", err->hint);
+	return fcm_code_info(err->code)->exit_status;
+}
+
+/* ---- signals ---- */
+
+static struct loop *main_loop;
+
+static void on_signal(void *arg, uint32_t events)
+{
+	struct signalfd_siginfo si;
+	int fd = *(int *)arg;
+
+	(void)events;
+	if (read(fd, &si, sizeof si) == sizeof si)
+		log_info("%s: stopping; VMs run on", strsignal((int)si.ssi_signo));
+	loop_stop(main_loop);
+}
+
+/* Signals that end the daemon come through the loop; blocked before any thread starts. */
+static int block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Tell the service manager (sd_notify(3)): one datagram to $NOTIFY_SOCKET. */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	auto_close int fd = path ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+
+	if (fd < 0 || !fcm_copy(a.sun_path, sizeof a.sun_path, path))
+		return;
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	if (a.sun_path[0] == '@')
+		a.sun_path[0] = '\0';
+	(void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
+}
+
+static void limits(void)
+{
+	struct rlimit files = {NOFILE, NOFILE}, core = {0, 0};
+
+	setrlimit(RLIMIT_NOFILE, &files); /* may fail without the capability: the old limit stays */
+	setrlimit(RLIMIT_CORE, &core);	  /* keys and tokens are in our memory */
+	prctl(PR_SET_DUMPABLE, 0);
+}
+
+/* ---- serving ---- */
+
+static struct vm *resolve(const char *text, bool exact, const struct token_info *token, struct fcm_error *err)
+{
+	(void)token; /* every token sees every VM until tokens have scopes */
+	return registry_find(text, exact, err);
+}
+
+static int listen_for(const struct fcmd_config *c, struct fcm_error *err)
+{
+	const struct http_config http = {
+		.listen = c->listen,
+		.socket_path = c->socket,
+		.socket_group = c->socket_group,
+		.allowed_hosts = c->allowed_hosts,
+		.max_connections = c->max_connections,
+		.max_anonymous = c->max_anonymous,
+		.header_seconds = c->header_seconds,
+		.resolve = resolve,
+		.release = vm_unref,
+	};
+
+	return http_init(&http, err);
+}
+
+/* In this order: what tells that another daemon is there comes before anything is touched. */
+static int start(const struct fcmd_config *c, struct fcm_error *err)
+{
+	if (listen_for(c, err) < 0 || store_init(c->state_dir, c->run_dir, err) < 0)
+		return -1;
+	if (token_init(store_dirfd(), err) < 0 || image_init(c->state_dir, err) < 0)
+		return -1;
+	cgroup_init("fcm");
+	if (engine_init(c, main_loop, err) < 0)
+		return -1;
+	return http_serve(err);
+}
+
+static int serve(const struct fcmd_config *c)
+{
+	struct fcm_error err;
+	struct loop_source *signals;
+	int sfd = block_signals();
+
+	limits();
+	crypt_init();
+	if (loop_new(&main_loop, &err) < 0 ||
+		loop_add(main_loop, sfd, EPOLLIN, on_signal, &sfd, &signals, &err) < 0 || start(c, &err) < 0)
+		return fail(&err);
+	log_info("fcmd " FCM_VERSION " serves %s and %s", c->listen, c->socket);
+	notify("READY=1");
+	int rc = loop_run(main_loop, &err);
+
+	notify("STOPPING=1");
+	int64_t deadline = clock_in(STOP_MS);
+	http_stop(deadline);
+	engine_stop(deadline);
+	store_done();
+	return rc < 0 ? fail(&err) : 0;
+}
+
+static int list_steps(void)
+{
+	struct strv lines = {0};
+
+	steps_list(&lines);
+	for (size_t i = 0; i < lines.n; i++)
+		puts(lines.v[i]);
+	strv_done(&lines);
+	return 0;
+}
+
+static int print_config(const struct fcmd_config *c)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+
+	config_print(c, &text);
+	fputs(text.p, stdout);
+	return 0;
+}
+
+static int read_config(const struct options *o, struct fcmd_config *c, struct fcm_error *err)
+{
+	config_init(c);
+	if (config_load(c, o->file ? o->file : CONFIG_FILE, o->file != NULL, err) < 0)
+		return -1;
+	for (size_t i = 0; i < o->set.n; i++)
+		if (config_set(c, o->set.v[i], err) < 0)
+			return -1;
+	return config_check(c, err);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {options, parse, NULL,
+		"fcmd -- the daemon that owns the microVMs of this host", NULL, NULL, NULL};
+	struct options o = {.what = SERVE};
+	struct fcmd_config config;
+	struct fcm_error err;
+
+	argp_program_version = "fcmd " FCM_VERSION;
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (read_config(&o, &config, &err) < 0)
+		return fail(&err);
+	log_set_level(config_log_level(&config));
+	switch (o.what) {
+	case SERVE:
+		return serve(&config);
+	case PRINT_CONFIG:
+		return print_config(&config);
+	case CHECK:
+		return check_print(&config) == CHECK_FAIL ? 1 : 0;
+	case LIST_STEPS:
+		return list_steps();
+	}
+	return 0;
+}

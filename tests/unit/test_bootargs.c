@@ -1,0 +1,176 @@
+/* The kernel command line and the QEMU plan, word for word: what changes here changes what every guest boots with. */
+#include <arpa/inet.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "daemon/vmm/bootargs.h"
+#include "daemon/vmm/vmm.h"
+
+static struct fcm_error err;
+
+static struct vmm_config config(enum vmm_accel accel)
+{
+	return (struct vmm_config){
+		.id = {"k3f9x2ab"},
+		.name = {"cosmic-comet"},
+		.vcpus = 2,
+		.mem_mib = 512,
+		.ip = {htonl(0xac100032)},
+		.gateway = {htonl(0xac100001)},
+		.prefix = 24,
+		.mac = {0x06, 0x00, 0xac, 0x10, 0x00, 0x32},
+		.binary = "/usr/bin/qemu-system-x86_64",
+		.kernel = "/k/vmlinux",
+		.initrd = "/k/initrd",
+		.image = "/i/image.ext4",
+		.disk = "/v/rootfs.img",
+		.run = "/v/jail/run",
+		.accel = accel,
+		.tsc_khz = 2596137,
+	};
+}
+
+static void check_args(const struct vmm_config *c, const char *want)
+{
+	auto_free char *got = bootargs(c);
+
+	assert_string_equal(got, want);
+}
+
+#define TCG_LINE                                                                                             \
+	"console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check cryptomgr.notests noreplace-smp " \
+	"pci=off "                                                                                           \
+	"8250.nr_uarts=1 random.trust_cpu=on tsc_early_khz=2596137 "                                         \
+	"ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on"
+
+static void test_bootargs(void **state)
+{
+	(void)state;
+	struct vmm_config c = config(VMM_TCG);
+
+	check_args(&c, TCG_LINE);
+	c = config(VMM_KVM);
+	check_args(&c, "console=ttyS0 quiet reboot=t panic=-1 no_timer_check cryptomgr.notests pci=off "
+		       "8250.nr_uarts=1 "
+		       "random.trust_cpu=on ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on");
+	c.prefix = 22;
+	c.ip.s_addr = htonl(0x0a000203);
+	check_args(&c, "console=ttyS0 quiet reboot=t panic=-1 no_timer_check cryptomgr.notests pci=off "
+		       "8250.nr_uarts=1 "
+		       "random.trust_cpu=on ip=10.0.2.3::172.16.0.1:255.255.252.0:cosmic-comet:eth0:on");
+}
+
+static void test_tsc(void **state)
+{
+	(void)state;
+	uint64_t khz = bootargs_tsc_khz();
+
+	assert_in_range(khz, 500000, 10000000);
+	assert_int_equal(khz, bootargs_tsc_khz());
+}
+
+static void check_list(const struct strv *got, const char *const *want)
+{
+	for (size_t i = 0; i < got->n || want[i]; i++) {
+		assert_true(i < got->n);
+		assert_non_null(want[i]);
+		assert_string_equal(got->v[i], want[i]);
+	}
+}
+
+static void test_plan_tcg(void **state)
+{
+	(void)state;
+	static const char *const argv[] = {"/usr/bin/qemu-system-x86_64", "-name", "k3f9x2ab", "-machine",
+		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,acpi="
+		"on,"
+		"dump-guest-core=off",
+		"-accel", "tcg,tb-size=32", "-cpu", "max", "-bios", "qboot.rom", "-m", "512", "-smp", "2",
+		"-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot", "-kernel",
+		"/vmlinux", "-initrd", "/initrd", "-append", TCG_LINE, "-chardev",
+		"stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
+		"socket,id=qmp,path=/run/vmm.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-drive", "id=image,file=/image.ext4,format=raw,if=none,readonly=on,file.locking=off",
+		"-device", "virtio-blk-device,drive=image,serial=image", "-drive",
+		"id=disk,file=/rootfs.img,format=raw,if=none,discard=unmap,file.locking=off", "-device",
+		"virtio-blk-device,drive=disk,serial=disk", "-netdev", "tap,id=net,fd=6", "-device",
+		"virtio-net-device,netdev=net,mac=06:00:ac:10:00:32", "-object",
+		"rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng", "-device",
+		"virtio-serial-device", "-chardev", "socket,id=agent,path=/run/agent.sock,server=on,wait=off",
+		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device", "i8042", NULL};
+	static const char *const binds[] = {"/usr:/usr:ro", "/k/vmlinux:/vmlinux:ro", "/k/initrd:/initrd:ro",
+		"/i/image.ext4:/image.ext4:ro", "/v/rootfs.img:/rootfs.img:rw", "/v/jail/run:/run:rw",
+		"/dev/null:/dev/null:dev", "/dev/urandom:/dev/urandom:dev", NULL};
+	static const char *const links[] = {"usr/bin:/bin", "usr/lib:/lib", "usr/lib64:/lib64", NULL};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan;
+	struct vmm_config c = config(VMM_TCG);
+
+	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
+	check_list(&plan.argv, argv);
+	check_list(&plan.binds, binds);
+	check_list(&plan.links, links);
+	assert_int_equal(plan.tap_fd, 6);
+}
+
+static void test_plan_kvm(void **state)
+{
+	(void)state;
+	_cleanup_(vmm_plan_done) struct vmm_plan plan;
+	struct vmm_config c = config(VMM_KVM);
+
+	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
+	assert_true(strv_has(&plan.argv,
+		"microvm,x-option-roms=off,pit=on,pic=on,ioapic2=off,rtc=on,isa-serial=on,"
+		"auto-kernel-cmdline=off,acpi=on,dump-guest-core=off"));
+	assert_true(strv_has(&plan.argv, "kvm,kernel-irqchip=on"));
+	assert_true(strv_has(&plan.argv, "host"));
+	assert_false(strv_has(&plan.argv, "tcg,tb-size=32"));
+	assert_true(strv_has(&plan.binds, "/dev/kvm:/dev/kvm:dev"));
+}
+
+/* A VMM of another place is brought into the jail by itself. */
+static void test_plan_binary(void **state)
+{
+	(void)state;
+	static const char *const elsewhere[] = {"/opt/qemu/qemu", "/usr/../opt/qemu"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++) {
+		_cleanup_(vmm_plan_done) struct vmm_plan plan;
+		struct vmm_config c = config(VMM_TCG);
+		auto_free char *bind = xprintf("%s:/vmm:ro", elsewhere[i]);
+		c.binary = elsewhere[i];
+		assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
+		assert_string_equal(plan.argv.v[0], "/vmm");
+		assert_true(strv_has(&plan.binds, bind));
+	}
+	struct vmm_plan none;
+	struct vmm_config c = config(VMM_TCG);
+	c.binary = "qemu-system-x86_64";
+	assert_int_equal(vmm_qemu.plan(&c, &none, &err), -1);
+	assert_int_equal(err.code, FCM_CONFIG);
+}
+
+static void test_drivers(void **state)
+{
+	(void)state;
+	assert_ptr_equal(vmm_driver_find("qemu"), &vmm_qemu);
+	assert_null(vmm_driver_find("xen"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bootargs),
+		cmocka_unit_test(test_tsc),
+		cmocka_unit_test(test_plan_tcg),
+		cmocka_unit_test(test_plan_kvm),
+		cmocka_unit_test(test_plan_binary),
+		cmocka_unit_test(test_drivers),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

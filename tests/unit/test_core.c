@@ -1,0 +1,251 @@
+/*
+ * common/core: names, sizes, text, kv lists, frames, files, time.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/core/clock.h"
+#include "common/core/error.h"
+#include "common/core/fileio.h"
+#include "common/core/frame.h"
+#include "common/core/kv.h"
+#include "common/core/names.h"
+
+static void names(void **unused)
+{
+	static const char *const good[] = {"a", "web", "web-2", "0", "a--b",
+		"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijk"};
+	static const char *const bad[] = {"", "-a", "a-", "A", "a.b", "a/b", "..", "a b", "a\n", "1-2-3-4",
+		"64-34-93-45", "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl",
+		"w\xc3\xa4", "a_b"};
+
+	(void)unused;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_true(vm_name_valid(good[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_false(vm_name_valid(bad[i]));
+	assert_true(vm_id_valid("8i5agfx2"));
+	assert_false(vm_id_valid("8i5agfx"));
+	assert_false(vm_id_valid("8I5agfx2"));
+	assert_true(dns_name_valid("web.64-34-93-45.sslip.io"));
+	assert_false(dns_name_valid("web"));
+	assert_false(dns_name_valid("web."));
+	assert_false(dns_name_valid("web..io"));
+	assert_false(dns_name_valid("web.io {"));
+	assert_true(asset_name_valid("base-1.2_x"));
+	assert_false(asset_name_valid("..") || asset_name_valid(".a") || asset_name_valid("a/b") ||
+		     asset_name_valid(""));
+}
+
+static bool taken_until(const char *name, void *arg)
+{
+	(void)name;
+	return --*(int *)arg > 0;
+}
+
+static void random_names_are_valid(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 200; i++) {
+		int tries = i % 12;
+		assert_true(vm_name_valid(vm_name_random(taken_until, &tries).s));
+		assert_true(vm_id_valid(vm_id_random().s));
+	}
+}
+
+static void networks(void **unused)
+{
+	struct ip_net a, b;
+
+	(void)unused;
+	assert_true(ip_net_parse("172.16.0.0/24", &a) && ip_net_parse("172.16.0.0/12", &b));
+	assert_true(ip_net_overlap(&a, &b) && ip_net_overlap(&b, &a));
+	assert_true(ip_net_parse("172.16.1.0/24", &b));
+	assert_false(ip_net_overlap(&a, &b));
+	assert_true(ip_net_parse("0.0.0.0/0", &b) && ip_net_overlap(&a, &b));
+	assert_false(ip_net_parse("172.16.0.1/24", &a) || ip_net_parse("172.16.0.0", &a) ||
+		     ip_net_parse("172.16.0.0/33", &a) || ip_net_parse("172.16.0.0/ 8", &a));
+}
+
+static void sizes(void **unused)
+{
+	uint64_t n;
+
+	(void)unused;
+	assert_true(fcm_parse_size("512", 1 << 20, &n) && n == 512ull << 20);
+	assert_true(fcm_parse_size("2g", 1 << 20, &n) && n == 2ull << 30);
+	assert_true(fcm_parse_size("1.5G", 1, &n) && n == 3ull << 29);
+	assert_true(fcm_parse_size("0.5k", 1, &n) && n == 512);
+	assert_false(fcm_parse_size("", 1, &n) || fcm_parse_size("-1", 1, &n) ||
+		     fcm_parse_size("1gb", 1, &n) || fcm_parse_size("99999999999t", 1, &n) ||
+		     fcm_parse_size("1e9", 1, &n) || fcm_parse_size(" 1", 1, &n));
+}
+
+static void guest_text(void **unused)
+{
+	char a[] = "ok \x1b[31mred\x1b[0m \xc3\xa4 \xff\xc3 \xe2\x80\xae end\n";
+
+	(void)unused;
+	a[fcm_printable(a, strlen(a))] = '\0';
+	assert_string_equal(a, "ok ?[31mred?[0m \xc3\xa4 ?? ? end\n");
+}
+
+static void kv_lists(void **unused)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	size_t n;
+
+	(void)unused;
+	kv_add(&b, "op", "file");
+	kv_add(&b, "env", "A=1");
+	kv_addf(&b, "env", "B=%d", 2);
+	kv_end(&b);
+	buf_add(&b, "raw\0x", 5);
+	assert_string_equal(kv_get(b.p, b.n, "op"), "file");
+	const char *v = kv_next(b.p, b.n, "env", NULL);
+	assert_string_equal(v, "A=1");
+	v = kv_next(b.p, b.n, "env", v);
+	assert_string_equal(v, "B=2");
+	assert_null(kv_next(b.p, b.n, "env", v));
+	assert_null(kv_get(b.p, b.n, "raw"));
+	const char *raw = kv_raw(b.p, b.n, &n);
+	assert_int_equal(n, 5);
+	assert_memory_equal(raw, "raw\0x", 5);
+	assert_null(kv_get("op=unterminated", 15, "op"));
+	assert_null(kv_raw("a=b\0c", 5, &n));
+}
+
+static void frames(void **unused)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct frame f;
+
+	(void)unused;
+	frame_add(&b, 0x01020304, FRAME_REQ, "abc", 3);
+	for (size_t i = 0; i < b.n; i++)
+		assert_int_equal(frame_parse(b.p, i, &f), 0);
+	assert_int_equal(frame_parse(b.p, b.n, &f), (ssize_t)b.n);
+	assert_true(f.stream == 0x01020304 && f.len == 3 && f.type == FRAME_REQ);
+	b.p[6] = 99;
+	assert_int_equal(frame_parse(b.p, b.n, &f), -1);
+	assert_int_equal(frame_parse("\0\0\0\0\xff\xff\1\0", 8, &f), -1);
+}
+
+static void hello_in_rubbish(void **unused)
+{
+	_cleanup_(buf_done) struct buf b = {0}, hello = {0};
+	struct frame f;
+	size_t keep = 0;
+
+	(void)unused;
+	kv_add(&hello, "magic", FRAME_MAGIC);
+	kv_add(&hello, "nonce", "n1");
+	buf_add(&b, "\1\0\0\0\7\0\2\0junk half a frame", 23);
+	size_t junk = b.n;
+	frame_add(&b, 0, FRAME_HELLO, hello.p, hello.n);
+	assert_int_equal(frame_find_hello(b.p, b.n, "other", &f, &keep), 0);
+	for (size_t i = junk; i < b.n; i++) {
+		assert_int_equal(frame_find_hello(b.p, i, "n1", &f, &keep), 0);
+		assert_true(keep >= i - junk);
+	}
+	assert_int_equal(frame_find_hello(b.p, b.n, "n1", &f, &keep), b.n);
+}
+
+static void files(void **unused)
+{
+	char dir[] = "/tmp/fcm-core-XXXXXX";
+	struct fcm_error err;
+	_cleanup_(buf_done) struct buf b = {0};
+	uint64_t freed = 0;
+
+	(void)unused;
+	assert_non_null(mkdtemp(dir));
+	int d = dir_open(AT_FDCWD, dir, &err);
+	assert_int_equal(file_write_atomic(d, "a", 0600, "one", 3, &err), 0);
+	assert_int_equal(file_write_atomic(d, "a", 0600, "two", 3, &err), 0);
+	assert_int_equal(file_read(d, "a", 3, &b, &err), 0);
+	assert_string_equal(b.p, "two");
+	struct buf none = {0};
+	assert_int_equal(file_read(d, "a", 2, &none, &err), -1);
+	assert_int_equal(err.code, FCM_TOO_LARGE);
+	assert_int_equal(symlinkat("a", d, "link"), 0);
+	assert_int_equal(mkfifoat(d, "fifo", 0600), 0);
+	assert_int_equal(file_read(d, "link", 9, &none, &err), -1);
+	assert_int_equal(file_read(d, "fifo", 9, &none, &err), -1);
+	assert_int_equal(file_read(d, "missing", 9, &none, &err), -1);
+	assert_int_equal(err.code, FCM_NOT_FOUND);
+	assert_int_equal(mkdirat(d, "sub", 0700), 0);
+	assert_int_equal(symlinkat("/etc", d, "sub/away"), 0);
+	assert_int_equal(dir_remove(AT_FDCWD, dir, &freed, &err), 0);
+	assert_true(freed >= 4096);
+	assert_int_equal(access("/etc/passwd", F_OK), 0);
+	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
+	close(d);
+}
+
+static void times(void **unused)
+{
+	int64_t t;
+
+	(void)unused;
+	assert_string_equal(clock_rfc3339(1795625293).s, "2026-11-25T16:48:13Z");
+	assert_int_equal(clock_parse("2026-11-25T16:48:13Z", &t), 0);
+	assert_int_equal(t, 1795625293);
+	assert_int_equal(clock_parse("2026-11-25T16:48:13Zx", &t), -1);
+	assert_string_equal(clock_span(350).s, "350 ms");
+	assert_string_equal(clock_span(2450).s, "2.4 s");
+	assert_string_equal(clock_span(41000).s, "41 s");
+	assert_string_equal(clock_span(120000).s, "2m");
+	assert_int_equal(clock_in(FCM_FOREVER), FCM_FOREVER);
+	assert_int_equal(clock_left(FCM_FOREVER), -1);
+	assert_int_equal(clock_left(0), 0);
+}
+
+static void errors(void **unused)
+{
+	struct fcm_error err;
+
+	(void)unused;
+	for (enum fcm_code c = FCM_OK + 1; c < FCM_CODES; c++) {
+		assert_int_equal(fcm_code_from_wire(fcm_code_info(c)->wire), c);
+		assert_true(fcm_code_info(c)->http >= 400 && fcm_code_info(c)->exit_status > 0);
+	}
+	fcm_fail(&err, FCM_NOT_FOUND, "no vm '%s'", "web");
+	fcm_wrap(&err, "start");
+	assert_string_equal(err.msg, "start: no vm 'web'");
+	errno = ENOSPC;
+	fcm_fail_errno(&err, "write");
+	assert_int_equal(err.code, FCM_NO_SPACE);
+	for (int i = 0; i < 20; i++)
+		fcm_wrap(&err, "%0150d", i);
+	assert_true(strlen(err.msg) < sizeof err.msg);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names),
+		cmocka_unit_test(random_names_are_valid),
+		cmocka_unit_test(networks),
+		cmocka_unit_test(sizes),
+		cmocka_unit_test(guest_text),
+		cmocka_unit_test(kv_lists),
+		cmocka_unit_test(frames),
+		cmocka_unit_test(hello_in_rubbish),
+		cmocka_unit_test(files),
+		cmocka_unit_test(times),
+		cmocka_unit_test(errors),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,160 @@
+/*
+ * The engine's pure parts: what to do about a VM that is found (every case), what the end of a VMM means, and that every
+ * table of steps is well formed.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/core/util.h"
+#include "daemon/engine/reconcile.h"
+#include "daemon/engine/step.h"
+#include "daemon/engine/supervise.h"
+
+static enum repair found(
+	enum vm_state state, enum vm_desired desired, enum vm_restart restart, bool lives, bool same_boot)
+{
+	struct found f = {state, desired, restart, lives, same_boot};
+
+	return reconcile(&f);
+}
+
+/* Whatever else is true: a half-made VM goes, a half-destroyed one too. */
+static void half_things_go(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 32; i++) {
+		enum vm_desired d = i & 1 ? WANT_RUNNING : WANT_STOPPED;
+		enum vm_restart r = i >> 3 & 3;
+		assert_int_equal(found(VM_CREATING, d, r, i & 2, i & 4), REPAIR_DESTROY);
+		assert_int_equal(found(VM_DESTROYING, d, r, i & 2, i & 4), REPAIR_DESTROY);
+	}
+}
+
+/* A VM that lives is never killed unless somebody had asked for its end. */
+static void the_living_are_kept(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
+		assert_int_equal(found(VM_RUNNING, WANT_RUNNING, r, true, true), REPAIR_ADOPT);
+		assert_int_equal(found(VM_STARTING, WANT_RUNNING, r, true, true), REPAIR_ADOPT);
+		assert_int_equal(found(VM_FAILED, WANT_RUNNING, r, true, true), REPAIR_ADOPT);
+		assert_int_equal(found(VM_STOPPING, WANT_STOPPED, r, true, true), REPAIR_STOP);
+		assert_int_equal(found(VM_STOPPING, WANT_RUNNING, r, true, true), REPAIR_RESTART);
+		assert_int_equal(found(VM_STOPPED, WANT_STOPPED, r, true, true), REPAIR_STOP);
+	}
+}
+
+static void after_a_reboot(void **unused)
+{
+	(void)unused;
+	assert_int_equal(found(VM_RUNNING, WANT_RUNNING, RESTART_UNLESS_STOPPED, false, false), REPAIR_START);
+	assert_int_equal(found(VM_RUNNING, WANT_RUNNING, RESTART_ALWAYS, false, false), REPAIR_START);
+	assert_int_equal(found(VM_RUNNING, WANT_RUNNING, RESTART_ON_FAILURE, false, false), REPAIR_RELEASE);
+	assert_int_equal(found(VM_RUNNING, WANT_RUNNING, RESTART_NO, false, false), REPAIR_RELEASE);
+	assert_int_equal(found(VM_STOPPED, WANT_STOPPED, RESTART_ALWAYS, false, false), REPAIR_NONE);
+	assert_int_equal(found(VM_STOPPED, WANT_RUNNING, RESTART_UNLESS_STOPPED, false, false), REPAIR_NONE);
+	assert_int_equal(found(VM_STARTING, WANT_RUNNING, RESTART_NO, false, false), REPAIR_RELEASE);
+	assert_int_equal(found(VM_FAILED, WANT_RUNNING, RESTART_NO, false, false), REPAIR_NONE);
+}
+
+static void died_while_nobody_looked(void **unused)
+{
+	(void)unused;
+	assert_int_equal(found(VM_RUNNING, WANT_RUNNING, RESTART_NO, false, true), REPAIR_ENDED);
+	assert_int_equal(found(VM_STARTING, WANT_RUNNING, RESTART_NO, false, true), REPAIR_START);
+	assert_int_equal(found(VM_STOPPING, WANT_STOPPED, RESTART_ALWAYS, false, true), REPAIR_STOP);
+}
+
+static void what_an_end_means(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
+		struct verdict off = supervise_verdict(GUEST_POWEROFF, r, WANT_RUNNING, 0);
+		struct verdict again = supervise_verdict(GUEST_REBOOT, r, WANT_RUNNING, 0);
+		struct verdict crash = supervise_verdict(GUEST_CRASHED, r, WANT_RUNNING, 0);
+		assert_int_equal(off.state, VM_STOPPED);
+		assert_false(off.restart);
+		assert_true(again.restart);
+		assert_int_equal(again.delay_ms, 0);
+		assert_int_equal(crash.state, VM_FAILED);
+		assert_int_equal(crash.restart, r != RESTART_NO);
+		assert_string_equal(crash.code, "crashed");
+	}
+	assert_false(supervise_verdict(GUEST_CRASHED, RESTART_ALWAYS, WANT_STOPPED, 0).restart);
+}
+
+/* Restarts come later and later, but never later than a minute. */
+static void backoff_grows_and_ends(void **unused)
+{
+	int64_t last = 0;
+
+	(void)unused;
+	for (unsigned crashes = 0; crashes < 100; crashes++) {
+		int64_t d = supervise_verdict(GUEST_CRASHED, RESTART_ALWAYS, WANT_RUNNING, crashes).delay_ms;
+		assert_true(d >= last && d <= 60000);
+		last = d;
+	}
+	assert_int_equal(last, 60000);
+}
+
+static bool does(const struct op_table *t, size_t i, const struct step *step, enum step_way way)
+{
+	return t->rows[i].step == step && t->rows[i].way == way;
+}
+
+static bool has(const struct op_table *t, const struct step *step, enum step_way way)
+{
+	for (size_t i = 0; t->rows[i].step; i++)
+		if (does(t, i, step, way))
+			return true;
+	return false;
+}
+
+/* Whatever start makes and can undo, stop, destroy and the end of a VMM release; whatever create makes, destroy does. */
+static void all_that_is_made_is_released(void **unused)
+{
+	const struct op_table *const releases[] = {&table_stop, &table_destroy, &table_ended};
+
+	(void)unused;
+	for (size_t i = 0; table_start.rows[i].step; i++)
+		for (size_t k = 0; table_start.rows[i].step->undo && k < ARRAY_SIZE(releases); k++)
+			assert_true(has(releases[k], table_start.rows[i].step, STEP_UNDO));
+	for (size_t i = 0; table_create.rows[i].step; i++)
+		assert_true(table_create.rows[i].step->undo == NULL ||
+			    has(&table_destroy, table_create.rows[i].step, STEP_UNDO));
+}
+
+static void rows_are_well_formed(void **unused)
+{
+	(void)unused;
+	for (size_t t = 0; op_tables[t]; t++)
+		for (size_t i = 0; op_tables[t]->rows[i].step; i++) {
+			const struct step *s = op_tables[t]->rows[i].step;
+			assert_true(i < STEP_ROWS - 1);
+			assert_true(strlen(s->name) < sizeof((struct fcm_error *)0)->step);
+			if (op_tables[t]->rows[i].way == STEP_UNDO)
+				assert_non_null(s->undo);
+			else
+				assert_non_null(s->run);
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(half_things_go),
+		cmocka_unit_test(the_living_are_kept),
+		cmocka_unit_test(after_a_reboot),
+		cmocka_unit_test(died_while_nobody_looked),
+		cmocka_unit_test(what_an_end_means),
+		cmocka_unit_test(backoff_grows_and_ends),
+		cmocka_unit_test(all_that_is_made_is_released),
+		cmocka_unit_test(rows_are_well_formed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
