@@ -8,14 +8,15 @@
  * parsed; libmicrohttpd does the bodies, the answers and the upgrades.
  *
  * A second request on the same connection would go past the gate, so every answer says "Connection: close". That
- * costs a connection per request (some 60 us on loopback, measured) and makes refusals and deadlines exact. A
- * request that is pipelined behind the first is never looked at.
+ * makes refusals and deadlines exact, and with warm threads (worker.c) it serves more requests a second than
+ * libmicrohttpd's thread-per-connection mode does with closed connections. A request that is pipelined behind the
+ * first is never looked at.
  *
  * Connections are in one of three places:
  *
  *	heads		waiting for a head: at most max_anonymous; the oldest gives way to a new one, so a flood of
  *			silent connections can only push out itself, for an honest client sends its head at once
- *	served		with libmicrohttpd: at most max_connections, more are answered 503
+ *	served		with a worker: at most max_connections, more are answered 503
  *	lingering	answered before all of the request was read: closing now would send a reset, which can destroy
  *			the answer before the client has read it, so what still comes is read and dropped for a while
  *
@@ -154,12 +155,10 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 		       : router_body(rq->match.route, &rq->head, err);
 }
 
-/* The next byte that libmicrohttpd reads is the first of the head that we have seen. From here the descriptor is its own:
- * when it can't take it, it has closed it. */
+/* The next byte that libmicrohttpd reads is the first of the head that we have seen. From here on the descriptor is
+ * its own. */
 static void hand_over(struct request *rq)
 {
-	struct sockaddr address = {.sa_family = rq->is_unix ? AF_UNIX : AF_INET};
-
 	if (rq->watched)
 		epoll_ctl(server.epoll_fd, EPOLL_CTL_DEL, rq->fd, NULL);
 	rq->watched = false;
@@ -170,22 +169,8 @@ static void hand_over(struct request *rq)
 	rq->deadline = clock_in((int64_t)server.config.header_seconds * 1000);
 	TAILQ_INSERT_HEAD(&server.served, rq, entry);
 	server.n_served++;
+	worker_add_locked(rq);
 	pthread_mutex_unlock(&server.lock);
-	if (MHD_add_connection(server.mhd, rq->fd, &address, sizeof address) == MHD_YES)
-		return;
-	pthread_mutex_lock(&server.lock);
-	TAILQ_REMOVE(&server.served, rq, entry);
-	server.n_served--;
-	pthread_mutex_unlock(&server.lock);
-	request_free(rq);
-}
-
-static bool is_full(void)
-{
-	pthread_mutex_lock(&server.lock);
-	bool full = server.n_served >= server.config.max_connections;
-	pthread_mutex_unlock(&server.lock);
-	return full;
 }
 
 /* Look at what has come. Returns true when the request has gone elsewhere, false when it must wait for more. */
@@ -208,15 +193,10 @@ static bool look(struct request *rq)
 		rq->text = xalloc((size_t)n + 1);
 		memcpy(rq->text, bytes, (size_t)n);
 	}
-	if (n > 0 && admit(rq, (size_t)n, &err) == 0) {
-		if (!is_full()) {
-			hand_over(rq);
-			return true;
-		}
-		fcm_fail(
-			&err, FCM_UNAVAILABLE, "%u requests are being served", server.config.max_connections);
-	}
-	refuse(rq, &err);
+	if (n > 0 && admit(rq, (size_t)n, &err) == 0 && worker_ready(&err) == 0)
+		hand_over(rq);
+	else
+		refuse(rq, &err);
 	return true;
 }
 
@@ -316,20 +296,12 @@ static void connection_event(struct request *rq, uint32_t events)
 
 /* ---- deadlines ---- */
 
-/* Tell a connection's thread that it is over: its poll(2) and its reads see the end of the stream. A request that was
- * never started is one that libmicrohttpd had no memory or thread for. */
+/* Tell a request's worker that it is over: its poll(2) and its reads see the end of the stream. */
 static void expire_served_locked(struct request *rq)
 {
 	struct fcm_error err;
 
 	rq->deadline = FCM_FOREVER;
-	if (!rq->started) {
-		TAILQ_REMOVE(&server.served, rq, entry);
-		server.n_served--;
-		rq->stage = STAGE_DEAD;
-		TAILQ_INSERT_TAIL(&dead, rq, entry);
-		return;
-	}
 	fcm_fail(&err, atomic_load(&server.stopping) ? FCM_UNAVAILABLE : FCM_BAD_REQUEST,
 		atomic_load(&server.stopping) ? "the daemon is stopping" : "the body came too slowly");
 	request_abort_locked(rq, &err);
@@ -343,8 +315,7 @@ static void sweep(int64_t now)
 	pthread_mutex_lock(&server.lock);
 	for (rq = TAILQ_FIRST(&server.served); rq; rq = next) {
 		next = TAILQ_NEXT(rq, entry);
-		bool idle = atomic_load(&server.stopping) && rq->started && !rq->answered &&
-			    rq->deadline != FCM_FOREVER;
+		bool idle = atomic_load(&server.stopping) && !rq->answered && rq->deadline != FCM_FOREVER;
 		if (rq->deadline <= now || idle)
 			expire_served_locked(rq);
 	}
@@ -444,17 +415,30 @@ void *gate_main(void *unused)
 	return NULL;
 }
 
+static void leave_locked(struct request *rq)
+{
+	TAILQ_REMOVE(&server.served, rq, entry);
+	server.n_served--;
+	pthread_cond_broadcast(&server.left);
+}
+
+void gate_lost(struct request *rq)
+{
+	pthread_mutex_lock(&server.lock);
+	leave_locked(rq);
+	pthread_mutex_unlock(&server.lock);
+	request_free(rq);
+}
+
 void gate_done(struct request *rq)
 {
 	int unread = 0;
 
-	ioctl(rq->fd, FIONREAD, &unread);
 	request_end(rq);
-	pthread_mutex_lock(&server.lock);
-	TAILQ_REMOVE(&server.served, rq, entry);
-	server.n_served--;
-	pthread_cond_broadcast(&server.left);
+	ioctl(rq->fd, FIONREAD, &unread);
 	bool linger = (!rq->body_ended || unread > 0) && !atomic_load(&server.quit);
+	pthread_mutex_lock(&server.lock);
+	leave_locked(rq);
 	if (linger && (rq->fd = fcntl(rq->fd, F_DUPFD_CLOEXEC, 3)) >= 0)
 		linger_locked(rq);
 	else

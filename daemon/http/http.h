@@ -1,12 +1,13 @@
 /*
- * The HTTP server: libmicrohttpd with a thread per connection, which is the one mode in which a handler may simply
- * block (docs/ARCHITECTURE.md says why). This header is all that api/ sees of it.
+ * The HTTP server: libmicrohttpd with a thread for each request, so a handler may simply block. This header is all that
+ * api/ sees of it.
  *
  *	gate.c		accepts connections, admits requests, enforces absolute deadlines
  *	guard.c		pure: is this request line and these headers acceptable at all?
  *	router.c	pure: which row of common/routes.def, or which error
  *	auth.c		bearer tokens, throttling of failures
- *	server.c	listeners, start and stop, libmicrohttpd's callbacks
+ *	server.c	listeners, start and stop
+ *	worker.c	the threads, and libmicrohttpd's callbacks
  *	request.c	bodies, calling the handler
  *	reply.c		JSON answers, errors, streams
  *	upgrade.c	a connection that becomes a stream of bytes

@@ -2,14 +2,15 @@
  * What the files of this folder share: the server, and the request, which is one connection from accept(2) to close(2).
  *
  *	gate.c		accepts, waits for whole heads, admits or refuses, watches all deadlines
- *	server.c	start and stop, the callbacks of libmicrohttpd
+ *	server.c	listeners, start and stop
+ *	worker.c	the threads, and the callbacks of libmicrohttpd
  *	request.c	bodies, calling the handler, what a handler asks
  *	reply.c		answers
  *	upgrade.c	connections that leave HTTP
  *	idem.c		Idempotency-Key
  *
  * Locking: server.lock guards the list `served`, and of each request in it `stage`, `fd`, `deadline`, `answered` and
- * `aborted`. The rest of a request belongs to one thread: the gate's until the hand-over, then the connection's own.
+ * `aborted`. The rest of a request belongs to one thread: the gate's until the hand-over, then the worker's.
  */
 #pragma once
 
@@ -45,10 +46,10 @@ struct upgrade;
 TAILQ_HEAD(request_list, request);
 
 struct request {
-	TAILQ_ENTRY(request) entry;
+	TAILQ_ENTRY(request) entry, queued;
 	enum stage stage;
-	int fd; /* libmicrohttpd's while served */
-	bool is_unix, watched, started, answered, aborted;
+	int fd; /* libmicrohttpd's while served, and open until gate_done() */
+	bool is_unix, watched, answered, aborted;
 	int64_t deadline;
 	struct peer peer;
 	char id[13];
@@ -89,13 +90,13 @@ extern struct http_server {
 	int socket_dir; /* where the unix socket is, or -1 */
 	char *socket_name;
 	int epoll_fd, stop_fd;
-	struct MHD_Daemon *mhd;
 	pthread_t gate;
+	bool running;
 	atomic_bool stopping, quit;
 	pthread_mutex_t lock;
-	pthread_cond_t left; /* a request has left `served` */
+	pthread_cond_t left; /* a request has left `served`, or a worker has ended */
 	struct request_list served;
-	unsigned n_served;
+	unsigned n_served, n_workers;
 } server;
 
 /* ---- gate.c ---- */
@@ -105,6 +106,23 @@ void *gate_main(void *unused);
 
 /* libmicrohttpd is done with this connection and will close its descriptor: linger on a copy, or free the request. */
 void gate_done(struct request *rq);
+
+/* The same when the descriptor is closed already. */
+void gate_lost(struct request *rq);
+
+/* ---- worker.c ---- */
+
+/* Once, before the gate runs. */
+void worker_init(void);
+
+/* Is there a worker for one more request, or can one be made? FCM_UNAVAILABLE. For the gate's thread only. */
+int worker_ready(struct fcm_error *err) must_check;
+
+/* Give it the request; after worker_ready(). */
+void worker_add_locked(struct request *rq);
+
+/* Wake the workers to see server.quit. */
+void worker_quit(void);
 
 /* ---- request.c ---- */
 

@@ -1,6 +1,5 @@
 /*
- * Start and stop, and the three callbacks through which libmicrohttpd tells us of a connection: its start (here it gets
- * its request), its calls of the access handler, its end. gate.c says how connections get there.
+ * Listeners, start and stop.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,9 +16,8 @@
 
 enum {
 	BACKLOG = 1024,
-	CONNECTION_MEMORY = 65536, /* bytes of libmicrohttpd's buffers for one connection */
-	THREAD_STACK = 1 << 20,
 	ABANDON_MS = 500, /* for threads to see that their socket has been shut down */
+	LOOK_MS = 100,	  /* between two looks at the clock */
 };
 
 struct http_server server = {
@@ -27,7 +25,6 @@ struct http_server server = {
 	.epoll_fd = -1,
 	.stop_fd = -1,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.left = PTHREAD_COND_INITIALIZER,
 	.served = TAILQ_HEAD_INITIALIZER(server.served),
 };
 
@@ -155,90 +152,13 @@ int http_init(const struct http_config *config, struct fcm_error *err)
 	return -1;
 }
 
-/* ---- the callbacks of libmicrohttpd ---- */
-
-static struct request *find_handed_locked(int fd)
-{
-	struct request *rq;
-
-	TAILQ_FOREACH(rq, &server.served, entry)
-	if (!rq->started && rq->fd == fd)
-		return rq;
-	return NULL;
-}
-
-/* On libmicrohttpd's own thread, before the connection's thread and after it. In between the descriptor is open: the
- * gate may shut it down. */
-static void on_connection(
-	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-	(void)cls;
-	switch (code) {
-	case MHD_CONNECTION_NOTIFY_STARTED:
-		pthread_mutex_lock(&server.lock);
-		struct request *rq = find_handed_locked(info->connect_fd);
-		if (rq) {
-			rq->started = true;
-			rq->mhd = mhd;
-		}
-		pthread_mutex_unlock(&server.lock);
-		*context = rq;
-		break;
-	case MHD_CONNECTION_NOTIFY_CLOSED:
-		if (*context)
-			gate_done(*context);
-		*context = NULL;
-		break;
-	}
-}
-
-static struct request *request_of(struct MHD_Connection *mhd)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	return info->socket_context;
-}
-
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
-	const char *version, const char *data, size_t *n, void **context)
-{
-	struct request *rq = request_of(mhd);
-
-	(void)cls, (void)url, (void)method, (void)version, (void)context;
-	return rq ? request_step(rq, data, n) : MHD_NO;
-}
-
-static void on_completed(
-	void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code)
-{
-	struct request *rq = request_of(mhd);
-
-	(void)cls, (void)context, (void)code;
-	if (rq)
-		request_end(rq);
-}
-
 int http_serve(struct fcm_error *err)
 {
-	unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
-			 MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE;
-
-	server.mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_request, NULL, MHD_OPTION_NOTIFY_CONNECTION,
-		on_connection, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-		MHD_OPTION_CONNECTION_LIMIT, server.config.max_connections + 64,
-		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
-		(size_t)THREAD_STACK, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
-	if (!server.mhd)
-		return fcm_fail_errno(err, "start the HTTP server");
+	worker_init();
 	errno = pthread_create(&server.gate, NULL, gate_main, NULL);
-	if (errno) {
-		fcm_fail_errno(err, "start the HTTP server's thread");
-		MHD_stop_daemon(STEAL(server.mhd));
-		return -1;
-	}
+	if (errno)
+		return fcm_fail_errno(err, "start the HTTP server's thread");
+	server.running = true;
 	return 0;
 }
 
@@ -255,33 +175,42 @@ static void wake(void)
 	(void)!write(server.stop_fd, &one, sizeof one);
 }
 
-/* Wait until no request is served. Returns false at the deadline. */
-static bool drained(int64_t deadline)
+/* Wait until *count is 0. Returns false at the deadline. */
+static bool gone(const unsigned *count, int64_t deadline)
 {
-	while (server.n_served > 0 && clock_left(deadline) != 0) {
+	while (*count > 0 && clock_left(deadline) != 0) {
 		struct timespec t;
 
-		clock_gettime(CLOCK_REALTIME, &t);
-		t.tv_nsec += 100 * 1000 * 1000;
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		t.tv_nsec += LOOK_MS * 1000 * 1000;
 		t.tv_sec += t.tv_nsec / 1000000000;
 		t.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&server.left, &server.lock, &t);
 	}
-	return server.n_served == 0;
+	return *count == 0;
 }
 
-static bool stop_requests(int64_t deadline)
+static void stop_requests(int64_t deadline)
 {
 	struct request *rq;
 
 	pthread_mutex_lock(&server.lock);
-	bool all = drained(deadline);
-	if (!all) {
+	if (!gone(&server.n_served, deadline)) {
 		TAILQ_FOREACH(rq, &server.served, entry)
-		if (rq->started)
-			shutdown(rq->fd, SHUT_RDWR);
-		all = drained(clock_in(ABANDON_MS));
+		shutdown(rq->fd, SHUT_RDWR);
+		(void)gone(&server.n_served, clock_in(ABANDON_MS));
 	}
+	pthread_mutex_unlock(&server.lock);
+}
+
+static bool stop_workers(void)
+{
+	atomic_store(&server.quit, true);
+	wake();
+	pthread_join(server.gate, NULL);
+	worker_quit();
+	pthread_mutex_lock(&server.lock);
+	bool all = gone(&server.n_workers, clock_in(ABANDON_MS));
 	pthread_mutex_unlock(&server.lock);
 	return all;
 }
@@ -292,14 +221,11 @@ void http_stop(int64_t deadline)
 		return;
 	atomic_store(&server.stopping, true);
 	wake();
-	if (server.mhd) {
-		bool all = stop_requests(deadline);
-		atomic_store(&server.quit, true);
-		wake();
-		pthread_join(server.gate, NULL);
-		if (!all)
+	if (server.running) {
+		stop_requests(deadline);
+		if (!stop_workers())
 			return;
-		MHD_stop_daemon(STEAL(server.mhd));
+		server.running = false;
 	}
 	done();
 }
