@@ -297,16 +297,18 @@ static int progress_end(struct progress *p, field_json **ret, struct fcm_error *
 	return 0;
 }
 
-static int perform_progress(struct api *a, struct httpc_request *rq, const char *path, const char *doing,
-	field_json **ret, struct fcm_error *err)
+static int perform_progress(struct api *a, const struct httpc_request *plain, const char *path,
+	const char *doing, field_json **ret, struct fcm_error *err)
 {
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
 	struct progress p = {.api = a, .doing = doing};
+	struct httpc_request rq = *plain;
 
-	rq->data = take_piece;
-	rq->arg = &p;
+	rq.data = take_piece;
+	rq.arg = &p;
 	term_progress("%s", doing);
-	int r = perform(a, rq, path, "Accept: " NDJSON ", application/json", &answer, err);
+	term_progress_note("fcm: the daemon goes on with it; fcm ls shows how it ends\n");
+	int r = perform(a, &rq, path, "Accept: " NDJSON ", application/json", &answer, err);
 	term_progress_end();
 	if (r == 0)
 		r = answer.status >= 300 ? fail_answer(a, &answer, err) : progress_end(&p, ret, err);
@@ -323,7 +325,7 @@ int api_change(struct api *a, const char *method, const char *path, const field_
 	auto_free char *text = body ? fj_print(body, false) : NULL;
 	struct httpc_request rq = {.method = method, .body = text, .body_size = text ? strlen(text) : 0};
 
-	if (doing && term_has_progress())
+	if (doing && (term_has_progress() || a->debug))
 		return perform_progress(a, &rq, path, doing, ret, err);
 	return perform_json(a, &rq, path, ret, err);
 }

@@ -13,7 +13,7 @@ const struct option_row global_options[] = {
 	{"quiet", 'q', NULL, NULL, "print names or ids only"},
 	{"output", 'o', "COLS", NULL, "the columns of a table, or wide"},
 	{"no-headings", 0, NULL, "no_headings", "no headings in tables"},
-	{"url", 0, "URL", NULL, "the daemon: http://HOST:PORT, https://HOST or unix:///PATH (FCM_URL)"},
+	{"url", 0, "URL", NULL, "the daemon: http://, https:// or unix:/// (FCM_URL)"},
 	{"host", 0, "URL", NULL, NULL},
 	{"token-file", 0, "FILE", "token_file", "the file with the token (else FCM_TOKEN, ~/.fcm-token)"},
 	{"version", 0, NULL, NULL, "print the version"},

@@ -127,15 +127,7 @@ static int fail_create(const char *name, struct fcm_error *err)
 {
 	if (err->code == FCM_NAME_TAKEN && err->hint[0] == '\0')
 		fcm_hint(err, "try: fcm create --name %.40s-2, or fcm destroy %.63s", name, name);
-	switch ((int)err->code) {
-	case FCM_NO_DAEMON:
-	case FCM_NO_TOKEN:
-	case FCM_USAGE:
-		return -1;
-	default:
-		return *name ? fcm_wrap(err, "cannot create '%s'", name)
-			     : fcm_wrap(err, "cannot create a VM");
-	}
+	return vm_failed(err, "create", name);
 }
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)

@@ -1,8 +1,8 @@
 #include <inttypes.h>
-#include <string.h>
 
 #include "client/command.h"
 #include "client/out.h"
+#include "client/vmtext.h"
 
 struct destroy_options {
 	bool force, dry_run;
@@ -15,7 +15,7 @@ static const struct field destroy_fields[] = {
 };
 
 static const struct option_row options[] = {
-	{"force", 'f', NULL, NULL, "don't ask the guest first; a VM that isn't there is no error"},
+	{"force", 'f', NULL, NULL, "don't ask the guest; no error when it isn't there"},
 	{"dry-run", 0, NULL, NULL, "print what would be done, and do nothing"},
 	{0},
 };
@@ -68,9 +68,7 @@ static int destroy_one(struct cli *cli, const char *name, void *options_, struct
 	if (api_change(cli->api, "DELETE", path, NULL, o->dry_run ? NULL : doing, &answer, err) < 0) {
 		if (o->force && err->code == FCM_NOT_FOUND)
 			return 0;
-		if (err->code == FCM_NOT_FOUND || err->code == FCM_NO_DAEMON || err->code == FCM_NO_TOKEN)
-			return -1;
-		return fcm_wrap(err, "cannot destroy '%s'", name);
+		return vm_failed(err, "destroy", name);
 	}
 	print_destroyed(cli, answer, o->dry_run);
 	fj_free(answer);

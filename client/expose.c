@@ -9,8 +9,7 @@
 #include "common/model.h"
 
 static const struct option_row options[] = {
-	{"domain", 0, "NAME", NULL,
-		"the name (else <vm>.<public address>.sslip.io, or below the configured domain)"},
+	{"domain", 0, "NAME", NULL, "the name (else one made of the VM's)"},
 	{0},
 };
 

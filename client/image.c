@@ -99,13 +99,14 @@ static int run_images(struct cli *cli, void *options, struct fcm_error *err)
 
 /* ---- the build ---- */
 
-/* What can be built, and the route that takes it. */
+/* What can be built, the route that takes it, and whether fcm-agent goes into it (into a kernel's initrd). */
 static const struct recipe {
 	const char *name, *route;
+	bool agent;
 } recipes[] = {
-	{"base", "/v1/images/base"},
-	{"tiny", "/v1/images/tiny"},
-	{"kernel", "/v1/kernels/default"},
+	{"base", "/v1/images/base", false},
+	{"tiny", "/v1/images/tiny", false},
+	{"kernel", "/v1/kernels/default", true},
 };
 
 static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
@@ -133,17 +134,18 @@ static char *find_script(const char *name, struct fcm_error *err)
 	return script;
 }
 
-static char *find_agent(struct fcm_error *err)
+static int set_agent(struct fcm_error *err)
 {
-	static const char *const places[] = {"../lib/fcm/fcm-agent", "../libexec/fcm/fcm-agent", "fcm-agent",
-		"../images/agent/fcm-agent", "../images/fcm-agent", NULL};
-	char *agent = path_find(places);
+	static const char *const places[] = {"../libexec/fcm/fcm-agent", "../lib/fcm/fcm-agent", "fcm-agent",
+		"../images/agent/fcm-agent", NULL};
+	auto_free char *agent = path_find(places);
 
 	if (agent == NULL) {
-		fcm_fail(err, FCM_HOST, "fcm-agent, which goes into every image, isn't there");
-		fcm_hint(err, "is fcm installed whole? it belongs at <prefix>/lib/fcm/fcm-agent");
+		fcm_fail(err, FCM_HOST, "fcm-agent, which goes into a kernel's initrd, isn't there");
+		return fcm_hint(err, "is fcm installed whole? it belongs at <prefix>/libexec/fcm/fcm-agent");
 	}
-	return agent;
+	setenv("FCM_AGENT", agent, 1);
+	return 0;
 }
 
 /* Run the script; what it prints goes to stderr. Ctrl-C ends it, and then we clean up. */
@@ -196,12 +198,10 @@ static int build_in(struct cli *cli, const struct recipe *recipe, const char *di
 	struct fcm_error *err)
 {
 	auto_free char *script = find_script(recipe->name, err);
-	auto_free char *agent = script ? find_agent(err) : NULL;
 	auto_free char *tar = xprintf("%s/%s.tar", dir, recipe->name);
 
-	if (agent == NULL)
+	if (script == NULL || (recipe->agent && set_agent(err) < 0))
 		return -1;
-	setenv("FCM_AGENT", agent, 1);
 	int r = run_script(script, tar, err);
 	if (r == 0)
 		r = send_tar(cli, recipe, tar, ret, err);
@@ -251,7 +251,7 @@ static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 const struct command cmd_images = {
 	.name = "images",
 	.summary = "list images and kernels",
-	.details = "Columns for -o: name kind tag id size on_disk used_by created; wide is all of them.",
+	.details = "Columns for -o: name kind tag id size on_disk used_by created; or wide.",
 	.run = run_images,
 };
 
@@ -259,7 +259,7 @@ const struct command cmd_image = {
 	.name = "image",
 	.args = "ls | build base|tiny|kernel",
 	.summary = "list images, or build one from Debian packages",
-	.details = "build runs the shipped script on this machine and sends the result to the daemon.",
+	.details = "build runs the shipped script here and sends the result to the daemon.",
 	.min_args = 1,
 	.max_args = 2,
 	.run = run_image,

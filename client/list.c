@@ -93,10 +93,10 @@ static void text_created(const field_json *vm, struct buf *b)
 static const struct column columns[] = {
 	{"name", "NAME", 0, text_name},
 	{"state", "STATE", COLUMN_STATE, text_state},
-	{"image", "IMAGE", COLUMN_CUT, text_image},
+	{"image", "IMAGE", COLUMN_SPARE, text_image},
 	{"ip", "IP", 0, text_ip},
-	{"cpus", "CPUS", COLUMN_RIGHT, text_cpus},
-	{"mem", "MEM", COLUMN_RIGHT, text_mem},
+	{"cpus", "CPUS", COLUMN_RIGHT | COLUMN_SPARE, text_cpus},
+	{"mem", "MEM", COLUMN_RIGHT | COLUMN_SPARE, text_mem},
 	{"up", "UP", 0, text_up},
 	{"id", "ID", COLUMN_WIDE, text_id},
 	{"pid", "PID", COLUMN_WIDE | COLUMN_RIGHT, text_pid},
@@ -163,8 +163,8 @@ const struct command cmd_ls = {
 	.name = "ls",
 	.aliases = "list",
 	.summary = "list all VMs",
-	.details = "Columns for -o: name state image ip cpus mem up id pid vmm disk created url; wide is all "
-		   "of them.",
+	.details = "Columns for -o: name state image ip cpus mem up id pid vmm disk created url;\n"
+		   "or wide for all of them.",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),

@@ -1,4 +1,5 @@
 #include <string.h>
+#include <unistd.h>
 
 #include "client/command.h"
 #include "client/term.h"
@@ -23,7 +24,7 @@ static const struct option_row options[] = {
 };
 
 struct logs {
-	bool raw;
+	bool raw, open_line;
 	struct guest_text text;
 };
 
@@ -36,6 +37,8 @@ static int print_piece(void *arg, const char *p, size_t n)
 		buf_add(&out, p, n);
 	else
 		guest_text_add(&l->text, p, n, &out);
+	if (out.n)
+		l->open_line = out.p[out.n - 1] != '\n';
 	if (out.n && fwrite(out.p, 1, out.n, stdout) != out.n)
 		return -1;
 	return fflush(stdout) == 0 ? 0 : -1;
@@ -53,7 +56,10 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	if (o->follow)
 		buf_printf(&query, "%cfollow=1", strchr(query.p, '?') ? '&' : '?');
 	auto_free char *path = api_vm_path(cli->argv[0], query.p);
-	return api_stream(cli->api, path, print_piece, &l, err);
+	int r = api_stream(cli->api, path, print_piece, &l, err);
+	if (l.open_line && isatty(STDOUT_FILENO))
+		putchar('\n'); /* the shell's prompt gets a line of its own */
+	return r;
 }
 
 const struct command cmd_logs = {

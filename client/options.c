@@ -98,12 +98,11 @@ static int fail_unknown(char **argv, int at, struct fcm_error *err)
 int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **argv, bool first_ends,
 	int *ret_first, struct fcm_error *err)
 {
-	struct getopt_tables t = {.shorts = ":"};
+	struct getopt_tables t = {.n = 0};
 	const struct option_set *set;
 	int value;
 
-	if (first_ends)
-		strcpy(t.shorts, "+:");
+	fcm_copy(t.shorts, sizeof t.shorts, first_ends ? "+:" : ":");
 	for (int s = 0; s < OPTION_SETS; s++)
 		add_rows(&t, &sets[s], FIRST_VALUE + s * MAX_ROWS);
 	optind = 0; /* getopt(3): forget what was parsed before */

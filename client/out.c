@@ -8,11 +8,14 @@
 #include "client/term.h"
 #include "common/core/clock.h"
 
+#define SEPARATOR "  "
+
 enum { MAX_COLUMNS = 24, RESULT_COLUMN = 12 };
 
 struct picked {
 	const struct column *v[MAX_COLUMNS];
 	size_t n;
+	bool chosen; /* by -o: nothing is left out or cut */
 };
 
 static void table_unref(struct libscols_table **t)
@@ -91,6 +94,7 @@ static int pick(const struct column *columns, const char *list, struct picked *r
 {
 	bool wide = list && strcmp(list, "wide") == 0;
 
+	ret->chosen = list != NULL;
 	for (const struct column *c = columns; c->name && (list == NULL || wide); c++)
 		if (wide || !(c->flags & COLUMN_WIDE))
 			ret->v[ret->n++] = c;
@@ -136,16 +140,45 @@ static struct libscols_table *new_table(const struct cli *cli, const struct pick
 		abort();
 	scols_table_enable_noheadings(t, cli->globals.no_headings);
 	scols_table_enable_colors(t, term_has_colour());
-	scols_table_set_column_separator(t, "  ");
+	scols_table_set_column_separator(t, SEPARATOR);
 	scols_table_set_termforce(t, width ? SCOLS_TERMFORCE_ALWAYS : SCOLS_TERMFORCE_NEVER);
 	if (width)
 		scols_table_set_termwidth(t, width);
 	for (size_t i = 0; i < p->n; i++) {
 		int flags = (p->v[i]->flags & COLUMN_RIGHT ? SCOLS_FL_RIGHT : 0) |
-			    (p->v[i]->flags & COLUMN_CUT && width ? SCOLS_FL_TRUNC : 0);
+			    (p->v[i]->flags & COLUMN_CUT && width && !p->chosen ? SCOLS_FL_TRUNC : 0);
 		scols_table_new_column(t, p->v[i]->title, 0, flags);
 	}
 	return t;
+}
+
+/* Bytes of the widest cell: the columns that count hold ASCII. */
+static size_t column_width(const struct column *c, const field_json *rows)
+{
+	size_t width = strlen(c->title);
+
+	for (size_t i = 0; i < fj_len(rows); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		c->text(fj_at(rows, i), &b);
+		width = MAX(width, b.n);
+	}
+	return width;
+}
+
+/* Leave out columns that can be spared until the rest fits: a URL that is cut can't be opened. */
+static void fit(struct picked *p, const field_json *rows, size_t width)
+{
+	size_t total = 0, widths[MAX_COLUMNS];
+
+	for (size_t i = 0; i < p->n; i++)
+		total += widths[i] = column_width(p->v[i], rows) + strlen(SEPARATOR);
+	for (size_t i = p->n; i-- > 0 && total > width + strlen(SEPARATOR);) {
+		if (!(p->v[i]->flags & COLUMN_SPARE))
+			continue;
+		total -= widths[i];
+		memmove(&p->v[i], &p->v[i + 1], (p->n - i - 1) * sizeof p->v[0]);
+		p->n--;
+	}
 }
 
 static int print_table(
@@ -155,6 +188,8 @@ static int print_table(
 
 	if (pick(columns, cli->globals.output, &p, err) < 0)
 		return -1;
+	if (!p.chosen && term_width(STDOUT_FILENO))
+		fit(&p, rows, term_width(STDOUT_FILENO));
 	_cleanup_(table_unref) struct libscols_table *t = new_table(cli, &p);
 	for (size_t i = 0; i < fj_len(rows); i++)
 		add_row(t, &p, fj_at(rows, i));

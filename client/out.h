@@ -5,10 +5,15 @@
 
 #include "client/command.h"
 
-enum { COLUMN_WIDE = 1 << 0, COLUMN_RIGHT = 1 << 1, COLUMN_CUT = 1 << 2, COLUMN_STATE = 1 << 3 };
+enum {
+	COLUMN_WIDE = 1 << 0,  /* shown only by -o wide */
+	COLUMN_RIGHT = 1 << 1, /* to the right */
+	COLUMN_CUT = 1 << 2,   /* may be cut to fit the terminal */
+	COLUMN_SPARE = 1 << 3, /* may be left out to fit the terminal, the last one first */
+	COLUMN_STATE = 1 << 4, /* coloured as a VM's state */
+};
 
-/* A column of a table of JSON objects. `flags`: shown only by -o wide; to the right; may be cut to fit the terminal;
- * coloured as a VM's state. */
+/* A column of a table of JSON objects. Nothing is cut or left out when -o names the columns. */
 struct column {
 	const char *name;  /* for -o, lower case */
 	const char *title; /* "ON DISK" */

@@ -1,7 +1,7 @@
 /*
  * fcm start, stop, restart, kill: idempotent, several VMs at once, each with its own result.
  */
-#include <string.h>
+#include <unistd.h>
 
 #include "client/command.h"
 #include "client/out.h"
@@ -10,7 +10,7 @@
 #include "common/model.h"
 
 static const struct option_row time_options[] = {
-	{"time", 't', "SECONDS", NULL, "how long the guest may take, then it is forced (default 10)"},
+	{"time", 't', "SECONDS", NULL, "for the guest, before it is forced (default 10)"},
 	{0},
 };
 
@@ -23,8 +23,8 @@ static int power(struct cli *cli, const char *name, const char *verb, field_json
 
 	int r = api_change(cli->api, "POST", path, body, doing, ret, err);
 	fj_free(body);
-	if (r < 0 && err->code != FCM_NOT_FOUND && err->code != FCM_NO_DAEMON && err->code != FCM_NO_TOKEN)
-		fcm_wrap(err, "cannot %s '%s'", verb, name);
+	if (r < 0)
+		vm_failed(err, verb, name);
 	return r;
 }
 
@@ -42,12 +42,11 @@ static void print_unchanged(const struct cli *cli, const field_json *vm)
 {
 	const char *name = fj_get_str(vm, "name");
 
-	if (cli->globals.json)
-		out_json(vm);
-	else
-		printf("%s\n", name);
-	fflush(stdout);
-	fprintf(stderr, "fcm: '%s' is already %s\n", name, fj_get_str(vm, "state"));
+	const char *state = fj_get_str(vm, "state");
+
+	out_result(cli, name, vm, "already %s", state);
+	if (!isatty(STDERR_FILENO))
+		fprintf(stderr, "fcm: '%s' is already %s\n", name, state);
 }
 
 static bool unchanged(const field_json *vm)

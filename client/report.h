@@ -8,6 +8,7 @@
 /* Two lines on stderr: the cause, then what to do. */
 void report(const struct fcm_error *err);
 
+/* The exit status of that error's code. */
 int report_status(const struct fcm_error *err);
 
 /* The worse of two exit statuses. */

@@ -212,7 +212,7 @@ static const struct field config_fields[] = {
 };
 
 static const struct option_row config_rows[] = {
-	{"install", 0, NULL, NULL, "put it at the top of ~/.ssh/config, in the place of an older one"},
+	{"install", 0, NULL, NULL, "put it at the top of ~/.ssh/config"},
 	{0},
 };
 
@@ -225,6 +225,8 @@ static void config_block(const struct cli *cli, struct buf *b)
 	buf_str(b, "Host *.fcm\n");
 	for (size_t i = 0; i < lines.n; i++)
 		buf_printf(b, "    %s\n", lines.v[i]);
+	/* or what follows in the file would belong to our Host */
+	buf_str(b, "Host *\n");
 	buf_str(b, config_end);
 }
 

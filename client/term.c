@@ -12,6 +12,7 @@
 #define ERASE_LINE "\r\033[K"
 
 static volatile sig_atomic_t progress_shown;
+static const char *volatile progress_note;
 static int64_t progress_since;
 
 unsigned term_width(int fd)
@@ -41,6 +42,8 @@ static void on_signal(int sig)
 {
 	if (progress_shown)
 		(void)!write(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
+	if (progress_shown && progress_note)
+		(void)!write(STDERR_FILENO, progress_note, strlen(progress_note));
 	raise(sig); /* SA_RESETHAND: this one ends the program */
 }
 
@@ -74,8 +77,14 @@ void term_progress(const char *fmt, ...)
 		clock_span(clock_ms() - progress_since).s);
 }
 
+void term_progress_note(const char *note)
+{
+	progress_note = note;
+}
+
 void term_progress_end(void)
 {
+	progress_note = NULL;
 	if (progress_shown)
 		fputs(ERASE_LINE, stderr);
 	progress_shown = 0;

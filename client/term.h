@@ -15,6 +15,10 @@ bool term_has_colour(void);
  * term_has_progress(). */
 void term_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* What to say when the user interrupts while the line is shown; a string that lives for ever. Forgotten at
+ * term_progress_end(). */
+void term_progress_note(const char *note);
+
 /* Take it away. Also happens when SIGINT, SIGTERM or SIGHUP ends the program. */
 void term_progress_end(void);
 

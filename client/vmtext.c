@@ -14,7 +14,7 @@ char *vm_url_note(const field_json *vm)
 
 	if (*status == '\0' || strcmp(status, "active") == 0)
 		return xstrdup("");
-	return xprintf("  (%s%s%s)", status, *reason ? ": " : "", reason);
+	return xprintf("  (%s)", *reason ? reason : status);
 }
 
 const char *vm_reason(const field_json *vm)
@@ -28,4 +28,22 @@ char *vm_words(const field_json *vm)
 
 	return xprintf("%s · %s · %s (%s%s%s)", fj_get_str(vm, "ip"), fj_get_str(vm, "image"),
 		fj_get_str(vm, "vmm"), accel, *why ? ": " : "", why);
+}
+
+static bool about_vm(enum fcm_code code)
+{
+	return code != FCM_NO_DAEMON && code != FCM_NO_TOKEN && code != FCM_UNAUTHORIZED &&
+	       code != FCM_NOT_FOUND && code != FCM_USAGE && code != FCM_UNAVAILABLE;
+}
+
+int vm_failed(struct fcm_error *err, const char *verb, const char *name)
+{
+	bool console = err->code == FCM_VMM || err->code == FCM_GUEST || err->code == FCM_TIMEOUT;
+
+	if (!about_vm(err->code))
+		return -1;
+	/* the default hint can't know the name */
+	if (*name && console && strcmp(err->hint, fcm_code_info(err->code)->hint) == 0)
+		fcm_hint(err, "fcm logs %.63s shows the guest's console", name);
+	return *name ? fcm_wrap(err, "cannot %s '%s'", verb, name) : fcm_wrap(err, "cannot %s a VM", verb);
 }

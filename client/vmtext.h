@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "common/core/error.h"
 #include "common/field.h"
 
 /* "172.16.0.50 · base · qemu (tcg: no usable KVM)"; the caller's. */
@@ -13,6 +14,10 @@ const char *vm_url(const field_json *vm);
 
 /* " (certificate pending)" and the like behind the URL when it doesn't work yet; the caller's, "" when it does. */
 char *vm_url_note(const field_json *vm);
+
+/* Put "cannot start 'web'" in front of what the daemon said of a VM, and its name into the hint. Errors that aren't about
+ * the VM (no daemon, no token, no such VM) stay as they are. `name` may be "". Always -1. */
+int vm_failed(struct fcm_error *err, const char *verb, const char *name);
 
 /* Why it failed, or "". */
 const char *vm_reason(const field_json *vm);

@@ -28,8 +28,11 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	auto_free char *path = api_vm_path(cli->argv[0], query);
 	field_json *vm = NULL;
 
-	if (api_wait(cli->api, path, o->timeout, &vm, err) < 0)
+	if (api_wait(cli->api, path, o->timeout, &vm, err) < 0) {
+		if (err->code == FCM_TIMEOUT && err->hint[0] == '\0')
+			fcm_hint(err, "fcm logs %.63s shows the guest's console", cli->argv[0]);
 		return -1;
+	}
 	out_result(cli, fj_get_str(vm, "name"), vm, "%s", fj_get_str(vm, "state"));
 	fj_free(vm);
 	return 0;

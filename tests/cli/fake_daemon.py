@@ -245,7 +245,7 @@ def start(path=None):
     server.need_token = path is None
     server.step_seconds = 0.0
     server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server
 
 

@@ -1,0 +1,65 @@
+"""Two lines, cause and what to do, and the exit status of common/core/errors.def."""
+import pytest
+
+CASES = [
+    ("usage-command", ["craete"], 2), ("usage-nonsense", ["zzzzzzzz"], 2), ("usage-option", ["create", "--cpuss", "1"], 2),
+    ("usage-letter", ["ls", "-z"], 2), ("usage-value", ["create", "--name"], 2), ("usage-flag", ["create", "--dry-run=1"], 2),
+    ("usage-missing", ["inspect"], 2), ("usage-many", ["logs", "a", "b"], 2), ("usage-column", ["ls", "-o", "name,nope"], 2),
+    ("usage-image", ["image", "build", "nope"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
+    ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
+    ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
+    ("bad-name", ["create", "--name", "Web!"], 2), ("bad-restart", ["create", "--restart", "maybe"], 2),
+    ("bad-state", ["wait", "web", "--state", "asleep"], 2), ("bad-label", ["create", "--label", "novalue"], 2),
+    ("not-found", ["inspect", "nope"], 3), ("no-image", ["create", "missing"], 3),
+    ("taken", ["create", "--name", "web"], 4), ("busy", ["stop", "busy"], 4), ("forbidden", ["kill", "forbidden"], 5),
+    ("full", ["create", "--name", "full"], 7), ("slow", ["start", "slow"], 8), ("wait", ["wait", "idle", "--timeout", "1"], 8),
+    ("internal", ["destroy", "broken"], 1), ("guest", ["start", "noguest"], 1), ("proxy-answer", ["inspect", "html"], 6),
+]
+
+
+@pytest.mark.parametrize("name,argv,status", CASES, ids=[c[0] for c in CASES])
+def test_error(fcm, golden, name, argv, status):
+    done = fcm(*argv)
+    assert (done.status, done.out) == (status, "")
+    lines = done.err.replace(fcm.daemon.url, "URL").splitlines()
+    assert lines[0].startswith("fcm: ") and len(lines) <= 2 and all(line.startswith("     ") for line in lines[1:])
+    golden(f"error-{name}", "\n".join(lines) + "\n")
+
+
+def test_no_daemon(fcm):
+    done = fcm("ls", env={"FCM_URL": "http://127.0.0.1:1"})
+    assert done.status == 6
+    assert done.err == ("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"
+                        "     start it: sudo systemctl start fcmd   or in the foreground: sudo fcm daemon\n")
+
+
+def test_wrong_token(fcm):
+    done = fcm("ls", env={"FCM_TOKEN": "fcm_wrong"})
+    assert done.status == 5 and done.err.startswith("fcm: the token is wrong\n     ask root: ")
+
+
+def test_several_names(fcm):
+    done = fcm("stop", "web", "nope", "busy", "idle")
+    assert (done.status, done.out) == (4, "web\nidle\n")
+    assert [line for line in done.err.splitlines() if line.startswith("fcm:")] == [
+        "fcm: there is no VM 'nope'", "fcm: cannot stop 'busy': stop is in progress", "fcm: 'idle' is already stopped"]
+
+
+def test_force_silences_not_found(fcm):
+    done = fcm("destroy", "-f", "nope")
+    assert (done.status, done.out, done.err) == (0, "", "")
+
+
+def test_doctor_fails_when_a_check_does(fcm):
+    assert fcm("doctor").status == 1
+
+
+def test_every_command_without_a_daemon(fcm):
+    env = {"FCM_URL": "http://127.0.0.1:1"}
+    for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
+                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["expose", "x", "80"], ["unexpose", "x"],
+                 ["wait", "x"], ["images"], ["image", "build", "tiny"], ["token", "create"], ["info"], ["doctor"]):
+        done = fcm(*argv, env=env)
+        assert (done.status, done.out) == (6, ""), argv
+        assert done.err.startswith("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"), argv

@@ -1,0 +1,124 @@
+"""What is printed, word for word: stdout is data, hints and progress are for terminals."""
+import json
+import re
+
+import fake_daemon
+import pytest
+
+COMMANDS = ["create", "ls", "ps", "inspect", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
+            "logs", "expose", "unexpose", "wait", "image", "images", "token", "info", "doctor", "daemon", "version", "help"]
+
+
+def test_help(fcm, golden):
+    done = fcm("--help")
+    assert (done.status, done.err) == (0, "")
+    golden("help", done.out)
+    listed = re.findall(r"^  ([a-z-]+)  ", done.out.split("options of every")[0], re.M)
+    assert listed == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of(fcm, golden, command):
+    done = fcm(command, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == fcm("help", command).out
+    golden(f"help-{command}", done.out)
+    assert max(len(line) for line in done.out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("alias,name", [("list", "ls"), ("run", "create"), ("rm", "destroy"), ("preflight", "doctor")])
+def test_aliases(fcm, alias, name):
+    assert fcm(alias, "--help").out == fcm(name, "--help").out
+
+
+def test_no_command(fcm):
+    done = fcm()
+    assert (done.status, done.out) == (2, "") and "usage:" in done.err
+
+
+@pytest.mark.parametrize("argv", [("--version",), ("version",)])
+def test_version(fcm, argv):
+    done = fcm(*argv, env={"FCM_URL": "http://127.0.0.1:1"})
+    assert done.status == 0 and re.fullmatch(r"fcm \d+\.\d+\.\d+\n", done.out)
+
+
+@pytest.mark.parametrize("name,argv", [
+    ("ls", ["ls"]), ("ls-wide", ["ls", "-o", "wide"]), ("ls-columns", ["-o", "id,mem,state", "ls"]),
+    ("ls-no-headings", ["ls", "--no-headings"]), ("ls-quiet", ["ls", "-q"]), ("ps", ["ps"]), ("ps-all", ["ps", "-aq"]),
+    ("ls-json", ["ls", "--json"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
+    ("logs", ["logs", "web"]), ("create-dry-run", ["create", "--dry-run"]),
+    ("destroy-dry-run", ["destroy", "--dry-run", "web"]), ("destroy-json", ["destroy", "--json", "web"]),
+])
+def test_pipe(fcm, golden, name, argv):
+    done = fcm(*argv)
+    assert (done.status, done.err) == (0, "")
+    golden(f"pipe-{name}", done.out)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_table_on_a_terminal(fcm, golden, width):
+    done = fcm.on_terminal("ls", width=width, env={"NO_COLOR": "1"})
+    golden(f"tty-ls-{width}", done.out)
+    assert max(len(line) for line in done.out.splitlines()) <= width
+
+
+@pytest.mark.parametrize("name,argv", [
+    ("create", ["create", "--name", "nova", "--expose", "80"]), ("start", ["start", "idle", "web"]), ("stop", ["stop", "web"]),
+    ("destroy", ["destroy", "web"]), ("expose", ["expose", "web"]), ("doctor", ["doctor"]), ("wait", ["wait", "web"]),
+    ("restart", ["restart", "web"]), ("kill", ["kill", "web"]), ("unexpose", ["unexpose", "web"]),
+])
+def test_terminal(fcm, golden, name, argv):
+    done = fcm.on_terminal(*argv, width=200, env={"NO_COLOR": "1"})
+    settled = re.sub(r"\r\x1b\[K[^\n]*\r\x1b\[K", "", done.out)
+    golden(f"tty-{name}", settled)
+    assert "\x1b" not in settled
+
+
+def test_colours(fcm):
+    assert "\x1b[32mrunning" in fcm.on_terminal("ls").out
+    assert "\x1b" not in fcm.on_terminal("ls", env={"NO_COLOR": "1"}).out
+    assert "\x1b" not in fcm("ls").out
+
+
+def test_hints_are_for_terminals(fcm):
+    for argv in (["create", "--name", "nova", "--expose", "80"], ["stop", "web"], ["destroy", "web"], ["expose", "web"]):
+        done = fcm(*argv)
+        assert done.err == "" and done.out.count("\n") == 1
+
+
+def test_already(fcm):
+    done = fcm("start", "web")
+    assert (done.status, done.out, done.err) == (0, "web\n", "fcm: 'web' is already running\n")
+
+
+def test_progress_is_streamed_on_terminals_only(fcm, daemon):
+    assert "start idle: boot" in fcm.on_terminal("start", "idle").out
+    assert fcm("start", "idle").err == ""
+
+
+def test_interrupt_clears_the_line(fcm, daemon):
+    daemon.step_seconds = 5
+    done = fcm.on_terminal("stop", "web", interrupt_after=0.5)
+    assert done.status == -2
+    assert done.out.endswith("\r\x1b[Kfcm: the daemon goes on with it; fcm ls shows how it ends\n")
+
+
+@pytest.mark.parametrize("argv", [["ls", "--json"], ["ps", "--json"], ["inspect", "web"], ["images", "--json"], ["info", "--json"],
+                                  ["doctor", "--json"], ["create", "--json"], ["stop", "--json", "web"],
+                                  ["expose", "--json", "web"], ["wait", "--json", "web"], ["token", "create", "--json"],
+                                  ["version", "--json"], ["create", "--dry-run", "--json"]])
+def test_json(fcm, argv):
+    json.loads(fcm(*argv).out)
+
+
+def test_guest_text(fcm):
+    plain, raw = fcm("logs", "web"), fcm("logs", "--raw", "web")
+    assert raw.out.encode() == fake_daemon.CONSOLE.encode() and "\x1b" not in plain.out and "\x07" not in plain.out
+    assert "\x1b" not in fcm("stop", "evil").err and "\u202e" not in fcm("stop", "evil").err
+
+
+def test_a_full_disk_is_a_failure(fcm, binary):
+    import subprocess
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([binary, "version"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "No space left" in done.stderr

@@ -1,0 +1,229 @@
+"""What goes to the daemon: bodies, queries, tokens."""
+import json
+import os
+import subprocess
+
+import fake_daemon
+import pytest
+
+
+def last(daemon):
+    return daemon.seen[-1]
+
+
+def test_create_says_only_what_the_user_said(fcm, daemon):
+    assert fcm("create").status == 0
+    assert last(daemon)["body"] == {}
+
+
+def test_create(fcm, daemon, tmp_path):
+    key = tmp_path / "id.pub"
+    key.write_text("# mine\nssh-ed25519 AAAA me@laptop\n\n")
+    done = fcm("create", "-m", "1.5g", "--cpu", "2", "--disk", "20g", "-e", "A=1", "--env", "B=x=y", "--label", "team=red",
+               "--restart", "always", "--expose", "80", "--kernel", "k6", "--ssh-key", str(key), "tiny", "--name", "nova")
+    assert (done.status, done.out) == (0, "nova\n")
+    assert last(daemon)["body"] == {
+        "memory": 1536, "cpus": 2, "disk": 20480, "env": {"A": "1", "B": "x=y"}, "labels": {"team": "red"}, "restart": "always",
+        "expose": 80, "kernel": "k6", "ssh_keys": ["ssh-ed25519 AAAA me@laptop"], "image": "tiny", "name": "nova"}
+
+
+def test_create_sends_the_key_of_fcm_ssh(fcm, daemon):
+    (fcm.home / ".ssh").mkdir()
+    (fcm.home / ".ssh/fcm_ed25519.pub").write_text("ssh-ed25519 BBBB fcm\n")
+    fcm("create")
+    assert last(daemon)["body"] == {"ssh_keys": ["ssh-ed25519 BBBB fcm"]}
+
+
+def test_private_key_is_not_sent(fcm, daemon, tmp_path):
+    key = tmp_path / "id"
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    done = fcm("create", "--ssh-key", str(key))
+    assert done.status == 2 and f"{key}.pub" in done.err and not daemon.seen
+
+
+@pytest.mark.parametrize("argv,path", [
+    (["destroy", "web"], "/v1/vms/web"), (["rm", "-f", "web"], "/v1/vms/web?force=1"),
+    (["destroy", "-f", "--dry-run", "web"], "/v1/vms/web?force=1&dry_run=1"), (["logs", "web"], "/v1/vms/web/logs"),
+    (["logs", "-f", "--tail", "5", "web"], "/v1/vms/web/logs?tail=5&follow=1"),
+    (["wait", "idle", "--state", "stopped"], "/v1/vms/idle/wait?state=stopped&timeout=30"),
+    (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"),
+])
+def test_paths(fcm, daemon, argv, path):
+    fcm(*argv)
+    assert last(daemon)["path"] == path
+
+
+def test_stop_time(fcm, daemon):
+    fcm("stop", "--time", "3", "web")
+    assert last(daemon)["body"] == {"time": 3}
+    fcm("stop", "web")
+    assert last(daemon)["body"] == {}
+
+
+def test_expose(fcm, daemon):
+    assert fcm("expose", "idle").out == "https://idle.64-34-93-45.sslip.io\n"
+    assert last(daemon)["body"] == {"port": 8000}
+    fcm("expose", "web", "3000", "--domain", "www.example.com")
+    assert last(daemon)["body"] == {"port": 3000, "domain": "www.example.com"}
+
+
+# ---- the token ----
+
+def test_token_of_the_home(fcm, daemon):
+    assert fcm("ls").status == 0
+    assert last(daemon)["authorization"] == f"Bearer {fake_daemon.TOKEN}"
+
+
+def test_token_order(fcm, daemon, tmp_path):
+    named = tmp_path / "named"
+    named.write_text("from-file\n")
+    named.chmod(0o600)
+    fcm("ls", "--token-file", str(named), env={"FCM_TOKEN": "from-env"})
+    assert last(daemon)["authorization"] == "Bearer from-file"
+    fcm("ls", env={"FCM_TOKEN": "from-env"})
+    assert last(daemon)["authorization"] == "Bearer from-env"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_token_that_others_can_read(fcm, daemon, mode):
+    fcm.write_token(fake_daemon.TOKEN, mode)
+    done = fcm("ls")
+    assert done.status == 5 and f"chmod 600 {fcm.token_file}" in done.err and not daemon.seen
+
+
+@pytest.mark.parametrize("text", ["", "\n", "two words\n", "a\rb\n"])
+def test_token_that_is_none(fcm, daemon, text):
+    fcm.write_token(text)
+    assert fcm("ls").status == 5 and not daemon.seen
+
+
+def test_no_token(fcm, daemon):
+    fcm.token_file.unlink()
+    if os.access("/var/lib/firecracker/.token", os.R_OK):
+        pytest.skip("this machine has a daemon's token, which is readable")
+    done = fcm("ls")
+    assert done.status == 5 and done.err.startswith(f"fcm: no token for {daemon.url}\n     ask root: sudo fcm token create --for ")
+
+
+def test_token_never_in_the_clear(fcm):
+    done = fcm("ls", env={"FCM_URL": "http://192.0.2.1:7777", "FCM_TOKEN": "secret"})
+    assert done.status == 5 and "plain http" in done.err
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:7777", "https://192.0.2.1"])
+def test_token_of_the_home_stays_here(fcm, url):
+    done = fcm("ls", env={"FCM_URL": url})
+    assert done.status == 5 and f"no token for {url}" in done.err
+
+
+def test_unix_socket_needs_no_token(fcm, tmp_path):
+    server = fake_daemon.start(tmp_path / "fcmd.sock")
+    assert fcm("ls", "-q", "--url", server.url).out == "web\ncosmic-nova\nidle\n"
+    assert server.seen[-1]["authorization"] is None
+    server.shutdown()
+
+
+def test_debug_hides_tokens(fcm):
+    done = fcm("token", "create", env={"FCM_DEBUG": "1"})
+    assert "POST" in done.err and "201" in done.err and "Bearer ***" in done.err and "S" * 43 not in done.err
+    assert done.out == fake_daemon.TOKEN + "\n"
+
+
+def test_debug_shows_steps(fcm):
+    assert '"step": "boot"' in fcm("start", "idle", env={"FCM_DEBUG": "1"}).err
+
+
+def test_token_for_a_user(fcm):
+    import pwd
+    me = pwd.getpwuid(os.geteuid())
+    if os.geteuid() != 0:
+        pytest.skip("only root writes another user's token")
+    done = fcm("token", "create", "--for", "nobody")
+    assert done.status == 1 and fake_daemon.TOKEN not in done.out + done.err  # nobody has no home that it may write
+    assert fcm("token", "create", "--for", "no-such-user").status == 3
+    assert me.pw_uid == 0
+
+
+# ---- streams ----
+
+def test_proxy(fcm):
+    done = fcm("proxy", "web", "80", input=b"some words" * 100000)
+    assert done.status == 0 and done.out == "hello\n" + "SOME WORDS" * 100000
+
+
+def test_proxy_refused(fcm):
+    done = fcm("proxy", "web", "1", input=b"")
+    assert done.status == 1 and done.err.startswith("fcm: nothing listens at port 1\n")
+
+
+@pytest.fixture
+def fake_ssh(tmp_path):
+    """An ssh that prints its arguments and exits with 42."""
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "ssh").write_text('#!/bin/sh\nfor a in "$@"; do printf "%s\\n" "$a"; done\nexit 42\n')
+    (bin_dir / "ssh").chmod(0o755)
+    return {"PATH": f"{bin_dir}:{os.environ['PATH']}"}
+
+
+def test_ssh(fcm, daemon, fake_ssh):
+    done = fcm("ssh", "web", "--", "uname", "-a", env=fake_ssh)
+    words = done.out.splitlines()
+    assert done.status == 42 and words[-4:] == ["--", "fcm-8i5agfx2", "uname", "-a"]
+    assert {"StrictHostKeyChecking yes", "HostKeyAlias fcm-8i5agfx2", "User root", "LogLevel ERROR"} <= set(words)
+    assert f"ProxyCommand '{fcm.binary}' proxy 8i5agfx2 22" in words
+    known = (fcm.home / ".cache/fcm/known_hosts").read_text()
+    assert known == f"fcm-8i5agfx2,web.fcm {fake_daemon.HOST_KEY}\n"
+    public = (fcm.home / ".ssh/fcm_ed25519.pub").read_text().strip()
+    assert last(daemon)["body"] == {"keys": [public]}
+    assert (fcm.home / ".ssh/fcm_ed25519").stat().st_mode & 0o777 == 0o600
+    assert fcm("ssh", "web", "ls", "--json", env=fake_ssh).out.splitlines()[-2:] == ["ls", "--json"]
+    assert (fcm.home / ".ssh/fcm_ed25519.pub").read_text().strip() == public
+
+
+def test_ssh_passes_the_url_on(fcm, daemon, fake_ssh):
+    done = fcm("--url", daemon.url, "ssh", "web", env=fake_ssh)
+    assert f"ProxyCommand '{fcm.binary}' --url '{daemon.url}' proxy 8i5agfx2 22" in done.out.splitlines()
+
+
+def test_ssh_to_one_that_is_stopped(fcm, fake_ssh):
+    done = fcm("ssh", "idle", env=fake_ssh)
+    assert (done.status, done.out, done.err) == (4, "", "fcm: 'idle' is stopped\n     fcm start idle\n")
+
+
+def test_ssh_config(fcm, tmp_path):
+    printed = fcm("ssh-config").out
+    assert printed.startswith("# fcm begin\nHost *.fcm\n") and f"'{fcm.binary}' proxy %n %p" in printed
+    config = fcm.home / ".ssh/config"
+    config.parent.mkdir()
+    config.write_text("ServerAliveInterval 60\nHost other\n    User me\n")
+    assert fcm("ssh-config", "--install").status == 0
+    assert fcm("ssh-config", "--install").status == 0
+    assert config.read_text() == printed + "ServerAliveInterval 60\nHost other\n    User me\n"
+    shown = subprocess.run(["ssh", "-G", "-F", str(config), "web.fcm"], capture_output=True, text=True, check=True).stdout
+    assert f"proxycommand '{fcm.binary}' proxy %n %p" in shown and "serveraliveinterval 60" in shown and "user root" in shown
+
+
+def test_image_build(fcm, daemon, tmp_path):
+    """The shipped script is found, and its tar is sent: here one of a small prefix."""
+    prefix = tmp_path / "prefix"
+    script = prefix / "share/fcm/images/tiny/build"
+    script.parent.mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    (prefix / "bin/fcm").write_bytes(open(fcm.binary, "rb").read())
+    (prefix / "bin/fcm").chmod(0o755)
+    script.write_text("#!/bin/sh\necho building; head -c 100000 /dev/zero >\"$1\"\n")
+    script.chmod(0o755)
+    fcm.binary = str(prefix / "bin/fcm")
+    (tmp_path / "scratch").mkdir()
+    done = fcm("image", "build", "tiny", env={"TMPDIR": str(tmp_path / "scratch")})
+    assert (done.status, done.out, done.err) == (0, "tiny\n", "building\n")
+    assert last(daemon)["path"] == "/v1/images/tiny" and last(daemon)["body"] == {"bytes": 100000}
+    script.write_text("#!/bin/sh\necho no luck >&2; exit 3\n")
+    done = fcm("image", "build", "tiny", env={"TMPDIR": str(tmp_path / "scratch")})
+    assert done.status == 1 and done.out == "" and "no luck" in done.err
+    assert not os.listdir(tmp_path / "scratch")
+
+
+def test_json_of_a_plan(fcm):
+    assert json.loads(fcm("create", "--dry-run", "--json").out) == {"plan": fake_daemon.PLAN}
