@@ -20,8 +20,8 @@
  *	lingering	answered before all of the request was read: closing now would send a reset, which can destroy
  *			the answer before the client has read it, so what still comes is read and dropped for a while
  *
- * The first two are watched edge-triggered (a peeked head stays readable) and not at all. The deadline of a request that
- * is served is set by the connection's thread as it goes along (request.c); the gate looks once a second which are past.
+ * Heads are watched edge-triggered, for what was peeked at stays readable. The deadline of a request that is served is
+ * set by its worker as it goes along (request.c); the gate looks once a second which are past.
  *
  * A request whose event may still be in the current batch is marked dead and freed after the batch.
  */
@@ -42,7 +42,7 @@ enum {
 	SWEEP_MS = 1000, /* between two looks at the served ones */
 };
 
-/* The gate's own; `lingering` and `dead` are under server.lock, for libmicrohttpd's thread adds to them. */
+/* The gate's own; `lingering` and `dead` are under server.lock, for workers add to them. */
 static struct request_list heads = TAILQ_HEAD_INITIALIZER(heads);
 static struct request_list lingering = TAILQ_HEAD_INITIALIZER(lingering);
 static struct request_list dead = TAILQ_HEAD_INITIALIZER(dead);
