@@ -5,8 +5,11 @@
  * boot(). Each option that isn't obvious has its reason beside it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -124,7 +127,7 @@ static void add_files(const struct vmm_config *config, struct vmm_plan *plan)
 {
 	bind_file(plan, "/usr", "/usr", "ro");
 	if (!below_usr(config->binary))
-		bind_file(plan, config->binary, "/vmm", "ro");
+		bind_file(plan, config->binary, plan->argv.v[0], "ro");
 	bind_file(plan, config->kernel, VMM_KERNEL, "ro");
 	bind_file(plan, config->initrd, VMM_INITRD, "ro");
 	bind_file(plan, config->image, VMM_IMAGE, "ro");
@@ -145,7 +148,10 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 	if (config->binary[0] != '/')
 		return fcm_fail(err, FCM_CONFIG, "qemu = %s: not an absolute path", config->binary);
 	*ret = (struct vmm_plan){.tap_fd = TAP_FD};
-	strv_add(&ret->argv, below_usr(config->binary) ? config->binary : "/vmm");
+	if (below_usr(config->binary))
+		strv_add(&ret->argv, config->binary);
+	else
+		strv_addf(&ret->argv, "/vmm%s", strrchr(config->binary, '/')); /* ps shows its own name */
 	add(&ret->argv, "-name", config->id.s);
 	add_machine(config, &ret->argv);
 	strv_add(&ret->argv, "-nodefaults");
@@ -160,16 +166,27 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 
 /* ---- talk ---- */
 
+/* Has the shim written how the VMM ended (daemon/shim/plan.h)? It makes <id>/exit anew, empty, before each start. */
+static bool has_ended(int run_dirfd)
+{
+	struct stat st;
+
+	return fstatat(run_dirfd, "../../exit", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
 /* Connect to a socket that a starting VMM is about to make. Anything but "not there yet" is an error at once. */
 static int connect_retrying(int run_dirfd, const char *name, int64_t deadline, struct fcm_error *err)
 {
 	for (;;) {
+		bool ended = has_ended(run_dirfd); /* before the try: a socket may be left over */
 		int fd = unix_connect(run_dirfd, name, SOCK_NONBLOCK, err);
 		if (fd >= 0)
 			return fd;
 		/* EAGAIN: somebody else's connection waits to be accepted (unix(7)). */
 		if (err->sys != ENOENT && err->sys != ECONNREFUSED && err->sys != EAGAIN)
 			return -1;
+		if (ended)
+			return fcm_fail(err, FCM_VMM, "the VMM has ended");
 		if (clock_left(deadline) == 0)
 			return fcm_fail(
 				err, FCM_TIMEOUT, "the VMM's socket %s did not come up in time", name);

@@ -15,6 +15,14 @@ static void freep(field_json **v)
 }
 #define auto_json _cleanup_(freep)
 
+/* A connection that the other end closed says so in three ways. */
+static int lost(const char *doing, struct fcm_error *err)
+{
+	if (errno == EPIPE || errno == ECONNRESET)
+		return fcm_fail(err, FCM_VMM, "the VMM closed its control socket");
+	return fcm_fail_errno(err, "%s the VMM", doing);
+}
+
 static int wait_for(int fd, short events, int64_t deadline, struct fcm_error *err)
 {
 	struct pollfd p = {.fd = fd, .events = events};
@@ -43,7 +51,7 @@ static int send_all(struct qmp *q, const char *text, size_t n, int64_t deadline,
 		if (k < 0 && errno == EINTR)
 			continue;
 		if (k < 0)
-			return fcm_fail_errno(err, "talk to the VMM");
+			return lost("talk to", err);
 		text += k;
 		n -= (size_t)k;
 	}
@@ -72,7 +80,7 @@ static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_er
 		if (n == 0)
 			return fcm_fail(err, FCM_VMM, "the VMM closed its control socket");
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return fcm_fail_errno(err, "listen to the VMM");
+			return lost("listen to", err);
 		buf_add(&q->in, chunk, n > 0 ? (size_t)n : 0);
 	}
 }

@@ -5,6 +5,8 @@
  *	run-vmm SHIM DIR ID UID argv PROGRAM ARG...				any program below /usr, in the same jail
  *	run-vmm probe BINARY							is the driver usable?
  *
+ * $NAME is the VM's name, $LIMIT_MS the deadline of each step.
+ *
  * DIR/jail and DIR/jail/run must exist. Prints "shim=PID vmm=PID start_ms=N attach_ms=N boot_ms=N", or "error: ..." and
  * ends with 1. Shim and VMM stay.
  */
@@ -20,7 +22,8 @@
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/vmm.h"
 
-enum { LIMIT_MS = 15000 };
+/* An honest VMM answers in 40 ms, on a busy machine in a second; $LIMIT_MS is for those that don't. */
+static int64_t limit_ms = 15000;
 
 static double now_ms(void)
 {
@@ -51,6 +54,9 @@ static int plan_qemu(
 		.tsc_khz = bootargs_tsc_khz(),
 	};
 
+	const char *name = getenv("NAME");
+	if (name)
+		fcm_copy(config.name.s, sizeof config.name.s, name);
 	return vmm_qemu.plan(&config, ret, err);
 }
 
@@ -72,11 +78,11 @@ static int talk(int run_dirfd, double *ret_attach, double *ret_boot, struct fcm_
 	struct vmm *vmm;
 	double t = now_ms();
 
-	if (vmm_qemu.attach(run_dirfd, clock_in(LIMIT_MS), &vmm, err) < 0)
+	if (vmm_qemu.attach(run_dirfd, clock_in(limit_ms), &vmm, err) < 0)
 		return -1;
 	*ret_attach = now_ms() - t;
 	t = now_ms();
-	int rc = vmm_qemu.boot(vmm, clock_in(LIMIT_MS), err);
+	int rc = vmm_qemu.boot(vmm, clock_in(limit_ms), err);
 	*ret_boot = now_ms() - t;
 	vmm_qemu.free(vmm);
 	return rc;
@@ -109,7 +115,7 @@ static int start(char **argv, struct fcm_error *err)
 		.tap_fd = qemu ? atoi(argv[11]) : -1,
 		.uid = (uid_t)atoi(argv[4]),
 		.plan = &plan,
-		.deadline = clock_in(LIMIT_MS),
+		.deadline = clock_in(limit_ms),
 	};
 	double t = now_ms();
 	if (shim_start(&spec, &shim, &vmm, err) < 0)
@@ -136,7 +142,10 @@ static int probe(const char *binary)
 int main(int argc, char **argv)
 {
 	struct fcm_error err;
+	const char *limit = getenv("LIMIT_MS");
 
+	if (limit)
+		limit_ms = atoi(limit);
 	if (argc == 3 && strcmp(argv[1], "probe") == 0)
 		return probe(argv[2]);
 	if (argc < 7 || (strcmp(argv[5], "plan") == 0 && argc != 12)) {

@@ -460,3 +460,109 @@ def test_probe():
     done = subprocess.run([RUN_VMM, "probe", "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1 and "not QEMU" in done.stdout
     assert shutil.which("qemu-system-x86_64")
+
+
+# ---- the scripted VMM ----
+
+FAKE = BUILD / "tests/fake/fake-vmm"
+
+
+@pytest.fixture
+def fake(vm, tmp_path):
+    """A start of the scripted VMM, from a place that isn't below /usr; `fault` as its own table names it."""
+    program = tmp_path / "fake-vmm"
+    shutil.copy(FAKE, program)
+    files = [tmp_path / name for name in ("vmlinux", "initrd", "image.ext4", "rootfs.img")]
+    for file in files:
+        file.touch()
+
+    def start(fault="none"):
+        with Tap() as tap:
+            return vm.command("plan", program, *files, tap, pass_fds=(tap,), 
+                              env={"NAME": f"fault-{fault}", "LIMIT_MS": "1500"})
+
+    start.vm = vm
+    return start
+
+
+def adopt(vm):
+    """After a start that failed half-way: the VMM from its pid file, its parent from /proc."""
+    vm.vmm = int((vm.folder / "firecracker.pid").read_text())
+    vm.shim = int(Path(f"/proc/{vm.vmm}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def agent_talk(vm, *requests):
+    """A session with the agent: HELLO, then each request; the payload of each answer, and of what came unasked."""
+    s = socket.socket(socket.AF_UNIX)
+    s.settimeout(5)
+    s.connect(str(vm.run / "agent.sock"))
+    answers = []
+
+    def send(stream, kind, *pairs):
+        payload = b"".join(pair.encode() + b"\0" for pair in pairs)
+        s.sendall(struct.pack("<IHBB", stream, len(payload), kind, 0) + payload)
+
+    def receive():
+        head = s.recv(8, socket.MSG_WAITALL)
+        if len(head) < 8:
+            return None
+        stream, n, kind, _ = struct.unpack("<IHBB", head)
+        payload = s.recv(n, socket.MSG_WAITALL).decode()
+        answers.append((stream, kind, dict(pair.split("=", 1) for pair in payload.split("\0") if pair)))
+        return answers[-1]
+
+    send(0, 1, "magic=FCMA", "version=1", "nonce=abc")
+    receive()
+    for i, request in enumerate(requests, 1):
+        send(i, 2, *request)
+        receive()
+    s.settimeout(0.3)
+    try:
+        while receive():
+            pass
+    except TimeoutError:
+        pass
+    return answers
+
+
+def test_fake_is_honest(fake):
+    done = fake()
+    assert done.returncode == 0, done.stdout
+    adopt(fake.vm)
+    assert Path(f"/proc/{fake.vm.vmm}/comm").read_text() == "fake-vmm\n"
+    hello, early, mount, net, ping, power, event = agent_talk(
+        fake.vm, ["op=net"], ["op=mount", "image=/dev/vda", "disk=/dev/vdb"], ["op=net", "address=1.2.3.4"],
+        ["op=ping", "echo=x"], ["op=power", "intent=reboot"])
+    assert hello[1] == 1 and hello[2]["nonce"] == "abc" and len(hello[2]["boot_id"]) == 36
+    assert early[2]["error"]
+    assert mount[2] == {"ok": "1", "sshd": "none"}
+    assert net[2] == {"ok": "1"}
+    assert ping[2]["echo"] == "x" and ping[2]["boot_id"] == hello[2]["boot_id"]
+    assert power[2] == {"ok": "1"}
+    assert event[1] == 4 and event[2] == {"event": "power", "intent": "reboot"}
+    fake.vm.ends()
+    assert fake.vm.exit() == {"status": "0", "signal": "0"}
+    assert fake.vm.ring() == b"fake guest: up\r\n"
+
+
+@pytest.mark.parametrize("fault,words", [
+    ("exit", "could not allocate guest memory"),
+    ("garbage", "what is no JSON object"),
+    ("half", "does not answer"),
+    ("hung", "does not answer"),
+    ("nosocket", "did not come up in time"),
+    ("close", "closed its control socket"),
+    ("flood", "floods its control socket"),
+    ("refuse", "refused cont: not in this ?[5mstate"),
+])
+def test_faults_of_a_vmm_are_bounded(fake, fault, words):
+    t = time.monotonic()
+    done = fake(fault)
+    assert done.returncode == 1
+    if fault == "exit":  # it may be seen alive before it ends
+        assert words in done.stdout or "the VMM has ended" in done.stdout
+        assert time.monotonic() - t < 1
+        return
+    assert words in done.stdout
+    assert time.monotonic() - t < 5
+    adopt(fake.vm)

@@ -142,10 +142,10 @@ static void test_plan_binary(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++) {
 		_cleanup_(vmm_plan_done) struct vmm_plan plan;
 		struct vmm_config c = config(VMM_TCG);
-		auto_free char *bind = xprintf("%s:/vmm:ro", elsewhere[i]);
+		auto_free char *bind = xprintf("%s:/vmm/qemu:ro", elsewhere[i]);
 		c.binary = elsewhere[i];
 		assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
-		assert_string_equal(plan.argv.v[0], "/vmm");
+		assert_string_equal(plan.argv.v[0], "/vmm/qemu");
 		assert_true(strv_has(&plan.binds, bind));
 	}
 	struct vmm_plan none;
