@@ -15,6 +15,8 @@
 #include "daemon/proc/proc.h"
 #include "daemon/vmm/vmm.h"
 
+enum { LOOK_MS = 5000 }; /* for a program that only looks */
+
 const char *const check_status_names[] = {"ok", "warn", "fail", NULL};
 
 static void say(struct check *c, enum check_status status, const char *fmt, ...)
@@ -42,8 +44,9 @@ static void mend(struct check *c, const char *fmt, ...)
 /* Run a program that only looks; its output, or false when it isn't there or failed. */
 static bool look(const char *const argv[], struct buf *out)
 {
+	static char *const env[] = {(char *)"PATH=/usr/sbin:/usr/bin", (char *)"HOME=/", NULL};
 	const struct proc_run run = {
-		.argv = (char *const *)argv, .deadline = clock_in(5000), .output_max = 65536};
+		.argv = (char *const *)argv, .env = env, .deadline = clock_in(LOOK_MS), .output_max = 65536};
 	struct fcm_error err;
 
 	return access(argv[0], X_OK) == 0 && proc_run(&run, out, &err) == 0;

@@ -120,8 +120,8 @@ static void stream_done(void *arg)
 int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
 	struct fcm_error *err)
 {
-	log_line(LOG_LEVEL_INFO, op->vm->id.s, "%s of '%s' asked for by %s, request %s", op->table->name,
-		op->vm->view.name, http_token(rq)->name, http_request_id(rq));
+	log_line(LOG_LEVEL_INFO, op->vm->id.s[0] ? op->vm->id.s : NULL, "%s '%s' for %s, request %s",
+		op->what, op->vm->view.name, http_token(rq)->name, http_request_id(rq));
 	if (op_start(op, err) < 0) {
 		op_unref(op);
 		return -1;

@@ -348,6 +348,7 @@ struct op *engine_restart(struct vm *vm, int64_t grace_ms)
 {
 	struct op *op = op_new(&table_stop, vm, op_restart_run);
 
+	op->what = "restart";
 	op->grace_ms = grace_ms;
 	return op;
 }
@@ -374,6 +375,7 @@ struct op *engine_add_keys(struct vm *vm, const struct strv *keys)
 {
 	struct op *op = op_new(&table_expose, vm, op_keys_run);
 
+	op->what = "keys";
 	strv_copy(&op->keys, keys);
 	return op;
 }

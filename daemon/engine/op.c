@@ -25,6 +25,7 @@ struct op *op_new(
 	op->table = table;
 	op->vm = vm_ref(vm);
 	op->run = run;
+	op->what = table->name;
 	op->refs = 1;
 	op->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return op;

@@ -26,6 +26,7 @@ struct op {
 	/* arguments */
 	int (*run)(struct op *op,
 		struct fcm_error *err); /* the operation; begins and ends with the VM's busy slot free */
+	const char *what;		/* for the log: "create", "add-keys" */
 	int64_t grace_ms;		/* how long the guest may take to shut down */
 	enum vm_state end_state;	/* overrides table->end when `ended` is set */
 	bool ended;
