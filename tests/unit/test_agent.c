@@ -233,6 +233,33 @@ static void deaf_host(void **state)
 	assert_int_equal(answered, asked);
 }
 
+/* Small requests with larger answers, all at once: what isn't looked at yet is neither answered nor given up. */
+static void deaf_host_and_a_burst(void **state)
+{
+	enum { COUNT = 3000 };
+	struct world *w = *state;
+	_cleanup_(buf_done) struct buf burst = {0};
+	const int small = 4096;
+	struct frame f;
+	uint32_t answered = 0;
+
+	assert_int_equal(setsockopt(w->agent.channel.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+	for (uint32_t i = 0; i < COUNT; i++)
+		frame_add(&burst, i, FRAME_REQ, "op=ping", 8);
+	assert_int_equal(fd_write_all(w->host, burst.p, burst.n), 0);
+	run_agent(w);
+	assert_in_range(w->agent.channel.out.n, CHANNEL_OUT_MAX, CHANNEL_OUT_MAX + 4096);
+	clock_sleep(FRAME_SILENCE_MS + 20);
+	for (int i = 0; i < 10000 && answered < COUNT; i++) {
+		run_agent(w);
+		while (hear(w, &f)) {
+			assert_int_equal(f.stream, answered++);
+			heard(w, &f);
+		}
+	}
+	assert_int_equal(answered, COUNT);
+}
+
 static void power_says_why(void **state)
 {
 	struct world *w = *state;
@@ -429,6 +456,7 @@ int main(void)
 		SESSION(partial_frame_and_silence),
 		SESSION(partial_frame_and_hellos),
 		SESSION(deaf_host),
+		SESSION(deaf_host_and_a_burst),
 		SESSION(power_says_why),
 		SESSION(host_gone),
 		cmocka_unit_test(power_phases),
