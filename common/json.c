@@ -99,7 +99,8 @@ static unsigned scan(const char *s, size_t n, struct name_at *last)
 		} else if (s[i] == ':' && end > begin) {
 			*last = (struct name_at){s + begin, end - begin};
 		} else if (s[i] == '[' || s[i] == '{') {
-			deepest = MAX(deepest, ++depth);
+			depth++;
+			deepest = MAX(deepest, depth);
 		} else if ((s[i] == ']' || s[i] == '}') && depth > 0) {
 			depth--;
 		}
