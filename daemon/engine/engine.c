@@ -17,7 +17,6 @@
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/net/net.h"
-#include "daemon/proc/cgroup.h"
 #include "daemon/vmm/bootargs.h"
 
 static struct engine the;
@@ -200,26 +199,20 @@ static bool known(struct vm **all, size_t n, const char *id)
 	return false;
 }
 
-/* TAPs and groups of VMs that are no longer there: named after ids that nothing else knows. */
+/* TAPs of VMs that are no longer there: somebody emptied the state directory. (A group can't be left over: it is made
+ * after a VM's directory and goes before it. One with an unknown name belongs to another daemon.) */
 static void remove_orphans(struct vm **all, size_t n)
 {
-	_cleanup_(strv_done) struct strv taps = {0}, groups = {0};
+	_cleanup_(strv_done) struct strv taps = {0};
 	struct fcm_error err;
-	bool existed;
 
-	if (net_list_taps(&taps, &err) < 0 || cgroup_list(&groups, &err) < 0)
+	if (net_list_taps(&taps, &err) < 0)
 		log_error(LOG_LEVEL_WARN, NULL, &err);
 	for (size_t i = 0; i < taps.n; i++) {
 		struct net_vm part = {0};
 		fcm_copy(part.id.s, sizeof part.id.s, taps.v[i]);
-		if (!known(all, n, taps.v[i]) && net_tap_down(&part, &existed, &err) < 0)
+		if (!known(all, n, taps.v[i]) && net_tap_down(&part, NULL, &err) < 0)
 			log_error(LOG_LEVEL_WARN, taps.v[i], &err);
-	}
-	for (size_t i = 0; i < groups.n; i++) {
-		struct vm_id id;
-		fcm_copy(id.s, sizeof id.s, groups.v[i]);
-		if (!known(all, n, groups.v[i]) && cgroup_remove(&id, &err) < 0)
-			log_error(LOG_LEVEL_WARN, groups.v[i], &err);
 	}
 }
 
