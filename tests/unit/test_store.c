@@ -155,7 +155,7 @@ static void test_lock(void **state)
 
 	(void)state;
 	int fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), -1);
+	assert_int_equal(flock(fd, LOCK_SH | LOCK_NB), -1);
 	close(fd);
 	store_done();
 	fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* now somebody else has it */
@@ -403,6 +403,7 @@ static void test_full(void **state)
 	assert_int_equal(store_vm_save(&v, &err), -1);
 	assert_int_equal(err.code, FCM_NO_SPACE);
 	field_done(vm_view_fields, &v);
+	assert_int_equal(chmod(small, 0755), 0);
 	assert_int_equal(mount(NULL, small, NULL, MS_REMOUNT | MS_RDONLY, NULL), 0);
 	store_done();
 	if (store_init(small, run, &err) < 0) /* read-only: what there is can be served */

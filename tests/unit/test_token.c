@@ -192,6 +192,26 @@ static void test_tokens_are_broken(void **state)
 	refused("not a token of tokens.json");
 }
 
+/* Even an entry that is the hash of nothing lets nobody in. */
+static void test_empty_never(void **state)
+{
+	uint8_t key[CRYPT_KEY] = {0}, hash[CRYPT_HASH];
+	char hex[2 * CRYPT_HASH + 1];
+	struct token_info info;
+	struct fcm_error err;
+
+	(void)state;
+	crypt_hash(key, "", 0, hash);
+	crypt_hex(hash, sizeof hash, hex);
+	auto_free char *text = xprintf(
+		"{\"schema\":1,\"key\":\"%064d\",\"tokens\":[{\"id\":\"x\",\"name\":\"x\",\"hash\":\"%s\"}]}",
+		0, hex);
+	put("tokens.json", text, strlen(text));
+	assert_int_equal(unlinkat(dirfd, ".token", 0), 0);
+	assert_int_equal(restart(&err), 0);
+	assert_false(token_check("", 0, &info));
+}
+
 static void test_modes_and_links(void **state)
 {
 	static const char *const files[] = {".token", "tokens.json"};
@@ -300,6 +320,7 @@ int main(void)
 		T(test_wrong),
 		T(test_first_is_broken),
 		T(test_tokens_are_broken),
+		T(test_empty_never),
 		T(test_modes_and_links),
 		T(test_first_is_removed),
 		T(test_names),
