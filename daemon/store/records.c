@@ -145,7 +145,7 @@ struct run_name {
 
 static struct run_name run_name(const struct vm_id *id)
 {
-	struct run_name n;
+	struct run_name n = {""};
 
 	fcm_format(n.s, sizeof n.s, "%s.json", id->s);
 	return n;
