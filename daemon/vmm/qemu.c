@@ -25,7 +25,7 @@
 enum {
 	TAP_FD = 6,
 	VERSION_MS = 5000, /* for `qemu --version` on a busy host */
-	RETRY_MS = 2,	   /* between looks whether the socket is there yet: it takes 20 to 40 ms */
+	RETRY_MS = 1,	   /* between looks whether the socket is there yet: it takes 20 to 40 ms */
 };
 
 struct vmm {

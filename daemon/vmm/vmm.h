@@ -19,11 +19,11 @@
 /* Inside the jail. */
 #define VMM_KERNEL "/vmlinux"
 #define VMM_INITRD "/initrd"
-#define VMM_IMAGE "/image.ext4"	 /* read-only */
-#define VMM_DISK "/rootfs.img"	 /* the VM's own, read-write */
-#define VMM_RUN "/run"		 /* sockets; <id>/jail/run on the host */
-#define VMM_CONTROL "vmm.sock"	 /* QMP or the Firecracker API, below VMM_RUN */
-#define VMM_AGENT "agent.sock"	 /* the agent's channel, below VMM_RUN */
+#define VMM_IMAGE "/image.ext4"	   /* read-only */
+#define VMM_DISK "/rootfs.img"	   /* the VM's own, read-write */
+#define VMM_RUN "/run"		   /* sockets; <id>/jail/run on the host */
+#define VMM_CONTROL "vmm.sock"	   /* QMP or the Firecracker API, below VMM_RUN */
+#define VMM_AGENT "agent.sock"	   /* the agent's channel, below VMM_RUN */
 #define VMM_CONSOLE "console.sock" /* the shim's attach socket, below VMM_RUN */
 
 enum vmm_accel { VMM_TCG, VMM_KVM };
@@ -41,16 +41,16 @@ struct vmm_config {
 	unsigned vcpus;
 	unsigned mem_mib;
 	struct in_addr ip, gateway;
-	unsigned prefix;	   /* of the pool: the guest's netmask */
+	unsigned prefix; /* of the pool: the guest's netmask */
 	uint8_t mac[6];
-	const char *binary;	   /* the VMM's program */
-	const char *kernel;	   /* path of vmlinux */
-	const char *initrd;	   /* path of the initramfs */
-	const char *image;	   /* path of the image's ext4 */
-	const char *disk;	   /* path of rootfs.img */
-	const char *run;	   /* path of <id>/jail/run */
+	const char *binary; /* the VMM's program */
+	const char *kernel; /* path of vmlinux */
+	const char *initrd; /* path of the initramfs */
+	const char *image;  /* path of the image's ext4 */
+	const char *disk;   /* path of rootfs.img */
+	const char *run;    /* path of <id>/jail/run */
 	enum vmm_accel accel;
-	uint64_t tsc_khz;	   /* of the host, for the guest's command line */
+	uint64_t tsc_khz; /* of the host, for the guest's command line */
 };
 
 /* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
@@ -66,8 +66,9 @@ void vmm_plan_done(struct vmm_plan *plan);
 struct vmm_probe {
 	bool usable;
 	char version[32];
-	enum vmm_accel accel;	/* the best that works */
-	char reason[160];	/* why not usable, or why not KVM: "no usable KVM: a million guest rounds took 830 ms" */
+	enum vmm_accel accel; /* the best that works */
+	char reason
+		[160]; /* why not usable, or why not KVM: "no usable KVM: a million guest rounds took 830 ms" */
 };
 
 /* One live VMM. */
@@ -88,7 +89,8 @@ struct vmm_driver {
 	int (*attach)(int run_dirfd, int64_t deadline, struct vmm **ret, struct fcm_error *err);
 
 	/* Tell the VMM what its command line did not (Firecracker's API calls; nothing for QEMU). */
-	int (*configure)(struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err);
+	int (*configure)(
+		struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err);
 
 	/* Let the virtual CPUs run for the first time. */
 	int (*boot)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
