@@ -241,6 +241,32 @@ int link_make_tap(
 	return 0;
 }
 
+/* The same as what comes with the address, for a later deletion of that takes this route along. */
+int link_mend_route(int index, const struct net_vm *vm, struct in_addr gateway, struct fcm_error *err)
+{
+	auto_sock sk = sock_open(err);
+	_cleanup_(route_putp) struct rtnl_route *r = rtnl_route_alloc();
+	struct rtnl_nexthop *nh = rtnl_route_nh_alloc();
+	auto_nl_addr dst = make_addr(vm->ip, 32);
+	auto_nl_addr src = make_addr(gateway, 32);
+
+	if (sk == NULL || r == NULL || nh == NULL || dst == NULL || src == NULL) {
+		rtnl_route_nh_free(nh);
+		return sk ? fail_nl(err, -NLE_NOMEM, "the guest's route") : -1;
+	}
+	rtnl_route_set_family(r, AF_INET);
+	rtnl_route_set_dst(r, dst);
+	rtnl_route_set_pref_src(r, src);
+	rtnl_route_set_type(r, RTN_UNICAST);
+	rtnl_route_set_table(r, RT_TABLE_MAIN);
+	rtnl_route_set_scope(r, RT_SCOPE_LINK);
+	rtnl_route_set_protocol(r, RTPROT_KERNEL);
+	rtnl_route_nh_set_ifindex(nh, index);
+	rtnl_route_add_nexthop(r, nh); /* owns it now */
+	int e = rtnl_route_add(sk, r, NLM_F_CREATE | NLM_F_REPLACE);
+	return e < 0 ? fail_nl(err, e, "add the guest's route") : 0;
+}
+
 int link_delete(int index, struct fcm_error *err)
 {
 	auto_sock sk = sock_open(err);

@@ -25,6 +25,10 @@ int link_find(const char *name, struct link *ret, struct fcm_error *err) must_ch
 int link_make_tap(int index, const char *name, const struct net_vm *vm, struct in_addr gateway,
 	struct fcm_error *err) must_check;
 
+/* Put back the route to the guest of a TAP that has its address: the kernel made it with the address and doesn't again. */
+int link_mend_route(
+	int index, const struct net_vm *vm, struct in_addr gateway, struct fcm_error *err) must_check;
+
 /* Delete a device; a missing one is fine. 12 to 20 ms. */
 int link_delete(int index, struct fcm_error *err) must_check;
 

@@ -7,7 +7,8 @@
  * - pre_raw runs before conntrack: forged packets make no entries.
  * - deny4: metadata services (169.254.169.254), the host's loopback, multicast, broadcast, reserved.
  * - vm_to_host lets in the answers to what the host opened and errors about it. `related` is bound to ICMP so that a
- *   conntrack helper can't open ports.
+ *   conntrack helper can't open ports. vm_ping comes before it: all requests of one ping are one flow, which is
+ *   established from its first answer on.
  * - from_vm rejects VM to VM with an answer, so that clients fail at once; to_vm drops, for it faces the outside.
  * - both clamp the MSS of a SYN to the path's MTU: the uplink may be a tunnel or a VPN with less than 1500.
  */
@@ -29,7 +30,7 @@ static const char head[] = "table inet fcm\n"
 			   "\t\tsize 16\n"
 			   "\t}\n";
 
-/* Its arguments: group, pool, pool, group, group, group, group, group, gateway. */
+/* Its arguments: group, pool, pool, group, group, group, group, gateway, group. */
 static const char chains[] =
 	"\tchain pre_raw {\n"
 	"\t\ttype filter hook prerouting priority raw; policy accept;\n"
@@ -60,14 +61,18 @@ static const char chains[] =
 	"\t\tct state { established, related } accept\n"
 	"\t\tcounter drop comment \"inbound is off\"\n"
 	"\t}\n"
+	"\tchain vm_ping {\n"
+	"\t\tip daddr %s limit rate 50/second accept\n"
+	"\t\tcounter drop\n"
+	"\t}\n"
 	"\tchain flt_in {\n"
 	"\t\ttype filter hook input priority filter; policy accept;\n"
 	"\t\tiifgroup %d goto vm_to_host\n"
 	"\t}\n"
 	"\tchain vm_to_host {\n"
+	"\t\ticmp type echo-request goto vm_ping\n"
 	"\t\tct state established accept\n"
 	"\t\tct state related meta l4proto icmp accept\n"
-	"\t\tip daddr %s icmp type echo-request limit rate 50/second accept\n"
 	"\t\tip daddr @site tcp dport { 80, 443 } accept\n"
 	"\t\tcounter drop comment \"no service of the host\"\n"
 	"\t}\n"
@@ -145,8 +150,8 @@ void rules_table(const struct rules *rules, struct buf *ret)
 
 	fcm_format(pool, sizeof pool, "%s/%u", ip_dotted(rules->pool.addr).s, rules->pool.prefix);
 	buf_str(ret, head);
-	buf_printf(ret, chains, NET_GROUP, pool, pool, NET_GROUP, NET_GROUP, NET_GROUP, NET_GROUP, NET_GROUP,
-		ip_dotted(rules->gateway).s);
+	buf_printf(ret, chains, NET_GROUP, pool, pool, NET_GROUP, NET_GROUP, NET_GROUP, NET_GROUP,
+		ip_dotted(rules->gateway).s, NET_GROUP);
 	for (size_t i = 0; i < rules->vms.n; i++)
 		rules_add_vm(&rules->vms.v[i], ret);
 	if (rules->site.s_addr)

@@ -13,6 +13,7 @@ static struct {
 	pthread_mutex_t lock;
 	struct in_addr gateway;
 	struct net_vms known;
+	uint64_t changes; /* of `known`, counted */
 } taps = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static const char prefix[] = "tap_";
@@ -34,6 +35,7 @@ static void remember(const struct net_vm *vm)
 {
 	pthread_mutex_lock(&taps.lock);
 	net_vms_put(&taps.known, vm);
+	taps.changes++;
 	pthread_mutex_unlock(&taps.lock);
 }
 
@@ -41,7 +43,17 @@ static void forget(const struct net_vm *vm)
 {
 	pthread_mutex_lock(&taps.lock);
 	net_vms_drop(&taps.known, vm->id.s);
+	taps.changes++;
 	pthread_mutex_unlock(&taps.lock);
+}
+
+static bool is_known(const struct net_vm *vm, uint64_t *ret_changes)
+{
+	pthread_mutex_lock(&taps.lock);
+	bool known = net_vms_find(&taps.known, vm->id.s);
+	*ret_changes = taps.changes;
+	pthread_mutex_unlock(&taps.lock);
+	return known;
 }
 
 struct net_vms tap_known(void)
@@ -122,6 +134,13 @@ static int make(const struct net_vm *vm, const char *name, struct fcm_error *err
 	return ioctl(fd, TUNSETPERSIST, 1) < 0 ? fcm_fail_errno(err, "keep %s", name) : 0;
 }
 
+static int mend(const struct net_vm *vm, const char *name, int index, struct fcm_error *err)
+{
+	if (link_make_tap(index, name, vm, taps.gateway, err) < 0)
+		return -1;
+	return link_mend_route(index, vm, taps.gateway, err);
+}
+
 int net_tap_up(const struct net_vm *vm, struct fcm_error *err)
 {
 	struct net_tap name = net_tap_name(&vm->id);
@@ -135,7 +154,7 @@ int net_tap_up(const struct net_vm *vm, struct fcm_error *err)
 		r = make(vm, name.s, err);
 		break;
 	case LINK_OURS:
-		r = link_make_tap(link.index, name.s, vm, taps.gateway, err);
+		r = mend(vm, name.s, link.index, err);
 		break;
 	case LINK_FOREIGN:
 		r = not_ours(name.s, err);
@@ -220,20 +239,29 @@ int tap_delete_all(struct fcm_error *err)
 	return 0;
 }
 
+/* What we do ourselves meanwhile mustn't be taken for what others did: only a look counts during which `known` stayed
+ * as it was, for a look takes 40 us and our own changes are far apart. */
 int tap_check(const struct net_vm *vm, bool force, enum tap_state *ret, struct fcm_error *err)
 {
 	struct net_tap name = net_tap_name(&vm->id);
 	struct link link;
+	uint64_t before, after;
 
-	if (link_find(name.s, &link, err) < 0)
-		return -1;
 	*ret = TAP_FINE;
+	do {
+		if (!is_known(vm, &before))
+			return 0;
+		if (link_find(name.s, &link, err) < 0)
+			return -1;
+	} while (is_known(vm, &after) && before != after);
+	if (before != after)
+		return 0;
 	if (link.owner != LINK_OURS) {
 		forget(vm);
 		*ret = TAP_GONE;
 	} else if (force || !link.up) {
-		if (link_make_tap(link.index, name.s, vm, taps.gateway, err) < 0)
-			return -1;
+		if (mend(vm, name.s, link.index, err) < 0)
+			return is_known(vm, &after) ? -1 : 0;
 		*ret = TAP_REPAIRED;
 	}
 	return 0;

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from host import Namespace, Failed  # noqa: E402  pylint: disable=wrong-import-position
+from host import Failed, Namespace, wait_for  # noqa: E402  pylint: disable=wrong-import-position
 
 TOP = Path(__file__).resolve().parents[2]
 NETDRIVE = Path(os.environ.get("FCM_BUILD", TOP / "build")) / "tests/contract/netdrive"
@@ -257,6 +257,7 @@ class Lab:
         self.guests = []
         self.drive = None
         for ns in (self.host, self.world):
+            ns.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0")
             ns.run("ip", "link", "set", "lo", "up")
         self.host.run("ip", "link", "add", "ext0", "type", "veth", "peer", "name", "eth0", "netns", self.world.pid)
         self.host.run("ip", "addr", "add", f"{UPLINK}/24", "dev", "ext0")
@@ -271,17 +272,9 @@ class Lab:
             ns.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
         for name in ("all", "ext0"):
             self.host.run("sysctl", "-qw", f"net.ipv4.conf.{name}.rp_filter=0", f"net.ipv4.conf.{name}.forwarding=0")
-        time.sleep(0.05)
-        self.settle()
+        wait_for("IPv6 has done what it does by itself", lambda: self.host.run("ip", "-6", "addr").stdout.count("fe80")
+                 and "tentative" not in self.host.run("ip", "-6", "addr").stdout, 5)
         self.start()
-
-    def settle(self):
-        """Wait until IPv6 has finished what it does by itself to addresses and routes."""
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
-            if "tentative" not in self.host.run("ip", "-6", "addr").stdout:
-                return
-            time.sleep(0.05)
 
     def start(self):
         self.drive = Drive(self.host)
@@ -310,7 +303,8 @@ class Lab:
         parts = [self.nft("list", "ruleset")]
         for what in (["-d", "link"], ["addr"], ["route", "show", "table", "all"], ["-6", "route", "show", "table", "all"],
                      ["neigh", "show", "nud", "permanent"], ["rule"]):
-            parts.append(self.host.run("ip", *what).stdout)
+            shown = self.host.run("ip", *what).stdout
+            parts.append(re.sub(r" state (UP|UNKNOWN) ", " ", shown))  # which, depends on the history of the link
         parts.append(self.host.run("sh", "-c", "cd /proc/sys/net/ipv4/conf; grep . */forwarding */proxy_arp */rp_filter").stdout)
         parts.append("\n".join(sorted(p.name for p in self.state.iterdir())))
         return "\n".join(parts)

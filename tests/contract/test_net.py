@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -116,8 +117,7 @@ def test_ping_of_the_gateway_is_rate_limited(net):
 
     assert net.one.ping(GATEWAY)
     assert 1 <= answered() <= 30
-    net.lab.drop_rule("vm_to_host", "limit rate")
-    assert not net.one.ping(GATEWAY), "the rule that lets it in is gone"
+    net.lab.drop_rule("vm_to_host", "goto vm_ping")
     net.lab.nft("insert", "rule", "inet", "fcm", "vm_to_host", "icmp", "type", "echo-request", "accept")
     assert answered() > 150, "the control failed"
 
@@ -331,7 +331,8 @@ def test_tap(lab):
     assert "172.16.0.1 peer 172.16.0.50/32" in lab.host.run("ip", "addr", "show", "tap_ddddddd1").stdout
     assert "fe80" not in lab.host.run("ip", "addr", "show", "tap_ddddddd1").stdout
     assert lab.drive.ok("open", "ddddddd1") == ["cloexec 1"]
-    assert "Device or resource busy" in lab.drive.error("open", "ddddddd1") or lab.drive.ok("close") == []
+    with pytest.raises(OSError):
+        Guest(lab.host, "ddddddd1", "172.16.0.50")  # one queue, one VMM
     lab.drive.ok("up", "ddddddd1", "172.16.0.50", 64000)  # in use: still fine
     assert lab.drive.error("open", "ddddddd9").startswith("host ")
 
@@ -429,16 +430,20 @@ def nft_generations(lab, act):
     """Call act(); the times in ms of the ends of the transactions that follow, from the first on."""
     def make():
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+        sock.bind((0, 0))
         sock.setsockopt(270, 1, 7)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES
         sock.settimeout(WAIT)
         return sock
     times = []
     with lab.host.inside(make) as sock:
-        act()
+        actor = threading.Thread(target=act)
+        actor.start()
         while True:
             try:
                 data = sock.recv(1 << 20)
             except TimeoutError:
+                if actor.is_alive():
+                    continue
                 return [(t - times[0]) * 1e3 for t in times]
             at = 0
             while at < len(data):
@@ -506,7 +511,7 @@ def test_a_change_meets_a_table_that_is_gone(lab):
 @pytest.mark.parametrize("change, event", [
     (["link", "set", "tap_hhhhhhh1", "down"], "tap_hhhhhhh1 set right again"),
     (["route", "del", "172.16.0.50/32"], "tap_hhhhhhh1 set right again"),
-    (["addr", "flush", "dev", "tap_hhhhhhh1"], "tap_hhhhhhh1 set right again"),
+    (["addr", "del", "172.16.0.1", "peer", "172.16.0.50/32", "dev", "tap_hhhhhhh1"], "tap_hhhhhhh1 set right again"),
     (["route", "del", "unreachable", POOL], "the unreachable route of the pool is back"),
 ])
 def test_foreign_change_of_links_and_routes(lab, change, event):
