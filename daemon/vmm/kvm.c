@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -49,6 +51,7 @@ struct probe {
 	size_t run_size;
 	double native_ms, guest_ms;
 	atomic_bool stop; /* no more runs */
+	int ended;	  /* eventfd: the thread has nothing more to do */
 	char failure[96]; /* "" while all is well */
 	atomic_int users;
 };
@@ -159,6 +162,7 @@ static void release(struct probe *p)
 		munmap(p->run, p->run_size);
 	if (p->memory != MAP_FAILED)
 		munmap(p->memory, GUEST_SIZE);
+	fcm_closep(&p->ended);
 	fcm_closep(&p->cpu);
 	fcm_closep(&p->vm);
 	fcm_closep(&p->kvm);
@@ -174,6 +178,7 @@ static void *runs(void *arg)
 			if (p->guest_ms < limit_ms(p))
 				break;
 	}
+	(void)!write(p->ended, &(uint64_t){1}, sizeof(uint64_t));
 	release(p);
 	return NULL;
 }
@@ -183,18 +188,11 @@ static void on_signal(int sig)
 	(void)sig;
 }
 
-static bool join_until(pthread_t thread, int64_t ms)
+static bool join_until(const struct probe *p, pthread_t thread, int ms)
 {
-	struct timespec until;
+	struct pollfd end = {.fd = p->ended, .events = POLLIN};
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += ms % 1000 * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	return pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until) == 0;
+	return poll(&end, 1, ms) == 1 && pthread_join(thread, NULL) == 0;
 }
 
 /* Interrupt KVM_RUN. A signal that comes just before the system call is lost, hence several. */
@@ -209,7 +207,7 @@ static bool interrupt(struct probe *p, pthread_t thread)
 		return false;
 	for (int64_t until = clock_in(ABANDON_MS); !ended && clock_left(until) > 0;) {
 		pthread_kill(thread, sig);
-		ended = join_until(thread, 20);
+		ended = join_until(p, thread, 20);
 	}
 	if (ended)
 		sigaction(sig, &old, NULL);
@@ -256,8 +254,13 @@ void kvm_probe(const char *device, struct kvm_probe *ret)
 	pthread_t thread;
 
 	*ret = (struct kvm_probe){0};
-	*p = (struct probe){
-		.kvm = -1, .vm = -1, .cpu = -1, .memory = MAP_FAILED, .run = MAP_FAILED, .users = 2};
+	*p = (struct probe){.kvm = -1,
+		.vm = -1,
+		.cpu = -1,
+		.ended = eventfd(0, EFD_CLOEXEC),
+		.memory = MAP_FAILED,
+		.run = MAP_FAILED,
+		.users = 2};
 	fcm_copy(p->device, sizeof p->device, device);
 	for (int i = 0; i < RUNS; i++) {
 		double t = native_run();
@@ -269,7 +272,7 @@ void kvm_probe(const char *device, struct kvm_probe *ret)
 		failed(p, "start a thread");
 		judge(p, ret);
 		atomic_store(&p->users, 1);
-	} else if (join_until(thread, TOTAL_MS) || interrupt(p, thread)) {
+	} else if (join_until(p, thread, TOTAL_MS) || interrupt(p, thread)) {
 		judge(p, ret);
 	} else {
 		pthread_detach(thread);
