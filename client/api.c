@@ -179,7 +179,7 @@ static int fail_answer(struct api *a, const struct httpc_answer *answer, struct 
 static int perform(struct api *a, struct httpc_request *rq, const char *path, const char *accept,
 	struct httpc_answer *ret, struct fcm_error *err)
 {
-	const char *headers[4] = {accept};
+	const char *headers[5] = {accept};
 	int64_t start = clock_ms();
 	size_t n = 1;
 
@@ -187,6 +187,8 @@ static int perform(struct api *a, struct httpc_request *rq, const char *path, co
 		return -1;
 	if (rq->body)
 		headers[n++] = "Content-Type: application/json";
+	if (rq->upload_size)
+		headers[n++] = "Content-Type: application/x-tar";
 	if (a->bearer)
 		headers[n++] = a->bearer;
 	auto_free char *url = xprintf("%s%s", a->where.url, path);

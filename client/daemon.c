@@ -13,7 +13,6 @@ static int run(struct cli *cli, void *options, struct fcm_error *err)
 
 	(void)options;
 	strv_add(&argv, fcmd);
-	strv_add(&argv, "--foreground");
 	for (int i = 0; i < cli->argc; i++)
 		strv_add(&argv, cli->argv[i]);
 	execvp(fcmd, argv.v);

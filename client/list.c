@@ -139,8 +139,11 @@ static int list(struct cli *cli, bool all, struct fcm_error *err)
 	field_json *vms = all ? fj_ref(fj_get(answer, "vms")) : only_running(fj_get(answer, "vms"));
 	int r = out_list(cli, columns, vms, err);
 	fflush(stdout);
-	if (r == 0 && !cli->globals.json && !cli->globals.quiet)
+	if (r == 0 && !cli->globals.json && !cli->globals.quiet) {
 		hint_failed(vms);
+		if (fj_len(vms) == 0)
+			out_hint(all ? "there is no VM yet: fcm create" : "no VM runs; fcm ls shows all");
+	}
 	fj_free(vms);
 	fj_free(answer);
 	return r;

@@ -57,10 +57,15 @@ void out_age(struct buf *b, const char *rfc3339)
 {
 	int64_t then;
 
-	if (clock_parse(rfc3339, &then) < 0)
+	if (clock_parse(rfc3339, &then) < 0) {
 		buf_str(b, "-");
+		return;
+	}
+	int64_t s = MAX(clock_wall() - then, (int64_t)0);
+	if (s < 60) /* whole seconds, as the time is */
+		buf_printf(b, "%" PRId64 " s", s);
 	else
-		buf_str(b, clock_span(MAX(clock_wall() - then, (int64_t)0) * 1000).s);
+		buf_str(b, clock_span(s * 1000).s);
 }
 
 void out_json(const field_json *v)

@@ -16,6 +16,7 @@
 #include "client/paths.h"
 #include "client/session.h"
 #include "client/sshkey.h"
+#include "client/vmtext.h"
 #include "client/where.h"
 #include "common/core/fileio.h"
 
@@ -37,7 +38,10 @@ static int find_running(struct cli *cli, const char *vm, field_json **ret, struc
 		*ret = v;
 		return 0;
 	}
-	fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s", name, state);
+	if (*vm_reason(v))
+		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s: %s", name, state, vm_reason(v));
+	else
+		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s", name, state);
 	if (strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0)
 		fcm_hint(err, "fcm start %s", name);
 	else
@@ -193,8 +197,11 @@ static int run_proxy(struct cli *cli, void *options, struct fcm_error *err)
 		return fcm_fail(err, FCM_USAGE, "port: %s is outside 1..65535", cli->argv[1]);
 	if (strip_suffix(vm) && port == SSH_PORT && prepare(cli, vm, &id, err) < 0)
 		return -1;
-	if (api_tunnel(cli->api, id ? id : vm, (uint32_t)port, &tunnel, err) < 0)
+	if (api_tunnel(cli->api, id ? id : vm, (uint32_t)port, &tunnel, err) < 0) {
+		if (err->code == FCM_GUEST && strcmp(err->hint, fcm_code_info(FCM_GUEST)->hint) == 0)
+			fcm_hint(err, "does something listen there? fcm ssh %.63s -- ss -ltn", vm);
 		return -1;
+	}
 	int r = session_relay(tunnel, STDIN_FILENO, STDOUT_FILENO, err);
 	httpc_tunnel_free(tunnel);
 	return r;

@@ -2,6 +2,7 @@
 statuses of the client can be tested without a host. VM names choose the answer: see ERRORS and VMS."""
 import json
 import socket
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -237,14 +238,20 @@ class UnixServer(ThreadingHTTPServer):
         return connection, ("local", 0)
 
 
-def start(path=None):
-    """A server on a free port of loopback, or at a unix socket (which needs no token), on its own thread."""
+def start(path=None, certificate=None):
+    """A server on a free port of loopback (with TLS when there is a certificate, a file that also holds its key), or at
+    a unix socket (which needs no token), on its own thread."""
     server = UnixServer(str(path), Handler) if path else ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.seen = []
     server.need_token = path is None
     server.step_seconds = 0.0
     server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.url = f"https://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server
 

@@ -157,6 +157,37 @@ def test_proxy_refused(fcm):
 
 
 @pytest.fixture
+def tls(fcm, tmp_path):
+    """The fake daemon behind TLS, with a certificate of its own."""
+    file = tmp_path / "tls.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", file, "-out", tmp_path / "crt"],
+                   check=True, capture_output=True)
+    file.write_text(file.read_text() + (tmp_path / "crt").read_text())
+    server = fake_daemon.start(certificate=file)
+    fcm.env |= {"FCM_URL": server.url, "SSL_CERT_FILE": str(tmp_path / "crt"), "FCM_TOKEN": fake_daemon.TOKEN}
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_https(fcm, tls):
+    assert fcm("ls", "-q").out == "web\ncosmic-nova\nidle\n"
+    # without an end of input: TLS can't close one direction, so the fake's answer is the sign to end
+    child = subprocess.Popen([fcm.binary, "proxy", "web", "80"], env=fcm.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdin.write(b"a" * 50000)
+    child.stdin.flush()
+    assert child.stdout.read(6 + 50000) == b"hello\n" + b"A" * 50000
+    child.kill()
+    child.communicate()
+
+
+def test_https_that_is_not_trusted(fcm, tls):
+    done = fcm("ls", env={"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"})
+    assert (done.status, tls.seen) == (1, []) and "isn't trusted" in done.err and "SSL_CERT_FILE" in done.err
+
+
+@pytest.fixture
 def fake_ssh(tmp_path):
     """An ssh that prints its arguments and exits with 42."""
     bin_dir = tmp_path / "bin"
