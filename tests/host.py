@@ -127,7 +127,8 @@ class Namespace:
         return self.keeper.pid
 
     def run(self, *argv, check=True, **kwargs):
-        done = subprocess.run([*self.enter, *map(str, argv)], capture_output=True, text=True, check=False, **kwargs)
+        done = subprocess.run([*self.enter, *map(str, argv)], capture_output=True, text=True, errors="replace",
+                              check=False, **kwargs)
         if check and done.returncode != 0:
             raise Failed(f"{' '.join(map(str, argv))}: status {done.returncode}: {done.stdout}{done.stderr}")
         return done
@@ -359,7 +360,7 @@ class Host:
 
     # ---- the daemon ----
 
-    def start_daemon(self, env=None, argv=("fcm", "daemon"), wait=True):
+    def start_daemon(self, env=None, argv=("fcmd",), wait=True):
         with open(self.log_path, "ab") as log:
             self.daemon = self.spawn(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      env={**os.environ, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

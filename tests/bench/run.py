@@ -26,7 +26,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests/integration")]
 import host as hosts  # noqa: E402
-from conftest import FAKE_VMM, add_fake_assets  # noqa: E402
+from conftest import add_fake_assets  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 HELLO, ROWS = 1, []
@@ -296,7 +296,7 @@ def main():
     with machine(options.build, None) as host:
         host.add_assets("kernel", "tiny")
         bench_guests(host, options.rounds)
-    config = (f"qemu = {FAKE_VMM}\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
+    config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
               "max_vms = 1000\n")
     with machine(options.build, config) as host:
         add_fake_assets(host)

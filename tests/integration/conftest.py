@@ -22,7 +22,7 @@ import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
 
 BUILD = Path(os.environ.get("FCM_BUILD", hosts.TOP / "build"))
 WORK = Path(os.environ.get("FCM_TEST_WORK", BUILD / "test-work"))
-FAKE_VMM = hosts.TOP / "tests/fake/fake-vmm"
+FAKE_VMM = BUILD / "tests/fake/fake-vmm"
 BOOT_IDS = []
 
 

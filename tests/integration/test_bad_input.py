@@ -143,7 +143,7 @@ class TestOneVm:
 
     @pytest.mark.parametrize("key", KEYS, ids=lambda k: ascii(k)[:20])
     def test_more_keys(self, api, key):
-        refused(api.put("/v1/vms/web/ssh-keys", {"keys": key}), (400, 413))
+        refused(api.put("/v1/vms/web/ssh-keys", {"keys": [key]}), (400, 413))
 
     def test_destroy_takes_no_prefix(self, host, api):
         vm = host.vm("web")
