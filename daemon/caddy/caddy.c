@@ -26,7 +26,8 @@
 enum { CADDYFILE_MAX = 4 << 20, SITE_MAX = 4096 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* for all below */
-static struct caddy_config config;
+static struct caddy_config config;			 /* its strings are in `words` */
+static struct strv words;
 static char *sites_dir; /* .../fcm.d */
 static bool reload_owed;
 
@@ -48,14 +49,13 @@ int caddy_init(const struct caddy_config *c, struct fcm_error *err)
 		return fcm_fail(err, FCM_CONFIG, "acme_ca = %s: not a URL", c->acme_ca);
 	if (*c->caddyfile != '/' || !caddy_word_valid(c->caddyfile))
 		return fcm_fail(err, FCM_CONFIG, "caddyfile = %s: not a plain absolute path", c->caddyfile);
-	config = (struct caddy_config){
-		.binary = xstrdup(c->binary),
-		.caddyfile = xstrdup(c->caddyfile),
-		.user = xstrdup(c->user),
-		.tls = xstrdup(c->tls),
-		.acme_ca = xstrdup(c->acme_ca),
-		.admin = xstrdup(c->admin),
-	};
+	strv_done(&words);
+	const char *const all[] = {c->binary, c->caddyfile, c->user, c->tls, c->acme_ca, c->admin};
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		strv_add(&words, all[i]);
+	config =
+		(struct caddy_config){words.v[0], words.v[1], words.v[2], words.v[3], words.v[4], words.v[5]};
+	free(sites_dir);
 	auto_free char *path = xstrdup(c->caddyfile);
 	sites_dir = xprintf("%s/fcm.d", dirname(path));
 	reload_owed = false;
@@ -272,6 +272,10 @@ static int check(struct session *s, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf output = {0};
 
+	if (s->program.env_hidden && strstr(s->text.p, "{$"))
+		return fcm_fail(err, FCM_CONFIG,
+			"%s takes variables of Caddy's environment, which the daemon may not read",
+			config.caddyfile);
 	if (s->exists && caddy_run(&s->program, "adapt", s->caddyfile, NULL, &output, err) < 0)
 		return fcm_hint(err, "mend %s: its sites stay as they are until then", config.caddyfile);
 	auto_free char *adapted = caddy_adapted(output.n ? output.p : "{}");

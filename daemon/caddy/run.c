@@ -65,33 +65,54 @@ static bool is_usable(const char *entry)
 	       strncmp(entry, "WATCHDOG_", 9) != 0;
 }
 
-/* The environment of process `pid`, if it is a `caddy` of that user. */
-static bool read_environ(int proc_fd, const char *pid, uid_t uid, struct buf *ret)
+/* Is process `pid` a `caddy` of that user? */
+static bool is_caddy(int proc_fd, const char *pid, uid_t uid)
 {
-	auto_free char *comm = xprintf("%s/comm", pid), *environ_file = xprintf("%s/environ", pid);
-	_cleanup_(buf_done) struct buf name = {0}, text = {0};
+	auto_free char *comm = xprintf("%s/comm", pid);
+	_cleanup_(buf_done) struct buf name = {0};
 	struct fcm_error ignored;
 	struct stat st;
 
-	if (fstatat(proc_fd, pid, &st, 0) < 0 || st.st_uid != uid ||
-		file_read(proc_fd, comm, 64, &name, &ignored) < 0 || strcmp(name.p, "caddy\n") != 0 ||
-		file_read(proc_fd, environ_file, ENVIRON_MAX, &text, &ignored) < 0)
-		return false;
+	return isdigit((unsigned char)*pid) && fstatat(proc_fd, pid, &st, 0) == 0 && st.st_uid == uid &&
+	       file_read(proc_fd, comm, 64, &name, &ignored) == 0 && strcmp(name.p, "caddy\n") == 0;
+}
+
+static ino_t network_of(int proc_fd, const char *pid)
+{
+	auto_free char *ns = xprintf("%s/ns/net", pid);
+	struct stat st;
+
+	return fstatat(proc_fd, ns, &st, 0) == 0 ? st.st_ino : 0;
+}
+
+static void add_environ(int proc_fd, const char *pid, struct buf *ret)
+{
+	auto_free char *file = xprintf("%s/environ", pid);
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error ignored;
+
+	if (file_read(proc_fd, file, ENVIRON_MAX, &text, &ignored) < 0)
+		return;
 	for (const char *s = text.p, *end = s + text.n; s < end; s += strlen(s) + 1)
 		if (is_usable(s))
 			buf_printf(ret, "%s\n", s);
-	return ret->n > 0;
 }
 
-static bool environ_of_running(uid_t uid, struct buf *ret)
+/* The environment of the Caddy that runs in our network, where its admin endpoint is; a container may have another. */
+static void read_running(struct caddy_program *p)
 {
 	_cleanup_(closedirp) DIR *d = opendir("/proc");
 	struct dirent *e;
 
-	while (d && (e = readdir(d)))
-		if (isdigit((unsigned char)*e->d_name) && read_environ(dirfd(d), e->d_name, uid, ret))
-			return true;
-	return false;
+	while (d && p->env.n == 0 && (e = readdir(d))) {
+		if (!is_caddy(dirfd(d), e->d_name, p->uid))
+			continue;
+		ino_t network = network_of(dirfd(d), e->d_name);
+		if (network == network_of(dirfd(d), "self"))
+			add_environ(dirfd(d), e->d_name, &p->env);
+		p->env_hidden |= network == 0;
+	}
+	p->env_hidden &= p->env.n == 0;
 }
 
 static int find_user(const char *user, struct caddy_program *p, struct fcm_error *err)
@@ -106,9 +127,9 @@ static int find_user(const char *user, struct caddy_program *p, struct fcm_error
 	}
 	p->uid = pw.pw_uid;
 	p->gid = pw.pw_gid;
-	if (environ_of_running(p->uid, &p->env))
-		return 0;
-	buf_printf(&p->env, "HOME=%s\nUSER=%s\n", pw.pw_dir, user);
+	read_running(p);
+	if (p->env.n == 0)
+		buf_printf(&p->env, "HOME=%s\nUSER=%s\n", pw.pw_dir, user);
 	return 0;
 }
 
@@ -139,6 +160,23 @@ void caddy_program_done(struct caddy_program *p)
 	*p = (struct caddy_program){0};
 }
 
+/* Say it shorter: Caddy's reason is at the end of its last line, behind what every failure has. */
+static int fail_verb(const char *verb, struct fcm_error *err)
+{
+	static const char *const fronts[] = {"Error: ", "sending configuration to instance: ",
+		"{\"error\":\"", "loading config: ", "loading new config: "};
+	auto_free char *copy = xstrdup(err->msg);
+	char *reason = copy;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fronts); i++) {
+		char *found = strstr(reason, fronts[i]);
+		if (found)
+			reason = found + strlen(fronts[i]);
+	}
+	fcm_copy(err->msg, sizeof err->msg, reason);
+	return fcm_wrap(err, "caddy %s", verb);
+}
+
 int caddy_run(const struct caddy_program *p, const char *verb, const char *caddyfile, const char *address,
 	struct buf *output, struct fcm_error *err)
 {
@@ -167,5 +205,5 @@ int caddy_run(const struct caddy_program *p, const char *verb, const char *caddy
 		.deadline = clock_in(RUN_MS),
 		.output_max = OUTPUT_MAX,
 	};
-	return proc_run(&run, output, err) < 0 ? fcm_wrap(err, "caddy %s", verb) : 0;
+	return proc_run(&run, output, err) < 0 ? fail_verb(verb, err) : 0;
 }

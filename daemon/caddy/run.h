@@ -7,7 +7,8 @@ struct caddy_program {
 	char *path;
 	uid_t uid;
 	gid_t gid;
-	struct buf env; /* a line NAME=value each */
+	struct buf env;	 /* a line NAME=value each */
+	bool env_hidden; /* a Caddy runs, but we may not see its environment (that takes CAP_SYS_PTRACE) */
 };
 
 /* Find the program and its user. FCM_CONFIG or FCM_UNAVAILABLE, saying what to do. */

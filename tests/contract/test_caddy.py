@@ -9,6 +9,7 @@ import http.server
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -117,8 +118,8 @@ class Caddy:
 
 
 class Drive:
-    def __init__(self):
-        self.process = subprocess.Popen([DRIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    def __init__(self, front=()):
+        self.process = subprocess.Popen([*front, DRIVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.lines = []
 
     def __call__(self, command):
@@ -216,6 +217,33 @@ def test_same_again_does_nothing(caddy, drive):
     assert drive(f"sync {A}") == "ok"
 
 
+def test_another_caddy(caddy, drive):
+    """A Caddy of the same user in another network isn't ours: its environment would empty the user's variables."""
+    other = subprocess.Popen(["unshare", "-n", "setpriv", "--reuid=caddy", "--regid=caddy", "--clear-groups", "caddy", "run"],
+                             env={"PATH": os.environ["PATH"], "HOME": "/var/lib/caddy", "GREETING": "of another"},
+                             cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        caddy.stop()
+        caddy.start()  # so that its pid is the later one
+        assert drive(f"expose {A}") == "ok" and by_hand()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_hidden_environment(caddy):
+    """Without CAP_SYS_PTRACE a Caddyfile with variables is left alone; one without them works."""
+    drive = Drive(["setpriv", "--bounding-set=-sys_ptrace"])
+    drive.init()
+    before = tree()
+    assert drive(f"expose {A}").startswith("error config_invalid /etc/caddy/Caddyfile takes variables")
+    assert tree() == before and by_hand()
+    CADDYFILE.write_text(HAND.replace("{$GREETING}", "hello world"))
+    assert drive(f"expose {A}") == "ok" and by_hand() and https("a.example.org")
+    drive.process.stdin.close()
+    assert drive.process.wait(10) == 0
+
+
 def test_domain_taken(caddy, drive):
     assert drive(f"expose {A}") == "ok"
     before = tree()
@@ -287,7 +315,6 @@ def test_caddy_down(caddy, drive):
 
 
 def test_hanging_caddy(caddy, drive):
-    import signal
     caddy.process.send_signal(signal.SIGSTOP)
     before = tree()
     begun = time.monotonic()
