@@ -31,17 +31,19 @@ enum {
 
 static int run_mkfs(int fd, int dirfd, struct fcm_error *err)
 {
-	/* mkfs gets none of our descriptors, but may open this one's file through our /proc entry (proc(5)).
-	 */
-	auto_free char *path = xprintf("/proc/%d/fd/%d", (int)getpid(), fd);
-	char *argv[] = {
-		MKFS, "-q", "-F", "-m", "1", "-E", "assume_storage_prezeroed=1,nodiscard", path, NULL};
-	struct proc_run run = {.argv = argv, .deadline = clock_in(MKFS_MS), .output_max = 4096};
+	_cleanup_(strv_done) struct strv argv = {0};
+	static const char *const words[] = {
+		MKFS, "-q", "-F", "-m", "1", "-E", "assume_storage_prezeroed=1,nodiscard"};
 
 	if (access(MKFS, X_OK) < 0) {
 		fcm_fail_errno(err, "run %s", MKFS);
 		return fcm_hint(err, "sudo apt-get install e2fsprogs");
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		strv_add(&argv, words[i]);
+	/* mkfs gets none of our descriptors, but may open this one's file through our /proc entry (proc(5)). */
+	strv_addf(&argv, "/proc/%d/fd/%d", (int)getpid(), fd);
+	struct proc_run run = {.argv = argv.v, .deadline = clock_in(MKFS_MS), .output_max = 4096};
 	if (proc_run(&run, NULL, err) == 0)
 		return 0;
 	if (disk_free_bytes(dirfd) < FULL_BELOW) /* while what it wrote is still there */

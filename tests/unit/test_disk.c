@@ -157,7 +157,7 @@ static void *create_elsewhere(void *arg)
 	struct fcm_error err;
 	int fd = *(int *)arg;
 
-	return disk_create(fd, templates_fd, MIB, owner(), &err) < 0 ? "failed" : NULL;
+	return disk_create(fd, templates_fd, MIB, owner(), &err) < 0 ? arg : NULL;
 }
 
 static void test_first_ones_together(void **state)

@@ -311,7 +311,7 @@ static void *churn(void *arg)
 		struct seen seen = {.loop = loop, .let_go = true};
 		int fd = ready_fd();
 		if (loop_add(loop, fd, EPOLLIN, tick, &seen, &seen.source, &err) < 0)
-			return "add failed";
+			return loop;
 		for (int spins = 0; i % 3 && seen.calls == 0 && spins < 100000; spins++)
 			sched_yield();
 		loop_change(seen.source, i % 2 ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -320,7 +320,7 @@ static void *churn(void *arg)
 		close(fd);
 		seen.let_go = true;
 		if (loop_add_timer(loop, clock_in(i % 2), tick, &seen, &seen.source, &err) < 0)
-			return "add a timer failed";
+			return loop;
 		loop_set_timer(seen.source, clock_in(1));
 		loop_remove(seen.source);
 	}
