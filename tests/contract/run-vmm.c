@@ -5,7 +5,7 @@
  *	run-vmm SHIM DIR ID UID argv PROGRAM ARG...				any program below /usr, in the same jail
  *	run-vmm probe BINARY							is the driver usable?
  *
- * $NAME is the VM's name, $LIMIT_MS the deadline of each step.
+ * $NAME is the VM's name, $LIMIT_MS the deadline of each step, $CGROUP a cgroup.procs to join.
  *
  * DIR/jail and DIR/jail/run must exist. Prints "shim=PID vmm=PID start_ms=N attach_ms=N boot_ms=N", or "error: ..." and
  * ends with 1. Shim and VMM stay.
@@ -97,12 +97,15 @@ static int start(char **argv, struct fcm_error *err)
 	auto_close int ring = run_dirfd < 0 ? -1 : shim_ring_make(dirfd, err);
 	bool qemu = strcmp(argv[5], "plan") == 0;
 	double attach = 0, boot = 0;
+	_cleanup_(strv_done) struct strv cgroups = {0};
 	struct proc_id shim, vmm;
 	struct vm_id id;
 
 	if (ring < 0)
 		return -1;
 	fcm_copy(id.s, sizeof id.s, argv[3]);
+	if (getenv("CGROUP"))
+		strv_add(&cgroups, getenv("CGROUP"));
 	if (qemu ? plan_qemu(argv + 6, run, &id, &plan, err) < 0
 		 : (plan_program(argv + 6, run, &plan), false))
 		return -1;
@@ -114,6 +117,7 @@ static int start(char **argv, struct fcm_error *err)
 		.ring_fd = ring,
 		.tap_fd = qemu ? atoi(argv[11]) : -1,
 		.uid = (uid_t)atoi(argv[4]),
+		.cgroups = &cgroups,
 		.plan = &plan,
 		.deadline = clock_in(limit_ms),
 	};

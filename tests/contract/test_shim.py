@@ -244,6 +244,25 @@ def test_reasons_reach_the_caller(vm):
     assert done.returncode == 0 or done.stdout == "error: shim: /bin/sh ended at once: the reason\n"
 
 
+def test_joins_its_group(vm):
+    """Any v1 or v2 group will do: the shim only writes to the cgroup.procs that it is given."""
+    mount = next((m for m in ("/sys/fs/cgroup/freezer", "/sys/fs/cgroup") if Path(m, "cgroup.procs").exists()), None)
+    if mount is None:
+        pytest.skip("no cgroup hierarchy here")
+    group = Path(mount, f"fcm-contract-{os.getpid()}")
+    group.mkdir()
+    try:
+        vm.start("argv", "/bin/sh", "-c", "read x", env={"CGROUP": str(group / "cgroup.procs")})
+        members = set((group / "cgroup.procs").read_text().split())
+        assert members == {str(vm.shim), str(vm.vmm)}
+        vm.stop()
+    finally:
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), 5, "an empty group")
+        group.rmdir()
+    done = vm.command("argv", "/bin/true", env={"CGROUP": str(group / "cgroup.procs")})
+    assert done.returncode == 1 and "join cgroup" in done.stdout
+
+
 # ---- how it ends ----
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
