@@ -314,6 +314,16 @@ def test_caddy_down(caddy, drive):
     assert https("a.example.org") is None and by_hand()
 
 
+def test_new_log_file_is_caddys(caddy, drive):
+    """`caddy validate` makes the log files of a configuration: by root they would be closed to Caddy at its next start."""
+    caddy.stop()
+    CADDYFILE.write_text(HAND.replace("hand.log", "new.log"))
+    assert "connection refused" in drive(f"expose {A}")
+    assert Path("/var/log/caddy/new.log").owner() == "caddy"
+    caddy.start()
+    assert drive(f"expose {A}") == "ok" and by_hand()
+
+
 def test_hanging_caddy(caddy, drive):
     caddy.process.send_signal(signal.SIGSTOP)
     before = tree()
