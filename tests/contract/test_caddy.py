@@ -317,7 +317,7 @@ def test_caddy_down(caddy, drive):
 def test_new_log_file_is_caddys(caddy, drive):
     """`caddy validate` makes the log files of a configuration: by root they would be closed to Caddy at its next start."""
     caddy.stop()
-    CADDYFILE.write_text(HAND.replace("hand.log", "new.log"))
+    CADDYFILE.write_text(HAND.replace("hand.log", "new.log {\n\t\t\troll_disabled\n\t\t}"))
     assert "connection refused" in drive(f"expose {A}")
     assert Path("/var/log/caddy/new.log").owner() == "caddy"
     caddy.start()
