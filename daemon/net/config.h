@@ -5,5 +5,8 @@
 
 #include "daemon/net/net.h"
 
+/* The config; its list of resolvers is the copy. */
 const struct net_config *net_config(void);
+
+/* The state directory; NULL before net_init(). */
 const char *net_state_dir(void);

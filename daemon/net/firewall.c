@@ -7,6 +7,7 @@
 #include "daemon/net/firewall.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <pthread.h>
@@ -81,6 +82,8 @@ static int open_context(struct fcm_error *err)
 	if (nft == NULL)
 		return fcm_fail(err, FCM_HOST, "nftables: no netlink socket");
 	int fd = find_socket();
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC); /* the library doesn't, and a VMM must not get it */
 	fw.nft = nft;
 	nft_ctx_buffer_output(nft);
 	nft_ctx_buffer_error(nft);

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 
 #include "daemon/net/link.h"
+#include "daemon/proc/proc.h"
 
 static struct {
 	pthread_mutex_t lock;
@@ -20,7 +21,7 @@ static const char prefix[] = "tap_";
 
 struct net_tap net_tap_name(const struct vm_id *id)
 {
-	struct net_tap t;
+	struct net_tap t = {{0}};
 
 	fcm_format(t.s, sizeof t.s, "%s%s", prefix, id->s);
 	return t;
@@ -151,7 +152,9 @@ int net_tap_up(const struct net_vm *vm, struct fcm_error *err)
 		return -1;
 	switch (link.owner) {
 	case LINK_NONE:
+		proc_hold_spawns(); /* a child's copy of the descriptor would leave the TAP busy for its VMM */
 		r = make(vm, name.s, err);
+		proc_release_spawns();
 		break;
 	case LINK_OURS:
 		r = mend(vm, name.s, link.index, err);

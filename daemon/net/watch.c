@@ -333,7 +333,7 @@ int watch_start(
 		watch_stop();
 		return -1;
 	}
-	return 0;
+	return firewall_rebuild(err); /* a change between net_init() and now was announced to nobody */
 }
 
 void watch_stop(void)

@@ -5,7 +5,7 @@
  *	init POOL GATEWAY STATE_DIR [PUBLIC_IP|- [ID IP]...]
  *	watch | down | list | public-ip | resolvers
  *	filter-up ID IP UID | filter-down ID IP | tap-up ID IP UID | tap-down ID | up ID IP UID | vm-down ID IP
- *	describe ID IP UID | sites 0|1 | open ID | close | cycle COUNT VMS
+ *	describe ID IP UID | sites 0|1 | open ID | close | cycle COUNT | hammer THREADS ROUNDS
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -215,7 +215,7 @@ static double median(double *v, int n)
 	return v[n / 2];
 }
 
-/* COUNT times up and down of one VM, while VMS others are there: medians of each half. */
+/* COUNT times up and down of one VM: medians of each half. */
 static int do_cycle(char **w, struct fcm_error *err)
 {
 	enum { MAX = 1000 };
@@ -245,6 +245,48 @@ static int do_cycle(char **w, struct fcm_error *err)
 	return 0;
 }
 
+struct hammer {
+	pthread_t thread;
+	int number, rounds;
+	struct fcm_error err;
+	bool failed;
+};
+
+static void *hammer(void *arg)
+{
+	struct hammer *h = arg;
+	struct net_vm vm = {.ip.s_addr = htonl(0xac100064 + (uint32_t)h->number)};
+
+	fcm_format(vm.id.s, sizeof vm.id.s, "hammer%02d", h->number);
+	for (int i = 0; i < h->rounds && !h->failed; i++)
+		h->failed = net_filter_up(&vm, &h->err) < 0 || net_tap_up(&vm, &h->err) < 0 ||
+			    net_sites(i % 2, &h->err) < 0 || net_tap_down(&vm, NULL, &h->err) < 0 ||
+			    net_filter_down(&vm, NULL, &h->err) < 0;
+	return NULL;
+}
+
+/* THREADS threads, each with a VM of its own that goes up and down ROUNDS times. */
+static int do_hammer(char **w, struct fcm_error *err)
+{
+	struct hammer h[16] = {0};
+	int n = MIN(atoi(w[1]), (int)ARRAY_SIZE(h)), r = 0;
+
+	for (int i = 0; i < n; i++) {
+		h[i].number = i;
+		h[i].rounds = atoi(w[2]);
+		if (pthread_create(&h[i].thread, NULL, hammer, &h[i]) != 0)
+			abort();
+	}
+	for (int i = 0; i < n; i++) {
+		pthread_join(h[i].thread, NULL);
+		if (h[i].failed) {
+			*err = h[i].err;
+			r = -1;
+		}
+	}
+	return r;
+}
+
 static const struct {
 	const char *name;
 	int words; /* at least, with the name */
@@ -267,6 +309,7 @@ static const struct {
 	{"open", 2, do_open},
 	{"close", 1, do_close},
 	{"cycle", 2, do_cycle},
+	{"hammer", 3, do_hammer},
 };
 
 static int run(char **w, int n, struct fcm_error *err)

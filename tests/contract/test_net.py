@@ -7,8 +7,9 @@ import re
 import signal
 import socket
 import struct
-import threading
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from netlab import (GATEWAY, HOST_MAC, ICMP, INTERNET, METADATA, NETDRIVE, POOL, TCP, UDP, UPLINK, WAIT, WORLD, Guest, Lab,
@@ -39,13 +40,21 @@ class Net:
     def restore(self):
         self.lab.init(UPLINK, "aaaaaaa1", "172.16.0.50", "aaaaaaa2", "172.16.0.51")
 
-    def seen_outside(self, packet, mac=None, guest=None):
-        """Send a packet; return what the world sees of it (ports and echo ids survive masquerading here), or None."""
+    def seen_outside(self, packet, mac=None):
+        """Send a datagram; return what the world sees of it, known by its data, or None."""
+        self.clear_outside()
+        self.one.send(packet, mac)
+        return first(self.outside.receive, lambda p: p.proto == UDP and p.body[8:] == packet[28:])
+
+    def syn_outside(self, sport):
+        """The same for a SYN of the first VM."""
+        self.clear_outside()
+        self.one.send(tcp_syn(self.one.ip, INTERNET, sport, 80))
+        return first(self.outside.receive, lambda p: p.proto == TCP and p.dst == INTERNET and p.tcp_flags == 2)
+
+    def clear_outside(self):
         while self.outside.receive(0.001):
             pass
-        (guest or self.one).send(packet, mac)
-        mark = packet[28:]
-        return first(self.outside.receive, lambda p: p.body[8:] == mark or p.proto == TCP and p.body[20:] == packet[40:])
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +100,9 @@ def test_arp_answers_with_the_one_host_mac(net):
 def test_mss_is_clamped_to_the_path(net):
     net.host.run("ip", "link", "set", "ext0", "mtu", "1400")
     try:
-        seen = net.seen_outside(tcp_syn(net.one.ip, INTERNET, 5002, 80))
-        # the sniffer's comparison includes the option, which is what changes
-        assert seen is None or seen.mss == 1360
-        net.one.send(tcp_syn(net.one.ip, INTERNET, 5003, 80))
-        seen = first(net.outside.receive, lambda p: p.proto == TCP and p.dst == INTERNET)
-        assert seen and seen.mss == 1360
+        assert net.syn_outside(5002).mss == 1360
         net.lab.drop_rule("from_vm", "maxseg")
-        net.one.send(tcp_syn(net.one.ip, INTERNET, 5004, 80))
-        seen = first(net.outside.receive, lambda p: p.proto == TCP and p.dst == INTERNET and p.tcp_flags == 2)
-        assert seen and seen.mss == 1460, "the control failed"
+        assert net.syn_outside(5003).mss == 1460, "the control failed"
     finally:
         net.host.run("ip", "link", "set", "ext0", "mtu", "1500")
 
@@ -426,31 +428,31 @@ def test_rebuild_loses_no_packet(lab):
 
 # ---- what is repaired ----
 
-def nft_generations(lab, act):
-    """Call act(); the times in ms of the ends of the transactions that follow, from the first on."""
+def nft_generations(lab, *argv):
+    """Run nft; the times in ms of the ends of its and the following transactions, from the first on."""
     def make():
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
         sock.bind((0, 0))
         sock.setsockopt(270, 1, 7)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTABLES
         sock.settimeout(WAIT)
         return sock
+
     times = []
-    with lab.host.inside(make) as sock:
-        actor = threading.Thread(target=act)
-        actor.start()
+    with lab.host.inside(make) as sock, subprocess.Popen([*lab.host.enter, "nft", *argv]) as child:
         while True:
             try:
                 data = sock.recv(1 << 20)
             except TimeoutError:
-                if actor.is_alive():
+                if child.poll() is None:
                     continue
+                assert child.returncode == 0
                 return [(t - times[0]) * 1e3 for t in times]
-            at = 0
+            now, at = time.monotonic(), 0
             while at < len(data):
                 size, kind = struct.unpack_from("=IH", data, at)
                 if kind == (10 << 8 | 15):  # NFT_MSG_NEWGEN
-                    times.append(time.monotonic())
-                at += size + 3 & ~3
+                    times.append(now)
+                at += (size + 3) & ~3
 
 
 @pytest.mark.parametrize("change", [
@@ -466,7 +468,7 @@ def test_foreign_change_of_the_table(lab, change):
     lab.drive.ok("up", "ggggggg1", "172.16.0.50", 64000)
     before = lab.nft("-s", "list", "ruleset")
     lab.drive.no_event(0.1)
-    times = nft_generations(lab, lambda: lab.nft(*change))
+    times = nft_generations(lab, *change)
     assert lab.nft("-s", "list", "ruleset") == before
     assert len(times) == 2, "one foreign change, one repair, and no loop"
     print(f"{' '.join(change)}: repaired after {times[1]:.1f} ms")
@@ -478,7 +480,7 @@ def test_foreign_change_of_the_table(lab, change):
 def test_foreign_tables_are_no_concern(lab):
     lab.init()
     lab.drive.ok("watch")
-    times = nft_generations(lab, lambda: lab.nft("add table inet fcm2; add table ip fcm; delete table inet fcm2"))
+    times = nft_generations(lab, "add table inet fcm2; add table ip fcm; delete table inet fcm2")
     assert len(times) == 1
     lab.drive.no_event()
 
@@ -492,6 +494,32 @@ def test_own_changes_are_no_foreign_ones(lab):
         lab.drive.ok("vm-down", "ggggggg1", "172.16.0.50")
         lab.drive.ok("sites", 0)
     lab.drive.no_event()
+
+
+def test_many_threads(lab):
+    """As the daemon's requests do: several VMs come and go at once, while somebody else flushes the table."""
+    lab.init(UPLINK)
+    lab.drive.ok("watch")
+    lab.drive.ok("hammer", 4, 10)
+    lab.drive.no_event()
+    with subprocess.Popen([*lab.host.enter, "sh", "-c", "for i in 1 2 3 4 5 6; do nft flush ruleset; sleep 0.1; done"]):
+        lab.drive.ok("hammer", 4, 10)
+    lab.drive.event("rebuilt")
+    time.sleep(WAIT)
+    lab.drive.ok("sites", 0)
+    assert lab.drive.ok("list") == []
+    assert "elements" not in lab.nft("list", "set", "inet", "fcm", "vm_src")
+    assert lab.nft("list", "chain", "inet", "fcm", "vm_guard").count("counter") == 3
+
+
+def test_descriptors_are_close_on_exec(lab):
+    lab.init()
+    lab.drive.ok("watch")
+    lab.drive.ok("up", "ggggggg1", "172.16.0.50", 64000)
+    lab.drive.ok("open", "ggggggg1")
+    for info in Path(f"/proc/{lab.drive.child.pid}/fdinfo").iterdir():
+        flags = int(re.search(r"flags:\s+(\d+)", info.read_text())[1], 8)
+        assert int(info.name) < 3 or flags & os.O_CLOEXEC, os.readlink(f"/proc/{lab.drive.child.pid}/fd/{info.name}")
 
 
 def test_a_change_meets_a_table_that_is_gone(lab):
@@ -565,14 +593,13 @@ def test_lost_notifications(lab):
     lab.drive.ok("watch")
     lab.drive.ok("up", "iiiiiii1", "172.16.0.50", 64000)
     before = lab.nft("-s", "list", "ruleset")
-    child = int(lab.host.run("pgrep", "-P", lab.drive.child.pid, check=False).stdout or lab.drive.child.pid)
-    os.kill(child, signal.SIGSTOP)
+    lab.drive.child.send_signal(signal.SIGSTOP)
     for what in ("add", "delete"):
         flood = "".join(f"{what} element ip flood s {{ {n} }}\n" for n in range(20000))
         lab.host.run("nft", "-f", "-", input=("add table ip flood\nadd set ip flood s { type mark; }\n" if what == "add" else "")
                      + flood)
     lab.nft("flush", "ruleset")
-    os.kill(child, signal.SIGCONT)
+    lab.drive.child.send_signal(signal.SIGCONT)
     lab.drive.event("notifications were lost")
     lab.drive.event("table inet fcm rebuilt")
     assert lab.nft("-s", "list", "ruleset") == before
