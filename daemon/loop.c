@@ -157,15 +157,16 @@ static void arm(int fd, int64_t deadline)
 int loop_add_timer(struct loop *loop, int64_t deadline, loop_fn fn, void *arg, struct loop_source **ret,
 	struct fcm_error *err)
 {
-	auto_close int fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	int fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 
 	if (fd < 0)
 		return fcm_fail_errno(err, "make a timer");
 	arm(fd, deadline);
 	struct loop_source s = {.fd = fd, .events = EPOLLIN, .fn = fn, .arg = arg, .is_timer = true};
-	if (add(loop, &s, ret, err) < 0)
+	if (add(loop, &s, ret, err) < 0) {
+		close(fd);
 		return -1;
-	fd = -1;
+	}
 	return 0;
 }
 

@@ -17,8 +17,11 @@ struct loop_source;
 /* `events` are those of epoll_wait(2); 0 for a timer. */
 typedef void (*loop_fn)(void *arg, uint32_t events);
 
+/* Make a loop. FCM_UNAVAILABLE or FCM_HOST when the kernel has no descriptor for it. */
 int loop_new(struct loop **ret, struct fcm_error *err) must_check;
-void loop_free(struct loop *loop); /* NULL-safe; sources that are left are removed */
+
+/* Free a loop that nobody runs. Sources that are left are removed. NULL-safe. */
+void loop_free(struct loop *loop);
 
 /* Call fn(arg, events) whenever one of `events` (EPOLLIN, EPOLLOUT) is there; EPOLLHUP and EPOLLERR always are. The
  * descriptor stays the caller's, who removes the source before closing it. */
@@ -39,6 +42,9 @@ void loop_set_timer(struct loop_source *source, int64_t deadline);
  * that callback. Never call it from another thread while holding a lock that the callback takes. */
 void loop_remove(struct loop_source *source);
 
-/* Run until loop_stop(); loop_stop() may be called from anywhere, also from a signal handler. */
+/* Run until loop_stop(), on the calling thread. */
 int loop_run(struct loop *loop, struct fcm_error *err) must_check;
+
+/* End loop_run() when the callbacks that are due have run; one that has not begun yet ends at once. Any thread, also a
+ * signal handler. */
 void loop_stop(struct loop *loop);

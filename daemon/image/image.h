@@ -40,7 +40,9 @@ int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_i
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
 /* Receiving one: begin, feed the pieces of the tar in order, then commit (visible, replaces an older one whole) or
- * abort. An image in use may be replaced: running VMs keep the old file. */
+ * abort. An image in use may be replaced: running VMs keep the old file. The tar is plain, gzip or zstd. Errors are
+ * FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE; FCM_UNAVAILABLE when four uploads are in progress. A
+ * commit may take a minute for a large image. */
 struct image_upload;
 int image_upload_begin(const struct asset_name *name, bool is_kernel, struct image_upload **ret,
 	struct fcm_error *err) must_check;

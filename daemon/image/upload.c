@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -19,7 +20,13 @@
 #include "daemon/image/store.h"
 #include "daemon/image/unpack.h"
 
-enum { MEMBERS_MAX = 3 };
+enum {
+	MEMBERS_MAX = 3,
+	UPLOADS_MAX =
+		4, /* at a time: hashing the holes of a large sparse image keeps a core busy for minutes */
+};
+
+static atomic_uint uploads;
 
 #define MIB(n) ((uint64_t)(n) << 20)
 
@@ -82,6 +89,7 @@ static void free_upload(struct image_upload *up)
 	fcm_closep(&up->feed_fd);
 	fcm_closep(&up->unpack_fd);
 	free(up);
+	atomic_fetch_sub(&uploads, 1);
 }
 
 static int start(struct image_upload *up, struct fcm_error *err)
@@ -104,8 +112,11 @@ static int start(struct image_upload *up, struct fcm_error *err)
 int image_upload_begin(
 	const struct asset_name *name, bool is_kernel, struct image_upload **ret, struct fcm_error *err)
 {
+	if (atomic_fetch_add(&uploads, 1) >= UPLOADS_MAX) {
+		atomic_fetch_sub(&uploads, 1);
+		return fcm_fail(err, FCM_UNAVAILABLE, "%d uploads are in progress", UPLOADS_MAX);
+	}
 	struct image_upload *up = xalloc(sizeof *up);
-
 	*up = (struct image_upload){
 		.name = *name,
 		.is_kernel = is_kernel,

@@ -258,7 +258,7 @@ static void test_tar_programs(void **state)
 {
 	static const char *const ways[] = {"--format=gnu -S", "--format=pax -S", "--format=ustar",
 		"--format=gnu -S -z", "--format=pax --zstd"};
-	_cleanup_(buf_done) struct buf text = {0};
+
 	struct image_info info, first = {0};
 	struct fcm_error err;
 
@@ -462,6 +462,23 @@ static void test_abort_and_leftovers(void **state)
 	assert_int_equal(entries("images"), 0);
 }
 
+static void test_uploads_bounded(void **state)
+{
+	struct image_upload *up[4], *fifth;
+	struct fcm_error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(up); i++)
+		assert_int_equal(image_upload_begin(&base, false, &up[i], &err), 0);
+	assert_int_equal(image_upload_begin(&base, false, &fifth, &err), -1);
+	assert_int_equal(err.code, FCM_UNAVAILABLE);
+	for (size_t i = 0; i < ARRAY_SIZE(up); i++)
+		image_upload_abort(up[i]);
+	assert_int_equal(image_upload_begin(&base, false, &fifth, &err), 0);
+	image_upload_abort(fifth);
+	assert_int_equal(entries("images"), 0);
+}
+
 static void test_foreign_file_at_link(void **state)
 {
 	_cleanup_(buf_done) struct buf tar = {0};
@@ -512,6 +529,7 @@ int main(void)
 		T(test_wrong_contents),
 		T(test_uploads_together),
 		T(test_abort_and_leftovers),
+		T(test_uploads_bounded),
 		T(test_foreign_file_at_link),
 		T(test_broken_facts),
 	};
