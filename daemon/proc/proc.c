@@ -119,6 +119,18 @@ bool proc_wait(int pidfd, int64_t deadline)
 	return true;
 }
 
+static pthread_mutex_t spawns = PTHREAD_MUTEX_INITIALIZER;
+
+void proc_hold_spawns(void)
+{
+	pthread_mutex_lock(&spawns);
+}
+
+void proc_release_spawns(void)
+{
+	pthread_mutex_unlock(&spawns);
+}
+
 static bool listed(const struct proc_fd *fds, size_t n, int as)
 {
 	for (size_t i = 0; i < n; i++)
@@ -198,7 +210,9 @@ int proc_spawn(char *const argv[], char *const env[], const struct proc_fd *fds,
 	int e = add_fds(&actions, fds, nfds, high);
 	e = e ? e : close_others(&actions, fds, nfds);
 	e = e ? e : set_attributes(&attr);
+	proc_hold_spawns();
 	e = e ? e : posix_spawn(&pid, argv[0], &actions, &attr, argv, env ? env : default_env);
+	proc_release_spawns();
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attr);
 	for (size_t i = 0; i < nfds; i++)

@@ -51,6 +51,12 @@ struct proc_fd {
 int proc_spawn(char *const argv[], char *const env[], const struct proc_fd *fds, size_t nfds, pid_t *ret_pid,
 	struct fcm_error *err) must_check;
 
+/* Between these two no child is started. For a descriptor that is only good when nobody else has it, such as a TAP that is
+ * being made: CLOEXEC closes it at exec, but in the moment between the fork inside posix_spawn() and the exec a child has
+ * a copy of everything. Hold it for a few milliseconds at most, and take no other lock meanwhile. */
+void proc_hold_spawns(void);
+void proc_release_spawns(void);
+
 /* What proc_run() may be told; zero is the default for each. */
 struct proc_run {
 	char *const *argv;
