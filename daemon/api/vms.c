@@ -10,15 +10,11 @@
 
 field_json *api_vm_json(struct vm *vm, bool show_env)
 {
-	uint64_t used = vm->dirfd >= 0 ? disk_used(vm->dirfd) : 0;
-
 	registry_lock();
-	if ((uint64_t)vm->view.disk_used != used) {
-		vm->view.disk_used = (int64_t)used;
-		registry_changed(vm);
-	}
 	field_json *v = vm_view_json(&vm->view, show_env);
 	registry_unlock();
+	if (vm->dirfd >= 0) /* lists show what it was at the last change of state */
+		fj_set_int(v, "disk_used", (int64_t)disk_used(vm->dirfd));
 	return v;
 }
 

@@ -3,6 +3,7 @@
  * is killed anywhere behind it finds in config.json what to finish; `end` records that it is done.
  */
 #include "common/core/clock.h"
+#include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
 
@@ -32,7 +33,9 @@ static int end(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	enum vm_state state = op->ended ? op->end_state : op->table->end;
 
-	VM_SET(vm, view->state = state; if (state != VM_RUNNING) view->started = 0;
+	int64_t used = (int64_t)disk_used(vm->dirfd);
+
+	VM_SET(vm, view->disk_used = used; view->state = state; if (state != VM_RUNNING) view->started = 0;
 		else if (view->started == 0) view->started = clock_wall());
 	if (store_vm_save(&vm->view, err) < 0)
 		return -1;
