@@ -85,7 +85,8 @@ static bool watch(struct request *rq, uint32_t events)
 	return true;
 }
 
-/* Close a request's socket; an event of it may still be on its way. */
+/* Close a request's socket; an event of it may still be on its way. It is taken out of the epoll instance by hand, for
+ * closing does that only when no copy of the descriptor is left, and a worker may still have one. */
 static void bury_locked(struct request *rq)
 {
 	if (rq->stage == STAGE_LINGER) {
@@ -95,6 +96,8 @@ static void bury_locked(struct request *rq)
 		TAILQ_REMOVE(&heads, rq, entry);
 		n_heads--;
 	}
+	if (rq->watched)
+		epoll_ctl(server.epoll_fd, EPOLL_CTL_DEL, rq->fd, NULL);
 	close(rq->fd);
 	rq->stage = STAGE_DEAD;
 	TAILQ_INSERT_TAIL(&dead, rq, entry);
@@ -263,7 +266,7 @@ static void accept_some(const struct listener *l)
 }
 
 /* Drop what the client still sends; a bounded piece at a time, for the gate has others to look at. */
-static void drain(struct request *rq)
+static void drain_locked(struct request *rq)
 {
 	static char rubbish[65536];
 
@@ -272,7 +275,7 @@ static void drain(struct request *rq)
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (n <= 0) {
-			bury(rq);
+			bury_locked(rq);
 			return;
 		}
 	}
@@ -280,18 +283,13 @@ static void drain(struct request *rq)
 
 static void connection_event(struct request *rq, uint32_t events)
 {
-	switch (rq->stage) {
-	case STAGE_HEAD:
-		if (!look(rq) && events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-			bury(rq);
-		break;
-	case STAGE_LINGER:
-		drain(rq);
-		break;
-	case STAGE_SERVED:
-	case STAGE_DEAD:
-		break;
-	}
+	pthread_mutex_lock(&server.lock);
+	bool waits = rq->stage == STAGE_HEAD;
+	if (rq->stage == STAGE_LINGER)
+		drain_locked(rq);
+	pthread_mutex_unlock(&server.lock);
+	if (waits && !look(rq) && events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		bury(rq);
 }
 
 /* ---- deadlines ---- */

@@ -89,6 +89,7 @@ extern struct http_server {
 	unsigned n_listeners;
 	int socket_dir; /* where the unix socket is, or -1 */
 	char *socket_name;
+	bool socket_ours; /* made, so to be removed */
 	int epoll_fd, stop_fd;
 	pthread_t gate;
 	bool running;

@@ -64,6 +64,7 @@ static int listen_tcp(const char *text, struct fcm_error *err)
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM}, *a;
 	auto_free char *host = xstrdup(text);
 	char *port = strrchr(host, ':'), *name = host;
+	int64_t number; /* getaddrinfo(3) takes 99999, modulo 2^16 */
 
 	if (port)
 		*port++ = 0;
@@ -72,7 +73,7 @@ static int listen_tcp(const char *text, struct fcm_error *err)
 		port[-2] = 0;
 		name = host + 1;
 	}
-	if (!port || getaddrinfo(name, port, &hints, &a) != 0)
+	if (!port || !fcm_parse_i64(port, 1, 65535, &number) || getaddrinfo(name, port, &hints, &a) != 0)
 		return fcm_fail(
 			err, FCM_CONFIG, "'%s' isn't an address and a port, such as 127.0.0.1:7777", text);
 	int r = bind_tcp(a, text, err);
@@ -105,6 +106,7 @@ static int listen_unix(const char *path, const char *group, struct fcm_error *er
 	int fd = unix_listen(server.socket_dir, server.socket_name, 0660, SOCK_NONBLOCK, err);
 	if (fd < 0)
 		return -1;
+	server.socket_ours = true;
 	give_to_group(group);
 	return add_listener(fd, true, err);
 }
@@ -132,12 +134,14 @@ static void done(void)
 	while (server.n_listeners > 0)
 		close(server.listeners[--server.n_listeners].fd);
 	if (server.socket_dir >= 0) {
-		unlinkat(server.socket_dir, server.socket_name, 0);
+		if (server.socket_ours)
+			unlinkat(server.socket_dir, server.socket_name, 0);
 		close(server.socket_dir);
 	}
 	fcm_closep(&server.epoll_fd);
 	fcm_closep(&server.stop_fd);
 	server.socket_dir = server.epoll_fd = server.stop_fd = -1;
+	server.socket_ours = false;
 	free(STEAL(server.socket_name));
 	strv_done(&server.hosts);
 	idem_clear();
