@@ -113,9 +113,11 @@ static void add_control(struct strv *argv)
 	add(argv, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
+/* Is it shown by the bind of /usr? /usr/local is often another file system, and a bind takes only one. */
 static bool below_usr(const char *path)
 {
-	return strncmp(path, "/usr/", 5) == 0 && strstr(path, "/../") == NULL;
+	return strncmp(path, "/usr/", 5) == 0 && strncmp(path, "/usr/local/", 11) != 0 &&
+	       strstr(path, "/../") == NULL;
 }
 
 static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)

@@ -137,7 +137,7 @@ static void test_plan_kvm(void **state)
 static void test_plan_binary(void **state)
 {
 	(void)state;
-	static const char *const elsewhere[] = {"/opt/qemu/qemu", "/usr/../opt/qemu"};
+	static const char *const elsewhere[] = {"/opt/qemu/qemu", "/usr/local/bin/qemu", "/usr/../opt/qemu"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++) {
 		_cleanup_(vmm_plan_done) struct vmm_plan plan;
