@@ -24,7 +24,8 @@ enum fcm_code fcm_code_from_wire(const char *wire)
 	return FCM_INTERNAL;
 }
 
-static void fill(struct fcm_error *err, enum fcm_code code, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void fill(
+	struct fcm_error *err, enum fcm_code code, const char *fmt, va_list ap)
 {
 	*err = (struct fcm_error){.code = code};
 	vsnprintf(err->msg, sizeof err->msg, fmt, ap);
@@ -86,14 +87,16 @@ int fcm_fail_errno(struct fcm_error *err, const char *fmt, ...)
 
 int fcm_wrap(struct fcm_error *err, const char *fmt, ...)
 {
-	char msg[sizeof err->msg], front[sizeof err->msg / 2];
+	char cause[sizeof err->msg];
 	va_list ap;
 
+	memcpy(cause, err->msg, sizeof cause);
 	va_start(ap, fmt);
-	vsnprintf(front, sizeof front, fmt, ap);
+	vsnprintf(err->msg, sizeof err->msg / 2, fmt,
+		ap); /* whatever the context is, half is left for the cause */
 	va_end(ap);
-	snprintf(msg, sizeof msg, "%s: %.*s", front, (int)(sizeof msg - sizeof front - 3), err->msg);
-	memcpy(err->msg, msg, sizeof msg);
+	size_t n = strlen(err->msg);
+	snprintf(err->msg + n, sizeof err->msg - n, ": %s", cause);
 	return -1;
 }
 

@@ -67,7 +67,7 @@ int api_vm_get(struct request *rq, struct fcm_error *err)
 
 static field_json *destroy_result(const struct op *op)
 {
-	field_json *o = fj_object(), *removed = fj_object();
+	field_json *o = fj_object(), *removed = fj_object(), *left = fj_array();
 
 	fj_set_str(o, "id", op->vm->id.s);
 	fj_set_str(o, "name", op->vm->view.name);
@@ -76,7 +76,9 @@ static field_json *destroy_result(const struct op *op)
 	fj_set_int(removed, "sites", op->receipt.site);
 	fj_set_int(removed, "bytes", (int64_t)op->receipt.bytes);
 	fj_set(o, "removed", removed);
-	fj_set(o, "left", fj_array());
+	if (op->receipt.left[0])
+		fj_append(left, fj_str(op->receipt.left));
+	fj_set(o, "left", left);
 	fj_set_int(o, "took_ms", op->took_ms);
 	fj_set_bool(o, "forced", op->forced);
 	return o;

@@ -17,6 +17,7 @@ struct op_receipt {
 	bool tap, site;
 	unsigned nft_elements;
 	uint64_t bytes;
+	char left[200]; /* what could not be taken away and doesn't keep the VM from going, or "" */
 };
 
 struct op {

@@ -238,7 +238,10 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 
 /* ---- what nobody asked for ---- */
 
-enum { STABLE_S = 60 }; /* a VM that ran that long begins its restarts anew */
+enum {
+	STABLE_S = 60,	     /* a VM that ran that long begins its restarts anew */
+	RECONNECT_MS = 1000, /* between a broken channel and the next try; doubles up to a minute */
+};
 
 /* How a VMM that ended by itself did so, for people. */
 static void describe_end(struct vm *vm, struct fcm_error *why)
@@ -365,24 +368,31 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
-enum { RECONNECT_MS = 1000 }; /* between a broken channel and the next try */
+/* Wait before the agent's channel is tried again: longer each time that it breaks soon after, for a guest that breaks it on
+ * purpose shall cost nothing. */
+static void wait_to_reconnect(struct vm *vm)
+{
+	int64_t now = clock_ms();
+
+	vm->losses = now - vm->lost_at > STABLE_S * 1000ll ? 0 : MIN(vm->losses + 1, 6u);
+	vm->lost_at = now;
+	for (int64_t until = clock_in(RECONNECT_MS << vm->losses); clock_left(until) && !engine_stopping();)
+		clock_sleep(MIN(RECONNECT_MS, clock_left(until)));
+}
 
 int op_reconnect_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	int rc = 0;
 
-	clock_sleep(RECONNECT_MS);
+	wait_to_reconnect(vm);
 	if (claim(op, err) < 0)
 		return -1;
 	if (vm->guest && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
-		bool kept;
 		guest_close(STEAL(vm->guest));
 		if (vm->vmm)
 			vm->driver->free(STEAL(vm->vmm));
-		rc = steps_run(op, &kept, err);
-		if (rc < 0 && op_vmm_lives(op))
-			keep_running(vm, err);
+		rc = adopt_claimed(op, err);
 	}
 	registry_drop(vm);
 	return rc;

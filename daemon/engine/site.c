@@ -105,9 +105,15 @@ static int site_up(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
+/* A Caddy that can't reload (its configuration was broken by hand) keeps no VM from going: the file is gone, and with the
+ * next reload the site. */
 static int site_down(struct op *op, struct fcm_error *err)
 {
-	return caddy_unexpose(&op->vm->id, &op->receipt.site, err);
+	if (caddy_unexpose(&op->vm->id, &op->receipt.site, err) < 0) {
+		log_error(LOG_LEVEL_WARN, op->vm->id.s, err);
+		fcm_copy(op->receipt.left, sizeof op->receipt.left, err->msg);
+	}
+	return 0;
 }
 
 static void site_describe(const struct op *op, bool undo, struct strv *ret)

@@ -34,6 +34,8 @@ struct vm {
 	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
+	unsigned losses;	   /* of the agent's channel, in a row */
+	int64_t lost_at;
 
 	struct op *busy; /* the operation that owns this VM now, or NULL */
 	unsigned refs;

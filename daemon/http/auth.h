@@ -22,6 +22,7 @@ struct peer {
 	uint8_t address[8];
 };
 
+/* The peer of an accepted socket; all clients of a unix socket are one. */
 struct peer peer_of(const struct sockaddr *address);
 
 struct throttle {

@@ -33,7 +33,8 @@ struct idem {
 };
 
 /* Least recently used first. */
-static TAILQ_HEAD(, idem) entries = TAILQ_HEAD_INITIALIZER(entries);
+TAILQ_HEAD(idem_list, idem);
+static struct idem_list entries = TAILQ_HEAD_INITIALIZER(entries);
 static unsigned n_entries;
 static size_t n_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
