@@ -572,7 +572,7 @@ def test_slow_reader_does_not_stop_the_others(own):
     assert SANITIZED or d.rss_kib() < before + 4096
     for s in slow:
         s.close()
-    d.wait_line("flood done", 15)
+    d.wait_line("flood done", 12)
 
 
 # ---- numbers ----
