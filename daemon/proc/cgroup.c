@@ -29,6 +29,7 @@
 enum {
 	KILL_MS = 5000, /* until a killed group is empty: exits of large processes take a while */
 	TEXT_MAX = 1 << 20,
+	PARENT_TRIES = 16,
 };
 
 /* Controllers that we use. v1's freezer limits nothing: it is a hierarchy that hardly anybody else moves
@@ -90,15 +91,30 @@ static int poke(const char *dir, const char *file, const char *text, struct fcm_
 	return file_poke(path, text, err);
 }
 
+static int make_parent(const char *path, struct fcm_error *err)
+{
+	if (make_group(path, err) < 0)
+		return -1;
+	return v2 ? poke(path, "cgroup.subtree_control", "+memory +pids", err) : 0;
+}
+
+/* Make the parent once to see that it can be made, and keep none without a VM in it. */
+static int try_parent(const char *path, struct fcm_error *err)
+{
+	if (make_parent(path, err) < 0)
+		return -1;
+	rmdir(path);
+	strv_add(&parents, path);
+	return 0;
+}
+
 static int init_v2(const char *name, struct fcm_error *err)
 {
 	auto_free char *parent = xprintf(ROOT "/%s", name);
 
-	if (poke(ROOT, "cgroup.subtree_control", "+memory +pids", err) < 0 || make_group(parent, err) < 0 ||
-		poke(parent, "cgroup.subtree_control", "+memory +pids", err) < 0)
+	if (poke(ROOT, "cgroup.subtree_control", "+memory +pids", err) < 0)
 		return -1;
-	strv_add(&parents, parent);
-	return 0;
+	return try_parent(parent, err);
 }
 
 static int init_v1(const char *name, struct fcm_error *err)
@@ -110,9 +126,8 @@ static int init_v1(const char *name, struct fcm_error *err)
 		if (group == NULL || statfs(mount, &fs) < 0 || fs.f_type != CGROUP_SUPER_MAGIC)
 			continue;
 		auto_free char *dir = own_dir(mount, group), *parent = xprintf("%s/%s", dir, name);
-		if (make_group(parent, err) < 0)
+		if (try_parent(parent, err) < 0)
 			return -1;
-		strv_add(&parents, parent);
 	}
 	return parents.n ? 0 : fcm_fail(err, FCM_HOST, "no cgroup hierarchy is mounted at " ROOT);
 }
@@ -149,11 +164,29 @@ static int set_limit(
 	return file_poke(path, value ? text : none, err);
 }
 
+/* Make a VM's group and, where it is the first, the parent; cgroup_remove() of another VM may just be taking the parent
+ * away, hence more than one try. */
+static int make_below(const char *parent, const char *group, struct fcm_error *err)
+{
+	for (int i = 0; i < PARENT_TRIES; i++) {
+		struct fcm_error lost;
+		if (make_parent(parent, &lost) < 0 && lost.sys != ENOENT && lost.sys != ENODEV) {
+			*err = lost;
+			return -1;
+		}
+		if (make_group(group, err) == 0)
+			return 0;
+		if (err->sys != ENOENT)
+			return -1;
+	}
+	return -1;
+}
+
 int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, struct fcm_error *err)
 {
 	for (size_t i = 0; i < parents.n; i++) {
 		auto_free char *group = group_path(parents.v[i], id);
-		if (make_group(group, err) < 0)
+		if (make_below(parents.v[i], group, err) < 0)
 			return -1;
 		if (set_limit(group, v2 ? "memory.max" : "memory.limit_in_bytes", limits->memory_max,
 			    v2 ? "max" : "-1", err) < 0 ||
@@ -221,6 +254,7 @@ int cgroup_remove(const struct vm_id *id, struct fcm_error *err)
 		auto_free char *group = group_path(parents.v[i], id);
 		if (remove_group(group, err) < 0)
 			return -1;
+		rmdir(parents.v[i]); /* fails while others live in it */
 	}
 	return 0;
 }
@@ -235,6 +269,8 @@ int cgroup_list(struct strv *ret, struct fcm_error *err)
 {
 	for (size_t i = 0; i < parents.n; i++) {
 		_cleanup_(closedirp) DIR *d = opendir(parents.v[i]);
+		if (d == NULL && errno == ENOENT)
+			continue;
 		if (d == NULL)
 			return fcm_fail_errno(err, "read cgroup %s", parents.v[i]);
 		for (struct dirent *e; (e = readdir(d));)

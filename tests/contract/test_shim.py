@@ -114,11 +114,19 @@ class Vm:
     def ends(self, seconds=10):
         wait_for(lambda: not alive(self.shim) and not alive(self.vmm), seconds, "the end of shim and VMM")
 
+    def adopt(self):
+        """After a start that failed half-way: the VMM from its pid file, its parent from /proc."""
+        pid = int((self.folder / "firecracker.pid").read_text())
+        if alive(pid):
+            self.vmm, self.shim = pid, int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
     def exit(self):
         text = (self.folder / "exit").read_text()
         return dict(entry.split("=") for entry in text.split("\0") if entry)
 
     def stop(self):
+        if not self.vmm and (self.folder / "firecracker.pid").exists():
+            self.adopt()
         for pid in (self.vmm, self.shim):
             if pid and alive(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -520,12 +528,6 @@ def fake(vm, tmp_path):
     return start
 
 
-def adopt(vm):
-    """After a start that failed half-way: the VMM from its pid file, its parent from /proc."""
-    vm.vmm = int((vm.folder / "firecracker.pid").read_text())
-    vm.shim = int(Path(f"/proc/{vm.vmm}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
 def agent_talk(vm, *requests):
     """A session with the agent: HELLO, then each request; the payload of each answer, and of what came unasked."""
     s = socket.socket(socket.AF_UNIX)
@@ -563,7 +565,7 @@ def agent_talk(vm, *requests):
 def test_fake_is_honest(fake):
     done = fake()
     assert done.returncode == 0, done.stdout
-    adopt(fake.vm)
+    fake.vm.adopt()
     assert Path(f"/proc/{fake.vm.vmm}/comm").read_text() == "fake-vmm\n"
     hello, early, mount, net, ping, power, event = agent_talk(
         fake.vm, ["op=net"], ["op=mount", "image=/dev/vda", "disk=/dev/vdb"], ["op=net", "address=1.2.3.4"],
@@ -600,4 +602,3 @@ def test_faults_of_a_vmm_are_bounded(fake, fault, words):
         return
     assert words in done.stdout
     assert time.monotonic() - t < 5
-    adopt(fake.vm)

@@ -1,4 +1,5 @@
 /* daemon/proc/cgroup: a group is made with its limits, found, joined, and removed with all that is in it. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,12 +17,12 @@
 static struct fcm_error err;
 static const struct vm_id id = {"cgtest01"};
 
-static void remove_parents(const struct strv *procs)
+/* The parent must have gone with its last VM. */
+static void check_nothing_left(const struct strv *procs)
 {
 	for (size_t i = 0; i < procs->n; i++) {
-		char *slash = strstr(procs->v[i], "/cgtest01/");
-		*slash = '\0';
-		assert_int_equal(rmdir(procs->v[i]), 0);
+		*strstr(procs->v[i], "/cgtest01/") = '\0';
+		assert_int_equal(access(procs->v[i], F_OK), -1);
 	}
 }
 
@@ -61,12 +62,45 @@ static void test_life(void **state)
 	assert_int_equal(cgroup_remove(&id, &err), 0);
 	assert_int_equal(cgroup_list(&after, &err), 0);
 	assert_int_equal(after.n, 0);
-	remove_parents(&procs);
+	check_nothing_left(&procs);
+}
+
+/* One VM's end takes the parent away while another one's start makes it. */
+static void *make_and_remove(void *arg)
+{
+	struct cgroup_limits limits = {.pids_max = 64};
+	struct fcm_error *e = arg;
+
+	for (int i = 0; i < 300; i++) {
+		struct vm_id mine;
+		snprintf(mine.s, sizeof mine.s, "t%07u", (unsigned)gettid() % 10000000u);
+		if (cgroup_make(&mine, &limits, e) < 0 || cgroup_remove(&mine, e) < 0)
+			return arg;
+	}
+	return NULL;
+}
+
+static void test_two_at_once(void **state)
+{
+	(void)state;
+	struct fcm_error errors[2];
+	pthread_t threads[2];
+	void *failed[2];
+
+	if (cgroup_why()[0])
+		skip();
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, make_and_remove, &errors[i]), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], &failed[i]);
+	for (int i = 0; i < 2; i++)
+		if (failed[i])
+			fail_msg("%s", errors[i].msg);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_life)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_life), cmocka_unit_test(test_two_at_once)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
