@@ -26,7 +26,7 @@ HOST_MAC = "02:fc:00:00:00:01"
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 VNET_HDR = bytes(10)
 ICMP, TCP, UDP = 1, 6, 17
-WAIT = 0.3  # how long a packet may take that crosses a namespace or two; they take 0.1 ms
+WAIT = 0.5  # how long a packet may take that crosses a namespace or two; on an idle machine it takes 0.1 ms
 
 
 def mac_of(ip):
