@@ -76,9 +76,9 @@ static struct idem *find(const char *scope)
 {
 	struct idem *e;
 
-	TAILQ_FOREACH(e, &entries, entry)
-	if (strcmp(e->scope, scope) == 0)
-		return e;
+	for (e = TAILQ_FIRST(&entries); e; e = TAILQ_NEXT(e, entry))
+		if (strcmp(e->scope, scope) == 0)
+			return e;
 	return NULL;
 }
 

@@ -200,8 +200,8 @@ static void stop_requests(int64_t deadline)
 
 	pthread_mutex_lock(&server.lock);
 	if (!gone(&server.n_served, deadline)) {
-		TAILQ_FOREACH(rq, &server.served, entry)
-		shutdown(rq->fd, SHUT_RDWR);
+		for (rq = TAILQ_FIRST(&server.served); rq; rq = TAILQ_NEXT(rq, entry))
+			shutdown(rq->fd, SHUT_RDWR);
 		(void)gone(&server.n_served, clock_in(ABANDON_MS));
 	}
 	pthread_mutex_unlock(&server.lock);

@@ -399,14 +399,14 @@ def test_chunked_body_too_large(drive):
 def test_refusal_arrives_although_the_body_is_sent(drive):
     """A client that sends everything before it reads must still find the answer: no reset."""
     for path, status in (("/v1/files/bad", 400), ("/v1/nothing", 404)):
-        a = drive.get(path, method="PUT", body=b"x" * (1 << 20))
+        a = drive.get(path, method="PUT", body=b"x" * (16 << 20))
         assert a.status == status
     assert drive.get("/v1/files/bad", method="PUT", body=b"x").json["error"]["field"] == "name"
 
 
 def test_feed_that_fails(drive):
     before = drive.lines().count("upload done")
-    a = drive.get("/v1/files/a", method="PUT", body=b"x" * 500000 + b"!" + b"x" * 500000)
+    a = drive.get("/v1/files/a", method="PUT", body=b"x" * 500000 + b"!" + b"x" * (16 << 20))
     assert (a.status, a.code) == (400, "invalid")
     drive.wait_line("upload done", before + 1)
 
@@ -602,10 +602,11 @@ def test_flood_of_connections(own):
 
     thread = threading.Thread(target=flood)
     thread.start()
-    served = asked = 0
+    served = asked = peak = 0
     try:
         while thread.is_alive() or asked < 100:
             asked += 1
+            peak = max(peak, d.descriptors())
             try:
                 served += d.get("/v1/who").status == 200
             except OSError:
@@ -619,7 +620,7 @@ def test_flood_of_connections(own):
     assert made[0] == 10000
     assert served >= 0.95 * asked, f"{served} of {asked}"
     assert SANITIZED or d.rss_kib() < rss + 8192
-    assert d.descriptors() < 64 + 256 + 64
+    assert peak < 64 + 64, "heads, and a few more"
 
 
 def test_too_many_requests_at_once(own):
