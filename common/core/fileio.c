@@ -67,7 +67,8 @@ static int write_temp(int dirfd, const char *temp, mode_t mode, const void *data
 	return fd < 0 || fd_write_all(fd, data, n) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0 ? -1 : 0;
 }
 
-int file_write_atomic(int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+int file_write_atomic(
+	int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
 {
 	uint32_t r;
 	if (getrandom(&r, sizeof r, 0) != sizeof r)
@@ -207,15 +208,22 @@ static int socket_address(int dirfd, const char *name, struct sockaddr_un *ret, 
 {
 	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
 	bool fits = dirfd == AT_FDCWD ? fcm_copy(ret->sun_path, sizeof ret->sun_path, name)
-				      : fcm_format(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s", dirfd, name);
+				      : fcm_format(ret->sun_path, sizeof ret->sun_path, "/proc/self/fd/%d/%s",
+						dirfd, name);
 	return fits ? 0 : fcm_fail(err, FCM_HOST, "socket %s: the path is too long", name);
 }
 
 int unix_connect(int dirfd, const char *name, int flags, struct fcm_error *err)
 {
-	struct sockaddr_un a;
-	if (socket_address(dirfd, name, &a, err) < 0)
-		return -1;
+	auto_close int node = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct stat st;
+
+	if (node < 0 || fstat(node, &st) < 0)
+		return fcm_fail_errno(err, "connect to %s", name);
+	if (!S_ISSOCK(st.st_mode))
+		return fcm_fail(err, FCM_HOST, "%s: not a socket", name);
+	fcm_format(a.sun_path, sizeof a.sun_path, "/proc/self/fd/%d", node);
 	auto_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
 		return fcm_fail_errno(err, "connect to %s", name);

@@ -38,7 +38,8 @@ int dir_open(int dirfd, const char *name, struct fcm_error *err) must_check;
 int dir_remove(int dirfd, const char *name, uint64_t *freed, struct fcm_error *err) must_check;
 
 /* Connect to or listen at the unix stream socket `name` in directory `dirfd`, through /proc/self/fd so that the length
- * of the path doesn't matter (sun_path holds 108 bytes: unix(7)). Non-blocking iff `flags` has SOCK_NONBLOCK.
- * A stale socket is unlinked before listening. Return the descriptor, or -1. */
+ * of the path doesn't matter (sun_path holds 108 bytes: unix(7)). Non-blocking iff `flags` has SOCK_NONBLOCK. Connecting
+ * follows no link at the end: whoever owns the directory could lead us to any socket of the host. A stale socket is
+ * unlinked before listening. Return the descriptor, or -1. */
 int unix_connect(int dirfd, const char *name, int flags, struct fcm_error *err) must_check;
 int unix_listen(int dirfd, const char *name, mode_t mode, int flags, struct fcm_error *err) must_check;

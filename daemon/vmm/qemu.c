@@ -176,28 +176,12 @@ static bool has_ended(int run_dirfd)
 	return fstatat(run_dirfd, "../../exit", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
 }
 
-/* Connect to what is a socket itself: the directory is the VM's uid's, and through a link there it could make the daemon
- * talk to any socket of the host. */
-static int connect_socket(int run_dirfd, const char *name, struct fcm_error *err)
-{
-	auto_close int node = openat(run_dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	struct stat st;
-	char path[32];
-
-	if (node < 0 || fstat(node, &st) < 0)
-		return fcm_fail_errno(err, "connect to %s", name);
-	if (!S_ISSOCK(st.st_mode))
-		return fcm_fail(err, FCM_VMM, "%s: the VMM put something else in place of its socket", name);
-	snprintf(path, sizeof path, "/proc/self/fd/%d", node);
-	return unix_connect(AT_FDCWD, path, SOCK_NONBLOCK, err);
-}
-
 /* Connect to a socket that a starting VMM is about to make. Anything but "not there yet" is an error at once. */
 static int connect_retrying(int run_dirfd, const char *name, int64_t deadline, struct fcm_error *err)
 {
 	for (;;) {
 		bool ended = has_ended(run_dirfd); /* before the try: a socket may be left over */
-		int fd = connect_socket(run_dirfd, name, err);
+		int fd = unix_connect(run_dirfd, name, SOCK_NONBLOCK, err);
 		if (fd >= 0)
 			return fd;
 		/* EAGAIN: somebody else's connection waits to be accepted (unix(7)). */

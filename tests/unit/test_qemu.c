@@ -105,11 +105,11 @@ static void test_planted(void **state)
 	assert_true(victim >= 0);
 	assert_int_equal(symlinkat("victim", run, VMM_AGENT), 0);
 	assert_int_equal(vmm_qemu.channel(run, clock_in(5000), &err), -1);
-	assert_int_equal(err.code, FCM_VMM);
+	assert_int_equal(err.code, FCM_HOST);
 	assert_int_equal(accept(victim, NULL, NULL), -1);
 	assert_int_equal(mkfifoat(run, VMM_CONTROL, 0600), 0);
 	assert_int_equal(vmm_qemu.attach(run, clock_in(5000), &vmm, &err), -1);
-	assert_int_equal(err.code, FCM_VMM);
+	assert_int_equal(err.code, FCM_HOST);
 	close(victim);
 }
 
