@@ -154,7 +154,9 @@ class Guest:
         """Does a SYN get a SYN-ACK?"""
         self.drain()
         self.send(tcp_syn(self.ip, dst, sport, port))
-        return first(self.receive, lambda p: p.proto == TCP and p.src == dst and p.tcp_flags & 0x12 == 0x12) is not None
+        # by its ports: the answers to earlier SYNs are sent again
+        return first(self.receive, lambda p: p.proto == TCP and p.src == dst and p.ports == (port, sport)
+                     and p.tcp_flags & 0x12 == 0x12) is not None
 
     def arp(self, ip):
         """The MAC that answers for `ip`, or None."""
