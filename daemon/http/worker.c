@@ -41,7 +41,8 @@ static void on_connection(
 		break;
 	case MHD_CONNECTION_NOTIFY_CLOSED:
 		/* The last moment at which the descriptor is still open. */
-		gate_done(STEAL(w->rq));
+		if (w->rq)
+			gate_done(STEAL(w->rq));
 		break;
 	}
 }
@@ -66,15 +67,18 @@ static void on_completed(
 
 /* ---- a worker's life ---- */
 
+/* Release 0.9.75 starts the connection within MHD_add_connection(), 1.0 in the first MHD_run_wait(). One that isn't started
+ * then (no memory) has been closed without a word to us. */
 static void serve(struct worker *w, struct request *rq)
 {
 	struct sockaddr address = {.sa_family = rq->is_unix ? AF_UNIX : AF_INET};
 
 	w->rq = rq;
-	if (MHD_add_connection(w->mhd, rq->fd, &address, sizeof address) != MHD_YES && w->rq)
-		gate_lost(STEAL(w->rq)); /* no memory; it has closed the descriptor */
-	while (w->rq && MHD_run_wait(w->mhd, -1) == MHD_YES)
-		;
+	if (MHD_add_connection(w->mhd, rq->fd, &address, sizeof address) == MHD_YES)
+		while (MHD_run_wait(w->mhd, -1) == MHD_YES && w->rq && w->rq->mhd)
+			;
+	if (w->rq)
+		gate_lost(STEAL(w->rq));
 }
 
 static struct request *next_locked(void)
