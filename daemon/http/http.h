@@ -58,20 +58,30 @@ extern void route_body_init(const struct route *route, void *body);
 
 /* ---- what a handler asks ---- */
 
-const char *http_param(const struct request *rq,
-	const char *name); /* value of {name} in the path, decoded; never NULL for one that the pattern has */
-const char *http_query(
-	const struct request *rq, const char *name); /* value of ?name=, decoded; "" for ?name; or NULL */
-const char *http_header(const struct request *rq, const char *name); /* or NULL */
-void *http_body(struct request *rq); /* the decoded struct, freed with the request */
-struct vm *http_vm(
-	struct request *rq); /* the resolved VM of a SUBJECT_VM route, held until the end of the request */
+/* Value of {name} in the path, decoded; never NULL for one that the pattern has. */
+const char *http_param(const struct request *rq, const char *name);
+
+/* Value of ?name=, decoded; "" for ?name; NULL when it isn't there. */
+const char *http_query(const struct request *rq, const char *name);
+
+/* Value of a header field, or NULL. */
+const char *http_header(const struct request *rq, const char *name);
+
+/* The decoded body, freed with the request. */
+void *http_body(struct request *rq);
+
+/* The VM of a SUBJECT_VM route, held until the end of the request. */
+struct vm *http_vm(struct request *rq);
+
 /* Whose token it is. A request on the unix socket needs none, for the socket's mode is the check: the name is "unix", the
  * id "". The same for an OPEN route, with neither name nor id. */
 const struct token_info *http_token(const struct request *rq);
+
+/* The id in X-Request-Id, for the log. */
 const char *http_request_id(const struct request *rq);
-bool http_wants_progress(
-	const struct request *rq); /* Accept: application/x-ndjson on a ROUTE_PROGRESS route */
+
+/* Is this a ROUTE_PROGRESS route, with Accept: application/x-ndjson? */
+bool http_wants_progress(const struct request *rq);
 
 /* Is the client gone (also: has it closed its sending half), or the server stopping? Handlers that wait ask this, or
  * poll(2) the two descriptors themselves: the connection's for POLLRDHUP, the server's for POLLIN, without reading. */
@@ -124,15 +134,18 @@ int http_upgrade(struct request *rq, const char *protocol,
 struct http_config {
 	const char *listen;	 /* "127.0.0.1:7777"; "" for none */
 	const char *socket_path; /* unix socket, or "" */
-	const char *
-		socket_group; /* group that may connect; the mode 0660 is the check. Missing group: root only */
-	struct strv allowed_hosts; /* beside localhost, 127.0.0.1, [::1] and the listening address */
-	uint32_t max_connections;  /* requests that are being served, a thread each; more are answered 503 */
-	uint32_t
-		max_anonymous; /* connections that have not shown a token yet; the oldest gives way to a new one */
-	uint32_t header_seconds; /* absolute deadline for a request's head, and again for a JSON body */
-	/* Called on the connection's thread. Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more. Returns a held VM, or
-	 * NULL with FCM_NOT_FOUND. `release` drops it. */
+	/* Group that may connect; the mode 0660 is the check. Missing group: root only. */
+	const char *socket_group;
+	/* Beside localhost, 127.0.0.1, [::1] and the listening address. */
+	struct strv allowed_hosts;
+	/* Requests that are being served, a thread each; more are answered 503. */
+	uint32_t max_connections;
+	/* Connections that have not shown a token yet; the oldest gives way to a new one. */
+	uint32_t max_anonymous;
+	/* Absolute deadline for a request's head, and again for a JSON body. */
+	uint32_t header_seconds;
+	/* Called on the request's thread. Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix
+	 * of 4 or more. Returns a held VM, or NULL with FCM_NOT_FOUND. `release` drops it. */
 	struct vm *(*resolve)(
 		const char *text, bool exact, const struct token_info *token, struct fcm_error *err);
 	void (*release)(struct vm *vm);
