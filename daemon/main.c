@@ -11,8 +11,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "common/config.h"
 #include "common/core/clock.h"
@@ -23,12 +21,14 @@
 #include "daemon/http/http.h"
 #include "daemon/image/image.h"
 #include "daemon/loop.h"
+#include "daemon/notify.h"
+#include "daemon/park.h"
 #include "daemon/proc/cgroup.h"
 #include "daemon/store/token.h"
 
 enum { STOP_MS = 30000, NOFILE = 65536 };
 
-enum what { SERVE, PRINT_CONFIG, CHECK, LIST_STEPS };
+enum what { SERVE, PRINT_CONFIG, EXAMPLE_CONFIG, CHECK, PARK, LIST_STEPS };
 
 struct options {
 	enum what what;
@@ -40,7 +40,12 @@ static const struct argp_option options[] = {
 	{"config", 'c', "FILE", 0, "Read FILE instead of /etc/fcm/fcmd.conf", 0},
 	{"set", 's', "KEY=VALUE", 0, "Set one key of the config, over the file", 0},
 	{"print-config", 'p', NULL, 0, "Print every key, its value and where that came from", 0},
+	{"example-config", 'e', NULL, 0, "Print a config file of all keys, their defaults and what they mean",
+		0},
 	{"check", 'k', NULL, 0, "Check this host, and say how to mend what is wrong", 0},
+	{"park", 'P', NULL, 0,
+		"Ask the daemon that runs to stop all VMs until its next start, as when the host goes down",
+		0},
 	{"list-steps", 'l', NULL, 0, "Print the steps of every operation", 0},
 	{0},
 };
@@ -59,8 +64,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'p':
 		o->what = PRINT_CONFIG;
 		return 0;
+	case 'e':
+		o->what = EXAMPLE_CONFIG;
+		return 0;
 	case 'k':
 		o->what = CHECK;
+		return 0;
+	case 'P':
+		o->what = PARK;
 		return 0;
 	case 'l':
 		o->what = LIST_STEPS;
@@ -105,21 +116,6 @@ static int block_signals(void)
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* Tell the service manager (sd_notify(3)): one datagram to $NOTIFY_SOCKET. */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	auto_close int fd = path ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
-
-	if (fd < 0 || !fcm_copy(a.sun_path, sizeof a.sun_path, path))
-		return;
-	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	if (a.sun_path[0] == '@')
-		a.sun_path[0] = '\0';
-	(void)!sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
 }
 
 static void limits(void)
@@ -175,16 +171,18 @@ static int serve(const struct fcmd_config *c)
 	struct loop_source *signals;
 	int sfd = block_signals();
 
+	notify_init();
 	limits();
 	crypt_init();
 	if (loop_new(&main_loop, &err) < 0 ||
-		loop_add(main_loop, sfd, EPOLLIN, on_signal, &sfd, &signals, &err) < 0 || start(c, &err) < 0)
+		loop_add(main_loop, sfd, EPOLLIN, on_signal, &sfd, &signals, &err) < 0 ||
+		notify_watchdog(main_loop, &err) < 0 || start(c, &err) < 0)
 		return fail(&err);
 	log_info("fcmd " FCM_VERSION " serves %s and %s", c->listen, c->socket);
-	notify("READY=1");
+	notify_send("READY=1");
 	int rc = loop_run(main_loop, &err);
 
-	notify("STOPPING=1");
+	notify_send("STOPPING=1");
 	int64_t deadline = clock_in(STOP_MS);
 	http_stop(deadline);
 	engine_stop(deadline);
@@ -209,6 +207,26 @@ static int print_config(const struct fcmd_config *c)
 
 	config_print(c, &text);
 	fputs(text.p, stdout);
+	return 0;
+}
+
+static int print_example(void)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+
+	config_document(&text);
+	fputs(text.p, stdout);
+	return 0;
+}
+
+static int park(const struct fcmd_config *c)
+{
+	auto_free char *answer = NULL;
+	struct fcm_error err;
+
+	if (park_ask(c->socket, &answer, &err) < 0)
+		return fail(&err);
+	puts(answer);
 	return 0;
 }
 
@@ -241,6 +259,10 @@ int main(int argc, char **argv)
 		return serve(&config);
 	case PRINT_CONFIG:
 		return print_config(&config);
+	case EXAMPLE_CONFIG:
+		return print_example();
+	case PARK:
+		return park(&config);
 	case CHECK:
 		return check_print(&config) == CHECK_FAIL ? 1 : 0;
 	case LIST_STEPS:

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/core/clock.h"
+#include "common/core/log.h"
 #include "daemon/api/api.h"
 #include "daemon/check.h"
 #include "daemon/net/net.h"
@@ -59,6 +60,22 @@ int api_doctor(struct request *rq, struct fcm_error *err)
 	(void)err;
 	field_json *o = fj_object();
 	fj_set(o, "checks", check_json(engine()->config));
+	return http_reply(rq, 200, o);
+}
+
+int api_park(struct request *rq, struct fcm_error *err)
+{
+	struct park_result result;
+	int64_t begun = clock_ms();
+
+	(void)err;
+	log_info("parking all VMs for %s", http_token(rq)->name);
+	engine_park(engine()->config->stop_seconds * 1000ll, &result);
+	field_json *o = fj_object();
+	fj_set_int(o, "parked", result.parked);
+	fj_set_int(o, "forced", result.forced);
+	fj_set_int(o, "failed", result.failed);
+	fj_set_int(o, "took_ms", clock_ms() - begun);
 	return http_reply(rq, 200, o);
 }
 

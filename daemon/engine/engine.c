@@ -146,6 +146,7 @@ static enum repair what_to_do(const struct vm *vm)
 		.restart = vm->view.spec.restart,
 		.lives = vm->shim_pidfd >= 0,
 		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
+		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
 	};
 
 	return vm->broken ? REPAIR_NONE : reconcile(&f);

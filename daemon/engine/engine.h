@@ -56,6 +56,13 @@ struct op *engine_destroy(struct vm *vm, bool force);
 struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain); /* port 0: unexpose */
 struct op *engine_add_keys(struct vm *vm, const struct strv *keys);
 
+/* The host goes down: end all VMs that run, at one time and as gently as engine_stop_vm() does, but leave `desired` as it
+ * is. The next daemon starts those whose policy brings them back after a reboot (reconcile.h). Waits until it is done. */
+struct park_result {
+	unsigned parked, forced, failed; /* forced ones are among the parked */
+};
+void engine_park(int64_t grace_ms, struct park_result *ret);
+
 /* What create would do, a line each; nothing is done. */
 int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err) must_check;
 void engine_describe_destroy(struct vm *vm, struct strv *ret);

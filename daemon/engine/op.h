@@ -32,6 +32,7 @@ struct op {
 	enum vm_state end_state;	/* overrides table->end when `ended` is set */
 	bool ended;
 	bool want_running;		 /* a stop that is half of a restart */
+	bool park;			 /* the host goes down: keep `desired`, and say why in `reason` */
 	struct vm_expose expose, before; /* expose and unexpose: what is wanted, and what was */
 	struct strv keys;		 /* add_keys */
 	enum repair repair;		 /* what the daemon found when it started */

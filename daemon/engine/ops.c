@@ -176,6 +176,21 @@ int op_restart_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
+int op_park_run(struct op *op, struct fcm_error *err)
+{
+	int rc = 0;
+
+	if (claim(op, err) < 0)
+		return -1;
+	if (op_vmm_lives(op)) {
+		op->park = op->want_running = op->vm->view.desired == WANT_RUNNING;
+		op->changed = true;
+		rc = stop_claimed(op, err);
+	}
+	registry_drop(op->vm);
+	return rc;
+}
+
 static int destroy_claimed(struct op *op, struct fcm_error *err)
 {
 	bool kept;

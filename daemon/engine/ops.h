@@ -9,6 +9,7 @@ int op_create_run(struct op *op, struct fcm_error *err);
 int op_start_run(struct op *op, struct fcm_error *err); /* changed = false when it ran already */
 int op_stop_run(struct op *op, struct fcm_error *err);	/* changed = false when it was stopped */
 int op_restart_run(struct op *op, struct fcm_error *err);
+int op_park_run(struct op *op, struct fcm_error *err); /* changed = false when it didn't run */
 int op_destroy_run(struct op *op, struct fcm_error *err);
 int op_expose_run(struct op *op, struct fcm_error *err);
 int op_keys_run(struct op *op, struct fcm_error *err);

@@ -17,6 +17,8 @@ enum repair reconcile(const struct found *f)
 	case VM_DESTROYING:
 		return REPAIR_DESTROY;
 	case VM_STOPPING:
+		if (f->parked && !f->lives)
+			return comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
 		return f->desired == WANT_RUNNING ? REPAIR_RESTART : REPAIR_STOP;
 	case VM_STARTING:
 		if (f->lives)
@@ -29,7 +31,9 @@ enum repair reconcile(const struct found *f)
 			return REPAIR_ENDED;
 		return comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
 	case VM_STOPPED:
-		return f->lives ? REPAIR_STOP : REPAIR_NONE;
+		if (f->lives)
+			return REPAIR_STOP;
+		return f->parked && comes_back(f) ? REPAIR_START : REPAIR_NONE;
 	case VM_FAILED:
 		if (f->lives)
 			return f->desired == WANT_RUNNING ? REPAIR_ADOPT : REPAIR_STOP;

@@ -18,12 +18,16 @@ enum repair {
 };
 extern const char *const repair_names[];
 
+/* reason.code of a VM that runs no more because the host went down: not what its user wanted. */
+#define REASON_HOST_SHUTDOWN "host_shutdown"
+
 struct found {
 	enum vm_state state; /* of config.json */
 	enum vm_desired desired;
 	enum vm_restart restart;
 	bool lives;	/* its shim is there */
 	bool same_boot; /* the host has not been rebooted since it was started */
+	bool parked;	/* reason.code is REASON_HOST_SHUTDOWN */
 };
 
 enum repair reconcile(const struct found *f);

@@ -7,12 +7,25 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
 
+/* The operation that begins answers all that was wrong; one that parks says that nobody asked for the VM's end. */
+static struct vm_reason reason_of(const struct op *op)
+{
+	struct vm_reason r = {0};
+
+	if (op->park) {
+		fcm_copy(r.code, sizeof r.code, REASON_HOST_SHUTDOWN);
+		fcm_copy(r.message, sizeof r.message, "the host was shut down");
+		r.time = clock_wall();
+	}
+	return r;
+}
+
 static int begin(struct op *op, struct fcm_error *err)
 {
 	const struct op_table *t = op->table;
 
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
-		view->reason = (struct vm_reason){0});
+		view->reason = reason_of(op));
 	if (store_vm_save(&op->vm->view, err) == 0)
 		return 0;
 	/* destroy is how a full disk gets room: it goes on without the record */

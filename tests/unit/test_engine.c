@@ -17,7 +17,7 @@
 static enum repair found(
 	enum vm_state state, enum vm_desired desired, enum vm_restart restart, bool lives, bool same_boot)
 {
-	struct found f = {state, desired, restart, lives, same_boot};
+	struct found f = {state, desired, restart, lives, same_boot, false};
 
 	return reconcile(&f);
 }
@@ -59,6 +59,25 @@ static void after_a_reboot(void **unused)
 	assert_int_equal(found(VM_STOPPED, WANT_RUNNING, RESTART_UNLESS_STOPPED, false, false), REPAIR_NONE);
 	assert_int_equal(found(VM_STARTING, WANT_RUNNING, RESTART_NO, false, false), REPAIR_RELEASE);
 	assert_int_equal(found(VM_FAILED, WANT_RUNNING, RESTART_NO, false, false), REPAIR_NONE);
+}
+
+/* The host's end isn't the user's wish: a VM that was parked comes back by its policy, one that its guest switched off
+ * doesn't. */
+static void parked(void **unused)
+{
+	(void)unused;
+	for (int i = 0; i < 8; i++) {
+		struct found f = {.state = i & 1 ? VM_STOPPED : VM_STOPPING,
+			.desired = WANT_RUNNING,
+			.parked = true,
+			.same_boot = i & 2,
+			.restart = i & 4 ? RESTART_ALWAYS : RESTART_UNLESS_STOPPED};
+		assert_int_equal(reconcile(&f), REPAIR_START);
+		f.restart = i & 4 ? RESTART_NO : RESTART_ON_FAILURE;
+		assert_int_equal(reconcile(&f), i & 1 ? REPAIR_NONE : REPAIR_RELEASE);
+		f.lives = true; /* the daemon was killed in the middle of parking it */
+		assert_int_equal(reconcile(&f), i & 1 ? REPAIR_STOP : REPAIR_RESTART);
+	}
 }
 
 static void died_while_nobody_looked(void **unused)
@@ -149,6 +168,7 @@ int main(void)
 		cmocka_unit_test(half_things_go),
 		cmocka_unit_test(the_living_are_kept),
 		cmocka_unit_test(after_a_reboot),
+		cmocka_unit_test(parked),
 		cmocka_unit_test(died_while_nobody_looked),
 		cmocka_unit_test(what_an_end_means),
 		cmocka_unit_test(backoff_grows_and_ends),
