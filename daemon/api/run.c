@@ -27,11 +27,18 @@ field_json *api_error_json(const struct fcm_error *err)
 
 enum { WAIT_GONE, WAIT_NEWS, WAIT_STOP };
 
+/* The connection to watch for its client's going away. An answer with an Idempotency-Key is kept for the repeat of the
+ * request, so there the outcome is waited for all the same. */
+static int client_fd(const struct request *rq)
+{
+	return http_header(rq, "Idempotency-Key") ? -1 : http_connection_fd(rq);
+}
+
 static int wait_news(struct request *rq, const struct op *op)
 {
 	struct pollfd p[] = {
 		{.fd = op_wake_fd(op), .events = POLLIN},
-		{.fd = http_connection_fd(rq), .events = POLLRDHUP},
+		{.fd = client_fd(rq), .events = POLLRDHUP},
 		{.fd = http_stop_fd(), .events = POLLIN},
 	};
 

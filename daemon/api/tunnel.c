@@ -88,12 +88,15 @@ static void relay(struct flow *up, struct flow *down)
 	}
 }
 
+/* `client` is -1 when the client left before the switch of protocols. */
 static void run_tunnel(void *arg, int client, const void *extra, size_t n)
 {
 	auto_close int guest = *(int *)arg;
 	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
 
 	free(arg);
+	if (client < 0)
+		return;
 	up->from = down->to = client;
 	up->to = down->from = guest;
 	up->n = MIN(n, sizeof up->data);

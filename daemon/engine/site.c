@@ -21,8 +21,8 @@ static int site_of(const struct vm *vm, struct caddy_site *ret, struct fcm_error
 	return dns_name_parse(vm->view.expose.domain, "domain", &ret->domain, err);
 }
 
-/* VMs reach 80 and 443 of the host's public address while any site exists. */
-static void open_for_vms(void)
+/* VMs reach 80 and 443 of the host's public address while any site exists, but for that of `gone` (may be NULL). */
+static void open_for_vms(const struct vm *gone)
 {
 	struct vm **all;
 	size_t n = registry_all(&all);
@@ -31,7 +31,7 @@ static void open_for_vms(void)
 
 	registry_lock();
 	for (size_t i = 0; i < n; i++)
-		any = any || all[i]->view.expose.port != 0;
+		any = any || (all[i] != gone && all[i]->view.expose.port != 0);
 	registry_unlock();
 	registry_all_done(all, n);
 	if (net_sites(any, &err) < 0)
@@ -43,7 +43,7 @@ static void open_for_vms(void)
 static int set_wanted(struct vm *vm, const struct vm_expose *e, struct fcm_error *err)
 {
 	VM_SET(vm, view->expose = *e);
-	open_for_vms();
+	open_for_vms(NULL);
 	return store_vm_save(&vm->view, err);
 }
 
@@ -91,7 +91,7 @@ static int site_up(struct op *op, struct fcm_error *err)
 		return 0;
 	if (site_of(vm, &site, err) < 0)
 		return -1;
-	open_for_vms();
+	open_for_vms(NULL);
 	if (caddy_expose(&site, &why) == 0) {
 		VM_SET(vm, fcm_copy(view->expose.status, sizeof view->expose.status, "active");
 			view->expose.reason[0] = '\0');
@@ -113,6 +113,7 @@ static int site_down(struct op *op, struct fcm_error *err)
 		log_error(LOG_LEVEL_WARN, op->vm->id.s, err);
 		fcm_copy(op->receipt.left, sizeof op->receipt.left, err->msg);
 	}
+	open_for_vms(op->vm);
 	return 0;
 }
 
@@ -174,7 +175,7 @@ static void *sync_thread(void *arg)
 	}
 	registry_all_done(all, n);
 	if (sites)
-		open_for_vms();
+		open_for_vms(NULL);
 	return NULL;
 }
 
