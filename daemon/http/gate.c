@@ -300,7 +300,7 @@ static void expire_served_locked(struct request *rq)
 	struct fcm_error err;
 
 	rq->deadline = FCM_FOREVER;
-	fcm_fail(&err, atomic_load(&server.stopping) ? FCM_UNAVAILABLE : FCM_BAD_REQUEST,
+	fcm_fail(&err, atomic_load(&server.stopping) ? FCM_UNAVAILABLE : FCM_REQUEST_TIMEOUT,
 		atomic_load(&server.stopping) ? "the daemon is stopping" : "the body came too slowly");
 	request_abort_locked(rq, &err);
 	shutdown(rq->fd, SHUT_RDWR);
@@ -330,7 +330,7 @@ static void expire(void)
 	int64_t now = clock_ms();
 
 	while ((rq = TAILQ_FIRST(&heads)) && rq->deadline <= now) {
-		fcm_fail(&err, FCM_BAD_REQUEST, "the request's head didn't come within %u seconds",
+		fcm_fail(&err, FCM_REQUEST_TIMEOUT, "the request's head didn't come within %u seconds",
 			server.config.header_seconds);
 		refuse(rq, &err);
 	}
