@@ -90,6 +90,7 @@ static int start_claimed(struct op *op, struct fcm_error *err)
 	bool kept;
 
 	op->table = &table_start;
+	op->ended = false; /* what was released before this start doesn't say how it ends */
 	supervise_unwatch(vm);
 	if (steps_run(op, &kept, err) == 0)
 		return 0;
