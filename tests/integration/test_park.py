@@ -16,6 +16,7 @@ def test_park(host):
     host.create("resting")
     host.api.post("/v1/vms/resting/stop").ok()
     host.ssh("usual", COUNTER)
+    wait_for("the guest to count", lambda: int(host.ssh("usual", "wc -l </root/count")) >= 5)
     before = {name: host.vm(name) for name in POLICIES}
     boot = host.boot_id("usual")
 
@@ -33,7 +34,7 @@ def test_park(host):
     assert host.boot_id("usual") != boot
     lines = host.ssh("usual", "cat /root/count").split("\n")
     assert lines[-1] == "" and [int(n) for n in lines[:-1]] == list(range(1, len(lines)))
-    assert len(lines) > 2
+    assert len(lines) > 5
 
     host.api.post("/v1/vms/once/start").ok()
     assert host.vm("once")["reason"] is None
