@@ -40,12 +40,17 @@ int check_path_or_none(const void *value, const char *key, struct fcm_error *err
 	return *(const char *)value ? check_path(value, key, err) : 0;
 }
 
-int check_program_or_none(const void *value, const char *key, struct fcm_error *err)
+int check_program(const void *value, const char *key, struct fcm_error *err)
 {
 	const char *s = value;
-	bool plain = only(s, LETTERS DIGITS "._+-") && s[0] != '-';
+	bool plain = *s && only(s, LETTERS DIGITS "._+-") && s[0] != '-';
 
 	return must(plain || path_valid(s), key, s, "the name or path of a program", err);
+}
+
+int check_program_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	return *(const char *)value ? check_program(value, key, err) : 0;
 }
 
 /* A user or group: useradd(8), CAVEATS. */
@@ -87,8 +92,10 @@ int check_hosts(const void *value, const char *key, struct fcm_error *err)
 
 int check_vmm(const void *value, const char *key, struct fcm_error *err)
 {
-	return must(strcmp(value, "auto") == 0 || strcmp(value, "qemu") == 0, key, value, "one of auto, qemu",
-		err);
+	bool good =
+		strcmp(value, "auto") == 0 || strcmp(value, "firecracker") == 0 || strcmp(value, "qemu") == 0;
+
+	return must(good, key, value, "one of auto, firecracker, qemu", err);
 }
 
 int check_accel(const void *value, const char *key, struct fcm_error *err)

@@ -10,6 +10,7 @@ extern const char *const config_log_names[];
 
 int check_path(const void *value, const char *key, struct fcm_error *err);
 int check_path_or_none(const void *value, const char *key, struct fcm_error *err);
+int check_program(const void *value, const char *key, struct fcm_error *err);
 int check_program_or_none(const void *value, const char *key, struct fcm_error *err);
 int check_user(const void *value, const char *key, struct fcm_error *err);
 int check_listen(const void *value, const char *key, struct fcm_error *err);

@@ -55,15 +55,15 @@ static bool look(const char *const argv[], struct buf *out)
 static void check_vmm(const struct fcmd_config *config, struct check *c)
 {
 	struct vmm_probe probe = {0};
+	const struct vmm_driver *d = vmm_choose(config, &probe);
 
-	vmm_qemu.probe(config->qemu, &probe);
-	if (!probe.usable) {
+	if (d == NULL) {
 		say(c, CHECK_FAIL, "%s", probe.reason);
 		mend(c, "apt-get install qemu-system-x86");
 	} else if (probe.accel == VMM_KVM) {
-		say(c, CHECK_OK, "qemu %s with kvm", probe.version);
+		say(c, CHECK_OK, "%s %s with kvm (%s)", d->name, probe.version, probe.reason);
 	} else {
-		say(c, CHECK_WARN, "qemu %s without hardware virtualisation: %s", probe.version,
+		say(c, CHECK_WARN, "%s %s without hardware virtualisation: %s", d->name, probe.version,
 			probe.reason);
 	}
 }

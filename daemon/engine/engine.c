@@ -63,35 +63,6 @@ char *engine_path(const char *fmt, ...)
 
 /* ---- start ---- */
 
-/* Hold the driver to the accelerator that the config names. */
-static void choose_accel(const char *accel)
-{
-	struct vmm_probe *p = &the.probe;
-
-	if (strcmp(accel, "tcg") == 0 && p->accel == VMM_KVM) {
-		p->accel = VMM_TCG;
-		fcm_copy(p->reason, sizeof p->reason, "accel = tcg in the config");
-	}
-	if (strcmp(accel, "kvm") == 0 && p->accel != VMM_KVM)
-		p->usable = false; /* the reason says why not */
-}
-
-/* The best driver that works here, or the one that the config asks for. */
-static void choose_driver(void)
-{
-	const struct fcmd_config *c = the.config;
-
-	for (size_t i = 0; the.driver == NULL && vmm_drivers[i]; i++) {
-		if (strcmp(c->vmm, "auto") != 0 && strcmp(c->vmm, vmm_drivers[i]->name) != 0)
-			continue;
-		the.vmm_binary = c->qemu;
-		vmm_drivers[i]->probe(the.vmm_binary, &the.probe);
-		choose_accel(c->accel);
-		if (the.probe.usable)
-			the.driver = vmm_drivers[i];
-	}
-}
-
 static int open_templates(struct fcm_error *err)
 {
 	auto_free char *dir = engine_path("templates");
@@ -254,7 +225,7 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 	the = (struct engine){.config = config,
 		.loop = loop,
 		.ipam = {config->pool, config->first_address, config->last_address}};
-	choose_driver();
+	the.driver = vmm_choose(config, &the.probe);
 	the.tsc_khz = bootargs_tsc_khz();
 	the.kvm_gid = kvm_group();
 	if (open_templates(err) < 0 || load_all(err) < 0)

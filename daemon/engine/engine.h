@@ -18,7 +18,6 @@ struct engine {
 	struct ipam ipam;
 	const struct vmm_driver *driver; /* for new VMs; NULL when none is usable */
 	struct vmm_probe probe;		 /* why this one */
-	const char *vmm_binary;
 	uint64_t tsc_khz;
 	gid_t kvm_gid;
 	int templates; /* directory of empty disks */

@@ -59,7 +59,7 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.ip = v->ip,
 		.gateway = engine()->config->gateway,
 		.prefix = engine()->ipam.pool.prefix,
-		.binary = engine()->vmm_binary,
+		.binary = engine()->probe.binary,
 		.kernel = ret->vmlinux,
 		.initrd = ret->initrd,
 		.image = ret->image,
@@ -107,6 +107,17 @@ static void link_socket(const struct vm *vm)
 	(void)!symlinkat("jail/run/" VMM_CONTROL, vm->dirfd, "firecracker.socket");
 }
 
+static const char *const leftovers[] = {"jail/run/" VMM_CONTROL, "jail/run/" VMM_AGENT,
+	"jail/run/" VMM_CONSOLE, "firecracker.socket", "firecracker.pid"};
+
+static int remove_leftovers(const struct vm *vm, struct fcm_error *err)
+{
+	for (size_t i = 0; vm->dirfd >= 0 && i < ARRAY_SIZE(leftovers); i++)
+		if (unlinkat(vm->dirfd, leftovers[i], 0) < 0 && errno != ENOENT)
+			return fcm_fail_errno(err, "remove %s", leftovers[i]);
+	return 0;
+}
+
 static int vmm_up(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -115,8 +126,9 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 
 	vm->driver = engine()->driver;
 	vm->intent = GUEST_CRASHED;
-	if (vmm_facts(vm, &facts, err) < 0 || vm->driver->plan(&facts.config, &plan, err) < 0 ||
-		spawn(vm, &facts, &plan, err) < 0)
+	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */
+	if (remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
+		vm->driver->plan(&facts.config, &plan, err) < 0 || spawn(vm, &facts, &plan, err) < 0)
 		return -1;
 	fcm_copy(vm->run.vmm_driver, sizeof vm->run.vmm_driver, vm->driver->name);
 	if ((vm->shim_pidfd = proc_open(&vm->run.shim, err)) < 0 ||
@@ -150,9 +162,6 @@ static int end_processes(struct vm *vm, struct fcm_error *err)
 	return 0;
 }
 
-static const char *const leftovers[] = {"jail/run/" VMM_CONTROL, "jail/run/" VMM_AGENT,
-	"jail/run/" VMM_CONSOLE, "firecracker.socket", "firecracker.pid"};
-
 static int vmm_down(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -168,9 +177,8 @@ static int vmm_down(struct op *op, struct fcm_error *err)
 		return -1;
 	fcm_closep(&vm->shim_pidfd);
 	vm->shim_pidfd = -1;
-	for (size_t i = 0; vm->dirfd >= 0 && i < ARRAY_SIZE(leftovers); i++)
-		if (unlinkat(vm->dirfd, leftovers[i], 0) < 0 && errno != ENOENT)
-			return fcm_fail_errno(err, "remove %s", leftovers[i]);
+	if (remove_leftovers(vm, err) < 0)
+		return -1;
 	VM_SET(vm, view->vmm_pid = 0);
 	return store_run_remove(&vm->id, err);
 }

@@ -8,7 +8,12 @@
 #include <time.h>
 #include <x86intrin.h>
 
-enum { ON_TCG = 1 << VMM_TCG, ON_KVM = 1 << VMM_KVM, ON_ALL = ON_TCG | ON_KVM };
+enum {
+	ON_TCG = 1 << BOOT_QEMU_TCG,
+	ON_QEMU = ON_TCG | 1 << BOOT_QEMU_KVM,
+	ON_FC = 1 << BOOT_FIRECRACKER,
+	ON_ALL = ON_QEMU | ON_FC,
+};
 
 /* The words whose value doesn't depend on the VM; kernel-parameters.txt of the kernel documents each. */
 static const struct {
@@ -18,16 +23,25 @@ static const struct {
 	{ON_ALL, "console=ttyS0",
 		"from the first line on; hvc0 loses what is printed before its driver loads"},
 	{ON_ALL, "quiet", "each line on an emulated serial port costs time"},
-	{ON_ALL, "reboot=t",
+	{ON_QEMU, "reboot=t",
 		"a triple fault ends the VMM at once; other ways wait for devices that aren't there"},
+	{ON_FC, "reboot=k",
+		"the keyboard controller's reset is the one that Firecracker means to end it; without "
+		"reboot= "
+		"it hangs"},
 	{ON_ALL, "panic=-1", "a panic resets at once, so the VMM ends and the restart policy decides"},
 	{ON_TCG, "tsc=reliable", "the watchdog would compare it with clocks that a busy host delays"},
 	{ON_ALL, "no_timer_check", "the check fails when the host is busy, and panics"},
 	{ON_ALL, "cryptomgr.notests", "self-tests of the crypto algorithms: 0.3 s"},
 	{ON_TCG, "noreplace-smp", "no patching of code back and forth when the second CPU comes"},
-	{ON_ALL, "pci=off", "microvm has no PCI; probing for it is slow"},
+	{ON_ALL, "pci=off", "there is no PCI; probing for it is slow"},
 	{ON_ALL, "8250.nr_uarts=1", "the other three are probed in vain"},
 	{ON_ALL, "random.trust_cpu=on", "RDRAND seeds the pool, so nothing waits for entropy"},
+	/* Firecracker's i8042 knows a keyboard that can type ctrl-alt-del, and little else. nokbd, or nopnp beside
+	 * dumbkbd, would lose that silently. */
+	{ON_FC, "i8042.noaux", "there is no mouse; looking for one costs time"},
+	{ON_FC, "i8042.nomux", "nor a multiplexer"},
+	{ON_FC, "i8042.dumbkbd", "the keyboard takes no commands; waiting for its answers costs time"},
 };
 
 static struct in_addr netmask(unsigned prefix)
@@ -35,16 +49,16 @@ static struct in_addr netmask(unsigned prefix)
 	return (struct in_addr){htonl(prefix ? ~0u << (32 - prefix) : 0)};
 }
 
-char *bootargs(const struct vmm_config *config)
+char *bootargs(const struct vmm_config *config, enum boot_machine machine)
 {
 	struct buf b = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-		if (words[i].on & (1u << config->accel))
+		if (words[i].on & (1u << machine))
 			buf_printf(&b, "%s ", words[i].word);
 	/* Without it the kernel calibrates the TSC against the PIT, which fails on a busy host: the guest then hangs for
 	 * ever (7 of 8 boots). Under KVM the guest has kvmclock. */
-	if (config->accel == VMM_TCG && config->tsc_khz)
+	if (machine == BOOT_QEMU_TCG && config->tsc_khz)
 		buf_printf(&b, "tsc_early_khz=%" PRIu64 " ", config->tsc_khz);
 	/* Documentation/admin-guide/nfs/nfsroot.rst. Debian's kernel has no IP_PNP: what reads this is the guest's user
 	 * space. */

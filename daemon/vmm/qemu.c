@@ -4,19 +4,14 @@
  * All that a guest needs is on the command line, so configure() has nothing to do; -S holds the virtual CPUs until
  * boot(). Each option that isn't obvious has its reason beside it.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
-#include "common/core/clock.h"
-#include "common/core/fileio.h"
-#include "daemon/proc/proc.h"
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/kvm.h"
+#include "daemon/vmm/program.h"
 #include "daemon/vmm/qmp.h"
+#include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
 
 #define QBOOT "/usr/share/qemu/qboot.rom"
@@ -24,8 +19,6 @@
 
 enum {
 	TAP_FD = 6,
-	VERSION_MS = 5000, /* for `qemu --version` on a busy host */
-	RETRY_MS = 1,	   /* between looks whether the socket is there yet: it takes 20 to 40 ms */
 };
 
 struct vmm {
@@ -72,7 +65,7 @@ static void add_machine(const struct vmm_config *config, struct strv *argv)
 
 static void add_boot(const struct vmm_config *config, struct strv *argv)
 {
-	auto_free char *line = bootargs(config);
+	auto_free char *line = bootargs(config, config->accel == VMM_KVM ? BOOT_QEMU_KVM : BOOT_QEMU_TCG);
 
 	strv_add(argv, "-S");
 	strv_add(argv, "-no-reboot"); /* the guest's reset ends QEMU: the agent's word says what was meant */
@@ -168,38 +161,10 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 
 /* ---- talk ---- */
 
-/* Has the shim written how the VMM ended (daemon/shim/plan.h)? It makes <id>/exit anew, empty, before each start. */
-static bool has_ended(int run_dirfd)
-{
-	struct stat st;
-
-	return fstatat(run_dirfd, "../../exit", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
-}
-
-/* Connect to a socket that a starting VMM is about to make. Anything but "not there yet" is an error at once. */
-static int connect_retrying(int run_dirfd, const char *name, int64_t deadline, struct fcm_error *err)
-{
-	for (;;) {
-		bool ended = has_ended(run_dirfd); /* before the try: a socket may be left over */
-		int fd = unix_connect(run_dirfd, name, SOCK_NONBLOCK, err);
-		if (fd >= 0)
-			return fd;
-		/* EAGAIN: somebody else's connection waits to be accepted (unix(7)). */
-		if (err->sys != ENOENT && err->sys != ECONNREFUSED && err->sys != EAGAIN)
-			return -1;
-		if (ended)
-			return fcm_fail(err, FCM_VMM, "the VMM has ended");
-		if (clock_left(deadline) == 0)
-			return fcm_fail(
-				err, FCM_TIMEOUT, "the VMM's socket %s did not come up in time", name);
-		clock_sleep(RETRY_MS);
-	}
-}
-
 static int qemu_attach(int run_dirfd, int64_t deadline, struct vmm **ret, struct fcm_error *err)
 {
 	struct qmp qmp;
-	int fd = connect_retrying(run_dirfd, VMM_CONTROL, deadline, err);
+	int fd = vmm_connect(run_dirfd, VMM_CONTROL, deadline, err);
 
 	if (fd < 0 || qmp_open(&qmp, fd, deadline, err) < 0)
 		return -1;
@@ -239,7 +204,7 @@ static int qemu_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *er
 
 static int qemu_channel(int run_dirfd, int64_t deadline, struct fcm_error *err)
 {
-	return connect_retrying(run_dirfd, VMM_AGENT, deadline, err);
+	return vmm_connect(run_dirfd, VMM_AGENT, deadline, err);
 }
 
 static void qemu_free(struct vmm *vmm)
@@ -258,40 +223,16 @@ static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 
 /* ---- probe ---- */
 
-/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
-static bool parse_version(const char *text, char *ret, size_t size)
-{
-	static const char front[] = "QEMU emulator version ";
-
-	if (strncmp(text, front, sizeof front - 1) != 0)
-		return false;
-	text += sizeof front - 1;
-	size_t n = strspn(text, "0123456789.");
-	return n > 0 && n < size && fcm_format(ret, size, "%.*s", (int)n, text);
-}
-
-static int read_version(const char *binary, struct vmm_probe *ret, struct fcm_error *err)
-{
-	_cleanup_(buf_done) struct buf out = {0};
-	struct proc_run run = {
-		.argv = PROC_ARGV(binary, "--version"), .deadline = clock_in(VERSION_MS), .output_max = 1024};
-
-	if (access(binary, X_OK) < 0)
-		return fcm_fail_errno(err, "%s", binary);
-	if (proc_run(&run, &out, err) < 0)
-		return -1;
-	return parse_version(out.p, ret->version, sizeof ret->version)
-		       ? 0
-		       : fcm_fail(err, FCM_NO_VMM, "%s: not QEMU", binary);
-}
-
-static void qemu_probe(const char *binary, struct vmm_probe *ret)
+static void qemu_probe(const char *program, struct vmm_probe *ret)
 {
 	struct fcm_error err;
 	struct kvm_probe kvm;
 
 	*ret = (struct vmm_probe){.accel = VMM_TCG};
-	if (read_version(binary, ret, &err) < 0) {
+	/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
+	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
+		program_version(
+			ret->binary, "QEMU emulator version ", ret->version, sizeof ret->version, &err) < 0) {
 		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
 		return;
 	}
@@ -307,7 +248,7 @@ static void qemu_probe(const char *binary, struct vmm_probe *ret)
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF | VMM_CAP_EMULATE,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,

@@ -1,62 +1,16 @@
 #include "daemon/vmm/qmp.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#include "common/core/clock.h"
 #include "common/field.h"
+#include "daemon/vmm/socket.h"
 
 static void freep(field_json **v)
 {
 	fj_free(*v);
 }
 #define auto_json _cleanup_(freep)
-
-/* A connection that the other end closed says so in three ways. */
-static int lost(const char *doing, struct fcm_error *err)
-{
-	if (errno == EPIPE || errno == ECONNRESET)
-		return fcm_fail(err, FCM_VMM, "the VMM closed its control socket");
-	return fcm_fail_errno(err, "%s the VMM", doing);
-}
-
-static int wait_for(int fd, short events, int64_t deadline, struct fcm_error *err)
-{
-	struct pollfd p = {.fd = fd, .events = events};
-
-	for (;;) {
-		int left = clock_left(deadline);
-		if (left == 0)
-			return fcm_fail(err, FCM_TIMEOUT, "the VMM does not answer");
-		int n = poll(&p, 1, left);
-		if (n > 0)
-			return 0;
-		if (n < 0 && errno != EINTR)
-			return fcm_fail_errno(err, "poll");
-	}
-}
-
-static int send_all(struct qmp *q, const char *text, size_t n, int64_t deadline, struct fcm_error *err)
-{
-	while (n > 0) {
-		ssize_t k = send(q->fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (k < 0 && errno == EAGAIN) {
-			if (wait_for(q->fd, POLLOUT, deadline, err) < 0)
-				return -1;
-			continue;
-		}
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return lost("talk to", err);
-		text += k;
-		n -= (size_t)k;
-	}
-	return 0;
-}
 
 /* Length of the first whole line in q->in with its newline; more is read until there is one. */
 static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_error *err)
@@ -74,14 +28,12 @@ static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_er
 		if (seen > QMP_LINE_MAX)
 			return fcm_fail(
 				err, FCM_VMM, "the VMM sent a line of more than %d bytes", QMP_LINE_MAX);
-		if (wait_for(q->fd, POLLIN, deadline, err) < 0)
+		ssize_t n = vmm_receive(q->fd, chunk, sizeof chunk, deadline, err);
+		if (n < 0)
 			return -1;
-		ssize_t n = recv(q->fd, chunk, sizeof chunk, MSG_DONTWAIT);
 		if (n == 0)
 			return fcm_fail(err, FCM_VMM, "the VMM closed its control socket");
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return lost("listen to", err);
-		buf_add(&q->in, chunk, n > 0 ? (size_t)n : 0);
+		buf_add(&q->in, chunk, (size_t)n);
 	}
 }
 
@@ -107,7 +59,7 @@ static int refused(const char *command, const field_json *error, struct fcm_erro
 	char text[160];
 
 	fcm_copy(text, sizeof text, fj_get_str(error, "desc"));
-	text[fcm_printable(text, strlen(text))] = '\0';
+	vmm_clean(text, strlen(text));
 	return fcm_fail(err, FCM_VMM, "the VMM refused %s: %s", command, text);
 }
 
@@ -142,7 +94,7 @@ int qmp_run(
 	if (arguments)
 		buf_printf(&b, ",\"arguments\":%s", arguments);
 	buf_str(&b, "}\n");
-	if (send_all(q, b.p, b.n, deadline, err) < 0)
+	if (vmm_send(q->fd, b.p, b.n, deadline, err) < 0)
 		return -1;
 	return wait_answer(q, command, deadline, err);
 }

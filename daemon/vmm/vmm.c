@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-const struct vmm_driver *const vmm_drivers[] = {&vmm_qemu, NULL};
+#include "common/config.h"
+
+const struct vmm_driver *const vmm_drivers[] = {&vmm_firecracker, &vmm_qemu, NULL};
 
 const struct vmm_driver *vmm_driver_find(const char *name)
 {
@@ -18,4 +20,40 @@ void vmm_plan_done(struct vmm_plan *plan)
 	strv_done(&plan->binds);
 	strv_done(&plan->links);
 	plan->tap_fd = -1;
+}
+
+/* Hold what a probe found to the accelerator that the config names. */
+static void hold_to_accel(const struct vmm_driver *d, const char *accel, struct vmm_probe *p)
+{
+	if (strcmp(accel, "tcg") == 0 && p->usable && p->accel == VMM_KVM) {
+		p->accel = VMM_TCG;
+		p->usable = d->caps & VMM_CAP_EMULATE;
+		fcm_copy(p->reason, sizeof p->reason, "accel = tcg in the config");
+	}
+	if (strcmp(accel, "kvm") == 0 && p->accel != VMM_KVM)
+		p->usable = false; /* the reason says why not */
+}
+
+const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret)
+{
+	char better[sizeof ret->reason] = ""; /* why a better driver isn't the one */
+
+	for (size_t i = 0; vmm_drivers[i]; i++) {
+		const struct vmm_driver *d = vmm_drivers[i];
+		if (strcmp(config->vmm, "auto") != 0 && strcmp(config->vmm, d->name) != 0)
+			continue;
+		auto_free char *program = field_get_text(config_fields, config, d->name);
+		d->probe(program, ret);
+		hold_to_accel(d, config->accel, ret);
+		if (ret->usable && *better && ret->accel == VMM_KVM)
+			fcm_copy(ret->reason, sizeof ret->reason, better);
+		if (ret->usable)
+			return d;
+		if (*better && strcmp(better, ret->reason) != 0) {
+			auto_free char *both = xprintf("%s; %s", better, ret->reason);
+			fcm_copy(ret->reason, sizeof ret->reason, both);
+		}
+		fcm_copy(better, sizeof better, ret->reason);
+	}
+	return NULL;
 }

@@ -3,7 +3,7 @@
  * and never its name. `plan` is pure; every call that talks takes a deadline (clock_ms()); `attach` serves new and
  * adopted VMs alike.
  *
- * The VMM runs in the jail that fcm-shim makes. Paths inside are constant (vmm_path_*), so that a snapshot of one VM
+ * The VMM runs in the jail that fcm-shim makes. Paths inside are constant (VMM_*), so that a snapshot of one VM
  * loads for another without rewriting a path.
  */
 #pragma once
@@ -32,6 +32,7 @@ enum vmm_cap {
 	VMM_CAP_PAUSE = 1 << 0,
 	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
 	VMM_CAP_SNAPSHOT = 1 << 2,
+	VMM_CAP_EMULATE = 1 << 3, /* runs without KVM */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -65,21 +66,23 @@ void vmm_plan_done(struct vmm_plan *plan);
 /* Is this driver usable here? */
 struct vmm_probe {
 	bool usable;
+	char binary[256]; /* path of the program that was found, or "" */
 	char version[32];
 	enum vmm_accel accel; /* the best that works */
 	char reason
-		[160]; /* why not usable, or why not KVM: "no usable KVM: a million guest rounds took 830 ms" */
+		[160]; /* why not usable, or what KVM is like: "no usable KVM: a million guest rounds took 830 ms" */
 };
 
 /* One live VMM. */
 struct vmm;
 
 struct vmm_driver {
-	const char *name; /* "qemu", "firecracker" */
+	const char *name; /* "qemu", "firecracker"; also the config's key for its program */
 	unsigned caps;
 
-	/* Find out whether `binary` works here and with which accelerator. May take a second; cached by the caller. */
-	void (*probe)(const char *binary, struct vmm_probe *ret);
+	/* Find out whether `program` (a path, or a name that is looked for in PATH) works here and with which
+	 * accelerator. May take a second; cached by the caller. */
+	void (*probe)(const char *program, struct vmm_probe *ret);
 
 	/* Pure: what to start for this VM. */
 	int (*plan)(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err);
@@ -101,7 +104,8 @@ struct vmm_driver {
 	/* Ask the guest to shut down by what the machine has (ctrl-alt-del). */
 	int (*soft_off)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
-	/* A new connection to the agent's channel: a non-blocking descriptor, the caller's; -1 on failure. */
+	/* A new connection to the agent's channel: a non-blocking descriptor, the caller's. FCM_TIMEOUT when the VMM, or
+	 * with Firecracker the guest, isn't there by the deadline; it may be tried again. */
 	int (*channel)(int run_dirfd, int64_t deadline, struct fcm_error *err);
 
 	/* Forget the connection; the VMM lives on. NULL-safe. */
@@ -111,10 +115,16 @@ struct vmm_driver {
 	void (*describe)(const struct vmm_config *config, struct strv *ret);
 };
 
-extern const struct vmm_driver vmm_qemu;
+extern const struct vmm_driver vmm_firecracker, vmm_qemu;
 
 /* The drivers that were built in, best first, ended by NULL. */
 extern const struct vmm_driver *const vmm_drivers[];
 
 /* The driver called `name`, or NULL. */
 const struct vmm_driver *vmm_driver_find(const char *name);
+
+struct fcmd_config;
+
+/* The driver for new VMs: the one that the config names, else the best that works here with the accelerator that the
+ * config asks for. ret->reason says why this one, or, with NULL, why none. Probes, so it may take a second or two. */
+const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret);

@@ -34,9 +34,9 @@ static struct vmm_config config(enum vmm_accel accel)
 	};
 }
 
-static void check_args(const struct vmm_config *c, const char *want)
+static void check_args(const struct vmm_config *c, enum boot_machine machine, const char *want)
 {
-	auto_free char *got = bootargs(c);
+	auto_free char *got = bootargs(c, machine);
 
 	assert_string_equal(got, want);
 }
@@ -47,21 +47,25 @@ static void check_args(const struct vmm_config *c, const char *want)
 	"8250.nr_uarts=1 random.trust_cpu=on tsc_early_khz=2596137 "                                         \
 	"ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on"
 
+#define KVM_LINE(ip)                                                                                         \
+	"console=ttyS0 quiet reboot=t panic=-1 no_timer_check cryptomgr.notests pci=off 8250.nr_uarts=1 "    \
+	"random.trust_cpu=on ip=" ip ":cosmic-comet:eth0:on"
+
 static void test_bootargs(void **state)
 {
 	(void)state;
 	struct vmm_config c = config(VMM_TCG);
 
-	check_args(&c, TCG_LINE);
-	c = config(VMM_KVM);
-	check_args(&c, "console=ttyS0 quiet reboot=t panic=-1 no_timer_check cryptomgr.notests pci=off "
-		       "8250.nr_uarts=1 "
-		       "random.trust_cpu=on ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on");
+	check_args(&c, BOOT_QEMU_TCG, TCG_LINE);
+	check_args(&c, BOOT_QEMU_KVM, KVM_LINE("172.16.0.50::172.16.0.1:255.255.255.0"));
+	check_args(&c, BOOT_FIRECRACKER,
+		"console=ttyS0 quiet reboot=k panic=-1 no_timer_check cryptomgr.notests pci=off "
+		"8250.nr_uarts=1 "
+		"random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd "
+		"ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on");
 	c.prefix = 22;
 	c.ip.s_addr = htonl(0x0a000203);
-	check_args(&c, "console=ttyS0 quiet reboot=t panic=-1 no_timer_check cryptomgr.notests pci=off "
-		       "8250.nr_uarts=1 "
-		       "random.trust_cpu=on ip=10.0.2.3::172.16.0.1:255.255.252.0:cosmic-comet:eth0:on");
+	check_args(&c, BOOT_QEMU_KVM, KVM_LINE("10.0.2.3::172.16.0.1:255.255.252.0"));
 }
 
 static void test_tsc(void **state)

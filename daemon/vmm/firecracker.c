@@ -1,0 +1,388 @@
+/*
+ * The Firecracker driver, 1.8 and later (before it the guest finds no device without virtio_mmio.device= words, which
+ * Debian's kernel doesn't know).
+ *
+ * The command line says next to nothing: configure() makes the calls of the table below, in its order, and boot() lets the
+ * machine run. The guest's serial console is the VMM's stdin and stdout, which the shim's ring bounds, together with what
+ * Firecracker logs; so no log file is configured, nor one for metrics, which nobody reads yet. There is no balloon: it
+ * gives back nothing that a guest of this kind doesn't keep in use.
+ *
+ * It opens its TAP by name, as the TAP's owner, so unlike QEMU it stays in the host's network namespace; Firecracker's own
+ * seccomp filter keeps it from opening any socket there but unix ones below its jail.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/core/clock.h"
+#include "daemon/vmm/bootargs.h"
+#include "daemon/vmm/fcapi.h"
+#include "daemon/vmm/kvm.h"
+#include "daemon/vmm/program.h"
+#include "daemon/vmm/socket.h"
+#include "daemon/vmm/vmm.h"
+
+#define PROGRAM "/firecracker" /* in the jail; ps shows its own name */
+#define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
+
+enum {
+	OLDEST_MINOR = 8,  /* of version 1 */
+	GUEST_CID = 3,	   /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
+	AGENT_PORT = 52,   /* docs/AGENT.md */
+	TRY_MS = 200,	   /* for the first try to reach the agent; then twice that, and so on */
+	TRY_MAX_MS = 1600, /* Firecracker forgets a connection that the guest doesn't take within 2 s */
+	PAUSE_MS = 10,	   /* after a refusal: the guest is up, its agent not yet */
+};
+
+struct vmm {
+	int run_dirfd;
+};
+
+static void freep(field_json **v)
+{
+	fj_free(*v);
+}
+#define auto_json _cleanup_(freep)
+
+/* ---- the calls ---- */
+
+static field_json *machine_config(const struct vmm_config *config)
+{
+	field_json *o = fj_object();
+
+	fj_set_int(o, "vcpu_count", config->vcpus);
+	fj_set_int(o, "mem_size_mib", config->mem_mib);
+	return o;
+}
+
+static field_json *boot_source(const struct vmm_config *config)
+{
+	auto_free char *line = bootargs(config, BOOT_FIRECRACKER);
+	field_json *o = fj_object();
+
+	fj_set_str(o, "kernel_image_path", VMM_KERNEL);
+	fj_set_str(o, "initrd_path", VMM_INITRD);
+	fj_set_str(o, "boot_args", line); /* always: the default has `nomodule` */
+	return o;
+}
+
+static field_json *drive(const char *id, const char *path, bool read_only)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "drive_id", id);
+	fj_set_str(o, "path_on_host", path);
+	fj_set_bool(o, "is_root_device", false); /* the agent mounts; a root device would only add root= */
+	fj_set_bool(o, "is_read_only", read_only);
+	return o;
+}
+
+static field_json *image_drive(const struct vmm_config *config)
+{
+	(void)config;
+	return drive("image", VMM_IMAGE, true);
+}
+
+static field_json *disk_drive(const struct vmm_config *config)
+{
+	field_json *o = drive("disk", VMM_DISK, false);
+
+	(void)config;
+	fj_set_str(o, "cache_type", "Writeback"); /* the default, Unsafe, ignores the guest's flushes */
+	return o;
+}
+
+static void tap_name(const struct vmm_config *config, char ret[IFNAMSIZ])
+{
+	fcm_format(ret, IFNAMSIZ, "tap_%s", config->id.s);
+}
+
+static field_json *network_interface(const struct vmm_config *config)
+{
+	const uint8_t *m = config->mac;
+	char mac[18], tap[IFNAMSIZ];
+	field_json *o = fj_object();
+
+	tap_name(config, tap);
+	fcm_format(mac, sizeof mac, MAC_FORMAT, m[0], m[1], m[2], m[3], m[4], m[5]);
+	fj_set_str(o, "iface_id", "eth0");
+	fj_set_str(o, "guest_mac", mac);
+	fj_set_str(o, "host_dev_name", tap);
+	return o;
+}
+
+static field_json *vsock(const struct vmm_config *config)
+{
+	field_json *o = fj_object();
+
+	(void)config;
+	fj_set_int(o, "guest_cid", GUEST_CID);
+	fj_set_str(o, "uds_path", VMM_RUN "/" VMM_AGENT);
+	return o;
+}
+
+static field_json *entropy(const struct vmm_config *config)
+{
+	(void)config;
+	return fj_object();
+}
+
+static field_json *action(const char *type)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "action_type", type);
+	return o;
+}
+
+static field_json *instance_start(const struct vmm_config *config)
+{
+	(void)config;
+	return action("InstanceStart");
+}
+
+/* In the order in which the guest finds the devices: the image is vda, the disk vdb. The id in a path must be that in the
+ * body. */
+static const struct call {
+	const char *path;
+	field_json *(*body)(const struct vmm_config *config);
+} calls[] = {
+	{"/machine-config", machine_config},
+	{"/boot-source", boot_source},
+	{"/drives/image", image_drive},
+	{"/drives/disk", disk_drive},
+	{"/network-interfaces/eth0", network_interface},
+	{"/vsock", vsock},
+	{"/entropy", entropy},
+};
+static const struct call start_call = {"/actions", instance_start};
+
+/* ---- plan ---- */
+
+static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
+{
+	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
+}
+
+static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
+{
+	static const char *const devices[] = {"/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null"};
+
+	if (config->binary[0] != '/')
+		return fcm_fail(err, FCM_CONFIG, "firecracker = %s: not an absolute path", config->binary);
+	*ret = (struct vmm_plan){.tap_fd = -1};
+	strv_add(&ret->argv, PROGRAM);
+	strv_add(&ret->argv, "--api-sock");
+	strv_add(&ret->argv, VMM_RUN "/" VMM_CONTROL);
+	strv_add(&ret->argv, "--id");
+	strv_add(&ret->argv, config->id.s);
+	strv_add(&ret->argv, "--level"); /* below it, a line for each call stands on the guest's console */
+	strv_add(&ret->argv, "Error");
+	bind_file(ret, config->binary, PROGRAM, "ro");
+	bind_file(ret, config->kernel, VMM_KERNEL, "ro");
+	bind_file(ret, config->initrd, VMM_INITRD, "ro");
+	bind_file(ret, config->image, VMM_IMAGE, "ro");
+	bind_file(ret, config->disk, VMM_DISK, "rw");
+	bind_file(ret, config->run, VMM_RUN, "rw");
+	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+		bind_file(ret, devices[i], devices[i], "dev");
+	return 0;
+}
+
+/* ---- talk ---- */
+
+static int call(struct vmm *vmm, const char *method, const char *path, field_json *body, int64_t deadline,
+	struct fcm_error *err)
+{
+	return fcapi_call(vmm->run_dirfd, method, path, body, deadline, NULL, err);
+}
+
+/* "1.12.1", also "1.14.0-dev": is it one that we can drive? */
+static bool version_fits(const char *version)
+{
+	unsigned major = 0, minor = 0;
+
+	return sscanf(version, "%3u.%3u", &major, &minor) == 2 && major == 1 && minor >= OLDEST_MINOR;
+}
+
+static int check_greeting(const field_json *v, struct fcm_error *err)
+{
+	char version[32];
+
+	fcm_copy(version, sizeof version, fj_get_str(v, "vmm_version"));
+	vmm_clean(version, strlen(version));
+	if (strcmp(fj_get_str(v, "app_name"), "Firecracker") != 0)
+		return fcm_fail(err, FCM_VMM, "what answers on the VMM's control socket isn't Firecracker");
+	if (!version_fits(version))
+		return fcm_fail(
+			err, FCM_VMM, "Firecracker %s is not 1.%d or a later 1.x", version, OLDEST_MINOR);
+	return 0;
+}
+
+static int firecracker_attach(int run_dirfd, int64_t deadline, struct vmm **ret, struct fcm_error *err)
+{
+	auto_json field_json *greeting = NULL;
+
+	if (fcapi_call(run_dirfd, "GET", "/", NULL, deadline, &greeting, err) < 0 ||
+		check_greeting(greeting, err) < 0)
+		return -1;
+	int fd = fcntl(run_dirfd, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return fcm_fail_errno(err, "keep the directory of the VMM's sockets");
+	*ret = xalloc(sizeof **ret);
+	(*ret)->run_dirfd = fd;
+	return 0;
+}
+
+static int firecracker_configure(
+	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+{
+	char tap[IFNAMSIZ];
+
+	/* Firecracker makes a missing one where it may, and says nothing: the guest's network would lead nowhere. */
+	tap_name(config, tap);
+	if (if_nametoindex(tap) == 0)
+		return fcm_fail(err, FCM_HOST, "there is no device %s", tap);
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		if (call(vmm, "PUT", calls[i].path, calls[i].body(config), deadline, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int firecracker_boot(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return call(vmm, "PUT", start_call.path, start_call.body(NULL), deadline, err);
+}
+
+static int set_state(struct vmm *vmm, const char *state, int64_t deadline, struct fcm_error *err)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "state", state);
+	return call(vmm, "PATCH", "/vm", o, deadline, err);
+}
+
+static int firecracker_pause(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return set_state(vmm, "Paused", deadline, err);
+}
+
+static int firecracker_resume(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return set_state(vmm, "Resumed", deadline, err);
+}
+
+static int firecracker_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	return call(vmm, "PUT", "/actions", action("SendCtrlAltDel"), deadline, err);
+}
+
+/* Firecracker's answer to CONNECT: "OK 1073741824\n", the guest's side of which is none of our business. Byte by byte,
+ * since what follows is the agent's. */
+static int read_ok(int fd, int64_t deadline, struct fcm_error *err)
+{
+	char line[32];
+
+	for (size_t n = 0; n < sizeof line; n++) {
+		ssize_t k = vmm_receive(fd, line + n, 1, deadline, err);
+		if (k < 0)
+			return -1;
+		if (k == 0)
+			return fcm_fail(err, FCM_TIMEOUT, "the guest's agent does not listen yet");
+		if (line[n] == '\n')
+			return n > 3 && memcmp(line, "OK ", 3) == 0
+				       ? 0
+				       : fcm_fail(err, FCM_VMM, "the VMM refused a channel to the agent");
+	}
+	return fcm_fail(err, FCM_VMM, "the VMM sent what is no answer to CONNECT");
+}
+
+/* One try. It has a deadline of its own, as one may be lost: the guest's first connection after a snapshot was loaded can
+ * stay without any answer. */
+static int try_channel(int run_dirfd, int64_t deadline, struct fcm_error *err)
+{
+	auto_close int fd = vmm_connect(run_dirfd, VMM_AGENT, deadline, err);
+	auto_free char *request = xprintf("CONNECT %d\n", AGENT_PORT);
+
+	if (fd < 0 || vmm_send(fd, request, strlen(request), deadline, err) < 0 ||
+		read_ok(fd, deadline, err) < 0)
+		return -1;
+	return STEAL_FD(fd);
+}
+
+static int firecracker_channel(int run_dirfd, int64_t deadline, struct fcm_error *err)
+{
+	for (int64_t ms = TRY_MS; clock_left(deadline); ms = MIN(2 * ms, (int64_t)TRY_MAX_MS)) {
+		int fd = try_channel(run_dirfd, MIN(clock_in(ms), deadline), err);
+		/* A reset says the same as an end of file: nobody listens in the guest yet. */
+		if (fd >= 0 || (err->code != FCM_TIMEOUT && err->sys != ECONNRESET && err->sys != EPIPE))
+			return fd;
+		clock_sleep(MIN(PAUSE_MS, clock_left(deadline)));
+	}
+	return fcm_fail(err, FCM_TIMEOUT, "the guest's agent does not listen yet");
+}
+
+static void firecracker_free(struct vmm *vmm)
+{
+	if (vmm == NULL)
+		return;
+	close(vmm->run_dirfd);
+	free(vmm);
+}
+
+static void describe_call(const struct vmm_config *config, const struct call *c, struct strv *ret)
+{
+	auto_json field_json *body = c->body(config);
+	auto_free char *text = fj_print(body, false);
+
+	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, c->path, text);
+}
+
+static void firecracker_describe(const struct vmm_config *config, struct strv *ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
+		describe_call(config, &calls[i], ret);
+	describe_call(config, &start_call, ret);
+}
+
+/* ---- probe ---- */
+
+static void firecracker_probe(const char *program, struct vmm_probe *ret)
+{
+	struct fcm_error err;
+	struct kvm_probe kvm;
+
+	*ret = (struct vmm_probe){.accel = VMM_KVM};
+	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
+		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, &err) < 0) {
+		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
+		return;
+	}
+	if (!version_fits(ret->version)) {
+		fcm_format(ret->reason, sizeof ret->reason, "%s is version %s, not 1.%d or a later 1.x",
+			ret->binary, ret->version, OLDEST_MINOR);
+		return;
+	}
+	kvm_probe("/dev/kvm", &kvm);
+	ret->usable = kvm.usable;
+	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+}
+
+const struct vmm_driver vmm_firecracker = {
+	.name = "firecracker",
+	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.probe = firecracker_probe,
+	.plan = firecracker_plan,
+	.attach = firecracker_attach,
+	.configure = firecracker_configure,
+	.boot = firecracker_boot,
+	.pause = firecracker_pause,
+	.resume = firecracker_resume,
+	.soft_off = firecracker_soft_off,
+	.channel = firecracker_channel,
+	.free = firecracker_free,
+	.describe = firecracker_describe,
+};
