@@ -24,7 +24,7 @@
 
 enum {
 	SLICE_MS = 200,	   /* how often a wait looks whether it still makes sense */
-	CONNECT_MS = 5000, /* until the VMM accepts on the agent's socket */
+	CONNECT_MS = 1000, /* one wait for a connection to the agent */
 	CALL_MS =
 		20000, /* one request to the agent; mounting a large disk after a crash replays its journal */
 	BANNER_MS = 1000,    /* one try to read sshd's banner */
@@ -71,14 +71,29 @@ static int still(struct op *op, int64_t deadline, const char *what, struct fcm_e
 
 /* ---- guest ---- */
 
+/* A channel to the agent: at once where the VMM holds one ready, when the agent listens where the guest must take it. */
+static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
+	int fd = -1;
+
+	while (run >= 0 && (fd = vm->driver->channel(run, MIN(clock_in(CONNECT_MS), deadline), err)) < 0) {
+		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
+			return with_console(vm, err);
+		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
+			return -1;
+	}
+	return fd;
+}
+
 static int say_hello(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	int64_t deadline = clock_in(engine()->config->boot_seconds * 1000ll);
+	int fd = connect_agent(op, deadline, err);
 	const struct guest_events events = {.power = supervise_power, .lost = supervise_lost, .arg = vm};
 	struct guest_hello hello;
-	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
-	int fd = run < 0 ? -1 : vm->driver->channel(run, clock_in(CONNECT_MS), err);
 
 	if (fd < 0 || guest_open(engine()->loop, fd, &events, &vm->guest, err) < 0)
 		return -1;

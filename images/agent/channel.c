@@ -3,15 +3,21 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 
 #define PORTS "/sys/class/virtio-ports"
+#define DEVICES "/sys/bus/virtio/devices"
 
-enum { READ_MAX = 65536 };
+enum { READ_MAX = 65536, BACKLOG = 16 };
+
+/* Device ids: virtio 1.2, section 5. */
+enum { VIRTIO_CONSOLE = 3, VIRTIO_VSOCK = 19 };
 
 static void closedirp(DIR **d)
 {
@@ -45,6 +51,71 @@ bool channel_open(struct channel *c)
 			c->fd = open(dev, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	}
 	return c->fd >= 0;
+}
+
+static bool have_device(unsigned id)
+{
+	_cleanup_(closedirp) DIR *d = opendir(DEVICES);
+	char path[300], want[16];
+	struct fcm_error err;
+	struct dirent *e;
+	bool have = false;
+
+	fcm_format(want, sizeof want, "0x%04x\n", id);
+	while (d && !have && (e = readdir(d))) {
+		_cleanup_(buf_done) struct buf text = {0};
+		have = e->d_name[0] != '.' &&
+		       fcm_format(path, sizeof path, DEVICES "/%s/device", e->d_name) &&
+		       file_read(AT_FDCWD, path, 64, &text, &err) == 0 && strcmp(text.p, want) == 0;
+	}
+	return have;
+}
+
+bool channel_is_vsock(void)
+{
+	return have_device(VIRTIO_VSOCK) && !have_device(VIRTIO_CONSOLE);
+}
+
+bool channel_listen(struct channel *c)
+{
+	const struct sockaddr_vm here = {
+		.svm_family = AF_VSOCK, .svm_port = CHANNEL_PORT, .svm_cid = VMADDR_CID_ANY};
+	auto_close int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&here, sizeof here) < 0 || listen(fd, BACKLOG) < 0)
+		return false;
+	c->listen_fd = STEAL_FD(fd);
+	return true;
+}
+
+static void take(struct channel *c, int fd)
+{
+	fcm_closep(&c->fd);
+	c->fd = fd;
+	buf_drop(&c->in, c->in.n);
+	c->deaf_until = 0;
+}
+
+void channel_accept(struct channel *c)
+{
+	for (;;) {
+		struct sockaddr_vm from = {0};
+		socklen_t n = sizeof from;
+		int fd = accept4(c->listen_fd, (struct sockaddr *)&from, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && errno == EINTR)
+			continue;
+		if (fd < 0)
+			return;
+		if (from.svm_cid == VMADDR_CID_HOST)
+			take(c, fd);
+		else
+			close(fd);
+	}
+}
+
+bool channel_told(const struct channel *c)
+{
+	return c->out.n == 0 || (c->fd < 0 && c->listen_fd < 0);
 }
 
 short channel_events(const struct channel *c)
@@ -90,9 +161,13 @@ static void flush(struct channel *c)
 	}
 }
 
+/* The host went away. A port stays, and is looked at again a little later. */
 static void hang_up(struct channel *c)
 {
-	buf_drop(&c->in, c->in.n);
+	if (c->listen_fd >= 0)
+		take(c, -1);
+	else
+		buf_drop(&c->in, c->in.n);
 	c->deaf_until = clock_in(CHANNEL_HANGUP_MS);
 }
 

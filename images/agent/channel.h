@@ -8,6 +8,9 @@
  * dropped: its sender is dead. The second bound is needed because the next host's HELLOs, which come more
  * often than FRAME_SILENCE_MS, would fill up the frame that the dead one began;
  * - bytes that can't be a frame are dropped as a whole: the next HELLO, 200 ms later, begins anew.
+ * A vsock, Firecracker's channel, is a listener instead, and a connection says when it ends. There is one at a time: a host
+ * that was killed may have left one open, so a new one takes its place.
+ *
  * What isn't written yet is kept, and nothing is read while more than CHANNEL_OUT_MAX of it wait: a host that
  * asks and never listens makes itself wait, not the guest's memory grow.
  */
@@ -23,11 +26,13 @@ enum {
 	CHANNEL_OUT_MAX = 65536, /* bytes that wait for the host before we stop reading */
 	CHANNEL_FRAME_MS = 1000, /* for the whole of a frame */
 	CHANNEL_HANGUP_MS = 100, /* how long we look away when no host is there */
+	CHANNEL_PORT = 52,	 /* vsock port, docs/AGENT.md */
 };
 
-/* Zero-initialised with fd = -1 is a channel that isn't open yet. */
+/* Zero-initialised with both descriptors -1 is a channel that isn't open yet. Both are non-blocking, CLOEXEC and owned. */
 struct channel {
-	int fd; /* non-blocking, CLOEXEC; owned */
+	int fd;	       /* what is read and written: the port, or the vsock connection that there is */
+	int listen_fd; /* of a vsock, else -1 */
 	struct buf in, out;
 	int64_t began;	    /* clock_ms() when the incomplete frame in `in` began */
 	int64_t heard;	    /* clock_ms() of the last byte */
@@ -38,6 +43,20 @@ struct channel {
  * is no udev in an initramfs, so the port's device is known by its number only. Returns whether the channel
  * is open now. */
 bool channel_open(struct channel *c);
+
+/* Is the machine one whose channel is a vsock: has it such a device, and no virtio-serial one? */
+bool channel_is_vsock(void);
+
+/* Listen on vsock port CHANNEL_PORT. Returns whether the channel is open now; it fails where the modules are missing. */
+bool channel_listen(struct channel *c);
+
+/* Take the newest connection that waits at c->listen_fd, and close all others. Only the host's count: a program in the
+ * guest has no business here. */
+void channel_accept(struct channel *c);
+
+/* Is there nothing left to say? Nor is there without any channel. Where one is open and no host connected, what waits may
+ * still find one. */
+bool channel_told(const struct channel *c);
 
 /* What poll(2) should wait for on c->fd; 0 for nothing (leave the descriptor out). */
 short channel_events(const struct channel *c);

@@ -74,7 +74,7 @@ static bool reap(void)
 
 static void look_for_port(struct agent *a, int64_t *next)
 {
-	if (a->channel.fd >= 0 || clock_ms() < *next)
+	if (a->channel.fd >= 0 || a->channel.listen_fd >= 0 || clock_ms() < *next)
 		return;
 	if (channel_open(&a->channel))
 		*next = FCM_FOREVER;
@@ -90,26 +90,40 @@ static void loop(struct agent *a, int signals)
 		look_for_port(a, &next_look);
 		short events = channel_events(&a->channel);
 		struct pollfd fds[] = {{.fd = signals, .events = POLLIN},
-			{.fd = events ? a->channel.fd : -1, .events = events}};
+			{.fd = events ? a->channel.fd : -1, .events = events},
+			{.fd = a->channel.listen_fd, .events = POLLIN}};
 		int64_t deadline = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
 
 		poll(fds, ARRAY_SIZE(fds), clock_left(MIN(deadline, next_look)));
 		if (fds[1].revents)
 			channel_serve(&a->channel, fds[1].revents);
+		if (fds[2].revents)
+			channel_accept(&a->channel);
 		channel_tick(&a->channel);
 		session_serve(a);
 		serve_signals(a, signals);
-		power_tick(&a->power, reap(), a->channel.fd < 0 || a->channel.out.n == 0);
+		power_tick(&a->power, reap(), channel_told(&a->channel));
 	}
+}
+
+/* On Firecracker; a port of QEMU's is found by the loop, since it appears when its driver likes. */
+static void open_vsock(struct agent *a)
+{
+	if (!channel_is_vsock())
+		return;
+	modules_load(MODULES_VSOCK);
+	if (!channel_listen(&a->channel))
+		fprintf(stderr, "fcm-agent: vsock: %s\n", strerror(errno));
 }
 
 static _Noreturn void run_pid1(void)
 {
-	struct agent a = {.channel = {.fd = -1}, .root = {.disk_fd = -1}};
+	struct agent a = {.channel = {.fd = -1, .listen_fd = -1}, .root = {.disk_fd = -1}};
 	int signals = open_signals();
 
 	mount_early();
-	modules_load();
+	modules_load(MODULES_ALL);
+	open_vsock(&a);
 	read_boot_id(&a);
 	loop(&a, signals);
 	mount_finish(&a.root);

@@ -23,13 +23,14 @@ static void load(const char *name)
 	unlink(path);
 }
 
-void modules_load(void)
+void modules_load(const char *list)
 {
 	struct fcm_error err;
 	_cleanup_(buf_done) struct buf order = {0};
-	char *state = NULL;
+	char *state = NULL, path[300];
 
-	if (file_read(AT_FDCWD, MODULES "/order", 65536, &order, &err) < 0) {
+	if (!fcm_format(path, sizeof path, MODULES "/%s", list) ||
+		file_read(AT_FDCWD, path, 65536, &order, &err) < 0) {
 		fprintf(stderr, "fcm-agent: %s\n", err.msg);
 		return;
 	}

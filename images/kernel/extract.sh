@@ -51,9 +51,9 @@ built_in() {
 	find "$tree" -name modules.builtin -exec grep -q "/${1//[-_]/[-_]}\.ko\$" {} +
 }
 
-# add_module NAME: what it depends on (.modinfo says it), then itself, each once. Files are numbered to be readable.
+# add_module NAME [LIST]: what it depends on (.modinfo says it), then itself, each once, named in the file LIST (order).
 add_module() {
-	local module=${1//-/_} file dependency
+	local module=${1//-/_} list=${2:-order} file dependency
 	case " $added " in *" $module "*) return ;; esac
 	added="$added $module"
 	built_in "$module" && return
@@ -64,8 +64,8 @@ add_module() {
 	*) decompress "$file" >"$scratch/$module.ko" ;;
 	esac
 	for dependency in $(tr '\0' '\n' <"$scratch/$module.ko" | sed -n 's/^depends=//p' | tr ',' ' '); do
-		add_module "$dependency"
+		add_module "$dependency" "$list"
 	done
 	install -m 0644 "$scratch/$module.ko" "$initrd/modules/$module.ko"
-	echo "$module.ko" >>"$initrd/modules/order"
+	echo "$module.ko" >>"$initrd/modules/$list"
 }
