@@ -1,0 +1,77 @@
+"""Fixtures of the tests that run in the test host (host.py).
+
+host         a machine of its own for each test file, restored from the snapshot; RELEASE of the file, else
+             FCM_HOST_RELEASE, else bookworm
+installed    the same with the product below /usr/local
+firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
+"""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import firecracker as wheel  # noqa: E402  pylint: disable=wrong-import-position
+import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
+
+ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
+NOTES = []
+
+
+@pytest.fixture(scope="module")
+def release(request):
+    return getattr(request.module, "RELEASE", None) or os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]
+
+
+@pytest.fixture(scope="module", name="host")
+def host_fixture(request, release):
+    folder = hosts.WORK / f"host-{release}-{request.module.__name__}"
+    with hosts.Host(release, folder) as machine:
+        request.module.__fcm_host__ = machine
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def installed(host):
+    host.install()
+    return host
+
+
+@pytest.fixture(scope="module")
+def firecracker(host):
+    try:
+        folder = wheel.fetch(hosts.CACHE)
+    except wheel.Unavailable as reason:
+        pytest.skip(f"firecracker {wheel.VERSION}: {reason}")
+    host.put_tree(folder, "/usr/local/bin")
+    return host
+
+
+@pytest.fixture(scope="module")
+def kernel_tar():
+    path = ASSETS / "kernel.tar"
+    assert path.exists(), f"no {path}: ./bootstrap images kernel"
+    return path
+
+
+@pytest.fixture
+def note():
+    """note("text"): a line for the summary, for figures."""
+    return NOTES.append
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    outcome = yield
+    report = outcome.get_result()
+    machine = getattr(item.module, "__fcm_host__", None)
+    if report.failed and machine:
+        report.sections.extend(machine.keep_evidence())
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in NOTES:
+        terminalreporter.write_line(f"note {line}")
+    if hosts.panics:
+        terminalreporter.write_line(f"note {hosts.panics} test hosts panicked")
