@@ -48,11 +48,20 @@ def firecracker(host):
     return host
 
 
+def asset(name):
+    path = ASSETS / f"{name}.tar"
+    assert path.exists(), f"no {path}: ./bootstrap images {name}"
+    return path
+
+
 @pytest.fixture(scope="module")
 def kernel_tar():
-    path = ASSETS / "kernel.tar"
-    assert path.exists(), f"no {path}: ./bootstrap images kernel"
-    return path
+    return asset("kernel")
+
+
+@pytest.fixture(scope="module")
+def tiny_tar():
+    return asset("tiny")
 
 
 @pytest.fixture
