@@ -1,8 +1,12 @@
 #include "common/core/log.h"
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 #include "common/core/clock.h"
 #include "common/core/util.h"
@@ -29,10 +33,33 @@ static const char *level_name(enum log_level level)
 	return "info";
 }
 
-/* The journal sets JOURNAL_STREAM for what it collects (systemd.exec(5)). */
+/* JOURNAL_STREAM names the stream that the journal reads. A program that runs in a terminal inside of a service has the
+ * variable too, hence the comparison. */
 static bool to_journal(void)
 {
-	return getenv("JOURNAL_STREAM") != NULL;
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long device, inode;
+	struct stat st;
+
+	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+	       fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+/* One entry: a datagram of KEY=value lines (systemd.io/JOURNAL_NATIVE_PROTOCOL). No value holds a newline. */
+static bool send_entry(enum log_level level, const char *vm, const char *line)
+{
+	static const struct sockaddr_un journal = {AF_UNIX, "/run/systemd/journal/socket"};
+	char entry[1600];
+	auto_close int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 ||
+		!fcm_format(entry, sizeof entry, "PRIORITY=%d\nSYSLOG_IDENTIFIER=%s\n%s%s%sMESSAGE=%s\n",
+			level, program_invocation_short_name, vm ? "FCM_VM=" : "", vm ? vm : "",
+			vm ? "\n" : "", line))
+		return false;
+	size_t n = strlen(entry);
+	return sendto(fd, entry, n, MSG_NOSIGNAL, (const struct sockaddr *)&journal, sizeof journal) ==
+	       (ssize_t)n;
 }
 
 /* Quote for logfmt: backslash and quote escaped, control characters already gone. */
@@ -50,7 +77,7 @@ static void quote(char *out, size_t size, const char *s)
 
 void log_line(enum log_level level, const char *vm, const char *fmt, ...)
 {
-	char msg[1024], quoted[1100], line[1400], prefix[32] = "";
+	char msg[1024], quoted[1100], line[1400];
 	va_list ap;
 
 	if ((int)level > threshold)
@@ -61,17 +88,20 @@ void log_line(enum log_level level, const char *vm, const char *fmt, ...)
 	msg[fcm_printable(msg, strlen(msg))] = '\0';
 	quote(quoted, sizeof quoted, msg);
 
-	if (to_journal())
-		snprintf(prefix, sizeof prefix, "<%d>", level);
-	else
-		snprintf(prefix, sizeof prefix, "%s ", clock_rfc3339(clock_wall()).s);
-	int n = snprintf(line, sizeof line, "%slevel=%s%s%s msg=\"%s\"\n", prefix, level_name(level), vm ? " vm=" : "",
+	bool journal = to_journal();
+	fcm_format(line, sizeof line, "level=%s%s%s msg=\"%s\"", level_name(level), vm ? " vm=" : "",
 		vm ? vm : "", quoted);
-	(void)!write(STDERR_FILENO, line, MIN((size_t)n, sizeof line - 1));
+	if (journal && send_entry(level, vm, line))
+		return;
+	/* sd-daemon(3): the journal reads a priority in front of a line */
+	if (journal)
+		dprintf(STDERR_FILENO, "<%d>%s\n", level, line);
+	else
+		dprintf(STDERR_FILENO, "%s %s\n", clock_rfc3339(clock_wall()).s, line);
 }
 
 void log_error(enum log_level level, const char *vm, const struct fcm_error *err)
 {
-	log_line(level, vm, "%s%s%s%s%s (%s)", err->step, *err->step ? ": " : "", err->field, *err->field ? ": " : "",
-		err->msg, fcm_code_info(err->code)->wire);
+	log_line(level, vm, "%s%s%s%s%s (%s)", err->step, *err->step ? ": " : "", err->field,
+		*err->field ? ": " : "", err->msg, fcm_code_info(err->code)->wire);
 }

@@ -1,6 +1,7 @@
 /*
- * The daemon's and the shim's log: one logfmt line on stderr each, with the priority prefix of sd-daemon(3) when
- * stderr is the journal. Libraries below engine/ don't log: they return errors.
+ * The daemon's log: one logfmt line on stderr each. Where stderr is the journal (systemd.exec(5), JOURNAL_STREAM) a line
+ * is an entry of its native protocol instead, with the VM as a field: journalctl FCM_VM=<id>. Libraries below engine/
+ * don't log: they return errors.
  */
 #pragma once
 
@@ -12,7 +13,8 @@ enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARN = 4, LOG_LEVEL_INFO = 6, LO
 void log_set_level(enum log_level level);
 
 /* One line: `vm=<id>` when vm isn't NULL, then msg="...". Text is made printable; at most 1 KiB. */
-void log_line(enum log_level level, const char *vm, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void log_line(enum log_level level, const char *vm, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* The same for an error: code, step, field and message. */
 void log_error(enum log_level level, const char *vm, const struct fcm_error *err);
