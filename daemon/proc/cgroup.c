@@ -1,9 +1,11 @@
 /*
  * A group a VM is `<parent>/<id>` in each hierarchy that we use, where <parent> is:
  *
- *	v2	/sys/fs/cgroup/<name>. Not below the daemon's own group: a group that gives controllers to its
- *children can't hold processes (cgroups(7), "no internal processes"), so as long as VMs ran below its unit,
- *systemd could not start the daemon there again, and one started from a shell could not make groups at all.
+ *	v2	/sys/fs/cgroup/system.slice/<name>-vms.service, the group of a unit that is delegated to us, where the
+ *		daemon is <name>d.service or that unit is up; else /sys/fs/cgroup/<name>. Never below the daemon's own
+ *		group: a group that gives controllers to its children can't hold processes (cgroups(7), "no internal
+ *		processes"), so as long as VMs ran below its unit, systemd could not start the daemon there again, and
+ *		one started from a shell could not make groups at all.
  *	v1	<the daemon's group>/<name> in each of the memory, pids and freezer hierarchies. v1 has no
  *such rule.
  */
@@ -37,6 +39,7 @@ enum {
 static const char *const controllers[] = {"memory", "pids", "freezer"};
 
 static bool v2;
+static bool lasting;	    /* the parent is a unit's group: systemd's to remove */
 static struct strv parents; /* their paths; empty: groups don't work here */
 static char why[160];
 
@@ -45,7 +48,7 @@ const char *cgroup_why(void)
 	return why;
 }
 
-/* Our group in the v1 hierarchy of `controller`, as /proc/self/cgroup has it: "ID:CONTROLLERS:/path".
+/* Our group in the v1 hierarchy of `controller`, or with "" in v2's, as /proc/self/cgroup has it: "ID:CONTROLLERS:/path".
  */
 static char *own_group(const char *controller)
 {
@@ -103,15 +106,27 @@ static int try_parent(const char *path, struct fcm_error *err)
 {
 	if (make_parent(path, err) < 0)
 		return -1;
-	rmdir(path);
+	if (!lasting)
+		rmdir(path);
 	strv_add(&parents, path);
 	return 0;
 }
 
+/* Are we <name>d.service? */
+static bool is_service(const char *name)
+{
+	auto_free char *own = own_group(""), *unit = xprintf("/%sd.service", name);
+	const char *last = own ? strrchr(own, '/') : NULL;
+
+	return last && strcmp(last, unit) == 0;
+}
+
 static int init_v2(const char *name, struct fcm_error *err)
 {
-	auto_free char *parent = xprintf(ROOT "/%s", name);
+	auto_free char *unit = xprintf(ROOT "/system.slice/%s-vms.service", name);
 
+	lasting = access(unit, F_OK) == 0 || is_service(name);
+	auto_free char *parent = lasting ? xstrdup(unit) : xprintf(ROOT "/%s", name);
 	if (poke(ROOT, "cgroup.subtree_control", "+memory +pids", err) < 0)
 		return -1;
 	return try_parent(parent, err);
@@ -254,7 +269,8 @@ int cgroup_remove(const struct vm_id *id, struct fcm_error *err)
 		auto_free char *group = group_path(parents.v[i], id);
 		if (remove_group(group, err) < 0)
 			return -1;
-		rmdir(parents.v[i]); /* fails while others live in it */
+		if (!lasting)
+			rmdir(parents.v[i]); /* fails while others live in it */
 	}
 	return 0;
 }

@@ -25,7 +25,8 @@ int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, stru
 /* Paths of the cgroup.procs files that a process writes "0" to in order to join (one for v2, one a controller for v1). */
 void cgroup_procs(const struct vm_id *id, struct strv *ret);
 
-/* Kill what is in the group, and remove it; with the last VM's the parent goes too. A missing one is fine. */
+/* Kill what is in the group, and remove it; with the last VM's the parent goes too, unless it is a
+ * unit's. A missing one is fine. */
 int cgroup_remove(const struct vm_id *id, struct fcm_error *err) must_check;
 
 /* Ids of VMs for which a group exists. */
