@@ -21,6 +21,7 @@
 #include "daemon/http/http.h"
 #include "daemon/image/image.h"
 #include "daemon/loop.h"
+#include "daemon/net/net.h"
 #include "daemon/notify.h"
 #include "daemon/park.h"
 #include "daemon/proc/cgroup.h"
@@ -28,7 +29,7 @@
 
 enum { STOP_MS = 30000, NOFILE = 65536 };
 
-enum what { SERVE, PRINT_CONFIG, EXAMPLE_CONFIG, CHECK, PARK, LIST_STEPS };
+enum what { SERVE, PRINT_CONFIG, EXAMPLE_CONFIG, CHECK, PARK, TEARDOWN, LIST_STEPS };
 
 struct options {
 	enum what what;
@@ -46,6 +47,8 @@ static const struct argp_option options[] = {
 	{"park", 'P', NULL, 0,
 		"Ask the daemon that runs to stop all VMs until its next start, as when the host goes down",
 		0},
+	{"teardown", 't', NULL, 0,
+		"Take down the host's side of the network, for uninstalling: no VM may run", 0},
 	{"list-steps", 'l', NULL, 0, "Print the steps of every operation", 0},
 	{0},
 };
@@ -72,6 +75,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'P':
 		o->what = PARK;
+		return 0;
+	case 't':
+		o->what = TEARDOWN;
 		return 0;
 	case 'l':
 		o->what = LIST_STEPS;
@@ -230,6 +236,19 @@ static int park(const struct fcmd_config *c)
 	return 0;
 }
 
+/* net_down() knows what net_init() made, so that comes first: it does nothing where all is as the last daemon left it. */
+static int teardown(const struct fcmd_config *c)
+{
+	const struct net_config net = {.pool = c->pool, .gateway = c->gateway};
+	struct fcm_error err;
+
+	if (store_init(c->state_dir, c->run_dir, &err) < 0)
+		return fail(&err);
+	int rc = net_init(&net, c->state_dir, NULL, 0, &err) < 0 || net_down(&err) < 0 ? fail(&err) : 0;
+	store_done();
+	return rc;
+}
+
 static int read_config(const struct options *o, struct fcmd_config *c, struct fcm_error *err)
 {
 	config_init(c);
@@ -263,6 +282,8 @@ int main(int argc, char **argv)
 		return print_example();
 	case PARK:
 		return park(&config);
+	case TEARDOWN:
+		return teardown(&config);
 	case CHECK:
 		return check_print(&config) == CHECK_FAIL ? 1 : 0;
 	case LIST_STEPS:
