@@ -2,7 +2,7 @@
  * The guest: its agent answers, learns who it is (docs/AGENT.md), and where the image has an sshd, that one
  * answers too.
  *
- * Both rows are STEP_KEEP: a guest that doesn't answer in time is left running for its user to look at; only
+ * Rows with them are STEP_KEEP: a guest that doesn't answer in time is left running for its user to look at; only
  * a VMM that ended undoes the operation.
  */
 #include <errno.h>
@@ -20,43 +20,21 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/net/net.h"
-#include "daemon/shim/shim.h"
 
 enum {
 	SLICE_MS = 200,	   /* how often a wait looks whether it still makes sense */
 	CONNECT_MS = 1000, /* one wait for a connection to the agent */
 	CALL_MS =
 		20000, /* one request to the agent; mounting a large disk after a crash replays its journal */
-	BANNER_MS = 1000,    /* one try to read sshd's banner */
-	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
+	BANNER_MS = 1000, /* one try to read sshd's banner */
 };
-
-/* Put the last line of the guest's console behind the message of a failed wait: it usually says why. */
-static int with_console(const struct vm *vm, struct fcm_error *err)
-{
-	_cleanup_(buf_done) struct buf tail = {0};
-	uint64_t total;
-	struct fcm_error ignored;
-
-	if (shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || tail.n == 0)
-		return -1;
-	tail.n = fcm_printable(tail.p, tail.n);
-	while (tail.n && strchr(" \n\t?", tail.p[tail.n - 1]))
-		tail.n--;
-	tail.p[tail.n] = '\0';
-	const char *line = memrchr(tail.p, '\n', tail.n);
-	line = line ? line + 1 : tail.p;
-	size_t n = strlen(err->msg);
-	snprintf(err->msg + n, sizeof err->msg - n, "; its console ends with: %.160s", line);
-	return fcm_hint(err, "fcm logs %s", vm->view.name);
-}
 
 /* Does waiting on still make sense? */
 static int still(struct op *op, int64_t deadline, const char *what, struct fcm_error *err)
 {
 	if (!op_vmm_lives(op)) {
 		fcm_fail(err, FCM_GUEST, "the VM ended while it was booting");
-		return with_console(op->vm, err);
+		return vm_last_words(op->vm, err);
 	}
 	if (engine_stopping())
 		return fcm_fail(err, FCM_UNAVAILABLE,
@@ -64,7 +42,7 @@ static int still(struct op *op, int64_t deadline, const char *what, struct fcm_e
 	if (clock_left(deadline) == 0) {
 		fcm_fail(err, FCM_TIMEOUT, "%s within %u s; the VM is left running", what,
 			engine()->config->boot_seconds);
-		return with_console(op->vm, err);
+		return vm_last_words(op->vm, err);
 	}
 	return 0;
 }
@@ -80,7 +58,7 @@ static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
 
 	while (run >= 0 && (fd = vm->driver->channel(run, MIN(clock_in(CONNECT_MS), deadline), err)) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
-			return with_console(vm, err);
+			return vm_last_words(vm, err);
 		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
 			return -1;
 	}
@@ -99,7 +77,7 @@ static int say_hello(struct op *op, struct fcm_error *err)
 		return -1;
 	while (guest_hello(vm->guest, MIN(clock_in(SLICE_MS), deadline), &hello, err) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
-			return with_console(vm, err);
+			return vm_last_words(vm, err);
 		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
 			return -1;
 	}
@@ -258,7 +236,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 	if (say_hello(op, err) < 0)
 		return -1;
 	if (setup(op->vm, err) < 0)
-		return with_console(op->vm, err);
+		return vm_last_words(op->vm, err);
 	return 0;
 }
 
@@ -282,7 +260,7 @@ static void guest_describe(const struct op *op, bool undo, struct strv *ret)
 }
 
 const struct step step_guest = {
-	.name = "guest", .run = guest_up, .undo = guest_down, .describe = guest_describe, .flags = STEP_KEEP};
+	.name = "guest", .run = guest_up, .undo = guest_down, .describe = guest_describe};
 
 /* ---- ready: sshd's banner ---- */
 
@@ -321,5 +299,4 @@ static void ready_describe(const struct op *op, bool undo, struct strv *ret)
 		ip_dotted(op->vm->view.ip).s);
 }
 
-const struct step step_ready = {
-	.name = "ready", .run = ready, .describe = ready_describe, .flags = STEP_KEEP};
+const struct step step_ready = {.name = "ready", .run = ready, .describe = ready_describe};

@@ -19,10 +19,12 @@
 #include "daemon/shim/shim.h"
 
 enum {
-	START_MS = 10000, /* shim and VMM up and answering; 35 ms on an idle machine */
-	TALK_MS = 5000,	  /* one exchange with the VMM */
-	DIE_MS = 5000,	  /* from SIGKILL to the end of the process */
-	ASK_MS = 2000,	  /* for the guest to say that it heard the wish to shut down */
+	START_MS = 10000,    /* shim and VMM up and answering; 35 ms on an idle machine */
+	TALK_MS = 5000,	     /* one exchange with the VMM */
+	END_MS = 200,	     /* from a VMM that closes its socket to its end */
+	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
+	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
+	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 };
 
 /* All that a driver must know of a VM, with the strings it points to. */
@@ -73,6 +75,25 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 }
 
 /* ---- vmm: the process ---- */
+
+int vm_last_words(const struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+	uint64_t total;
+	struct fcm_error ignored;
+
+	if (shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || tail.n == 0)
+		return -1;
+	tail.n = fcm_printable(tail.p, tail.n);
+	while (tail.n && strchr(" \n\t?", tail.p[tail.n - 1]))
+		tail.n--;
+	tail.p[tail.n] = '\0';
+	const char *line = memrchr(tail.p, '\n', tail.n);
+	line = line ? line + 1 : tail.p;
+	size_t n = strlen(err->msg);
+	snprintf(err->msg + n, sizeof err->msg - n, "; its console ends with: %.160s", line);
+	return fcm_hint(err, "fcm logs %s", vm->view.name);
+}
 
 static int spawn(
 	struct vm *vm, const struct vmm_facts *facts, const struct vmm_plan *plan, struct fcm_error *err)
@@ -218,6 +239,14 @@ const struct step step_vmm = {.name = "vmm", .run = vmm_up, .undo = vmm_down, .d
 
 /* ---- attach: the control socket ---- */
 
+/* A VMM that ended printed why; one that lives has said it. What closed its socket is ending. */
+static int with_last_words(const struct op *op, struct fcm_error *err)
+{
+	if (err->code == FCM_VMM && op_vmm_lives(op))
+		proc_wait(op->vm->shim_pidfd, clock_in(END_MS));
+	return op_vmm_lives(op) ? -1 : vm_last_words(op->vm, err);
+}
+
 static int attach(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -225,12 +254,16 @@ static int attach(struct op *op, struct fcm_error *err)
 	int64_t deadline = clock_in(START_MS);
 	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
 
-	if (run < 0 || vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
+	if (run < 0)
 		return -1;
+	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
+		return with_last_words(op, err);
 	if (op->table == &table_adopt)
 		return 0;
-	return vmm_facts(vm, &facts, err) < 0 ? -1
-					      : vm->driver->configure(vm->vmm, &facts.config, deadline, err);
+	if (vmm_facts(vm, &facts, err) < 0 ||
+		vm->driver->configure(vm->vmm, &facts.config, deadline, err) < 0)
+		return with_last_words(op, err);
+	return 0;
 }
 
 static int detach(struct op *op, struct fcm_error *err)
@@ -259,7 +292,9 @@ const struct step step_attach = {
 
 static int boot(struct op *op, struct fcm_error *err)
 {
-	return op->vm->driver->boot(op->vm->vmm, clock_in(TALK_MS), err);
+	if (op->vm->driver->boot(op->vm->vmm, clock_in(TALK_MS), err) < 0)
+		return with_last_words(op, err);
+	return 0;
 }
 
 const struct step step_boot = {.name = "boot", .run = boot};

@@ -107,6 +107,9 @@ void registry_count(size_t *ret_total, size_t *ret_running);
 /* MiB of memory of all VMs that run or are starting, but `self`. */
 uint64_t registry_memory(const struct vm *self);
 
+/* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
+int vm_last_words(const struct vm *vm, struct fcm_error *err);
+
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */
 int guest_put_keys(struct vm *vm, struct fcm_error *err) must_check;
