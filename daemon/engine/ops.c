@@ -396,6 +396,15 @@ static void wait_to_reconnect(struct vm *vm)
 		clock_sleep(MIN(RECONNECT_MS, clock_left(until)));
 }
 
+/* Is the session that there is now broken, too? While we waited another operation may have begun a new one. */
+static bool is_deaf(const struct vm *vm)
+{
+	struct guest_hello hello;
+	struct fcm_error err;
+
+	return vm->guest && guest_hello(vm->guest, clock_ms(), &hello, &err) < 0 && err.code == FCM_GUEST;
+}
+
 int op_reconnect_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -404,7 +413,7 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	wait_to_reconnect(vm);
 	if (claim(op, err) < 0)
 		return -1;
-	if (vm->guest && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
+	if (is_deaf(vm) && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
 		guest_close(STEAL(vm->guest));
 		if (vm->vmm)
 			vm->driver->free(STEAL(vm->vmm));
