@@ -1,7 +1,6 @@
 #include "common/httpc.h"
 
 #include <ctype.h>
-#include <curl/curl.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -9,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "common/core/clock.h"
+#include "common/httpc_internal.h"
 
 struct httpc {
 	CURL *curl;
@@ -184,24 +184,30 @@ static int on_sent(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t u
 	return 0;
 }
 
-/* What every connection needs: where it goes, and nothing that the environment slips in. */
-static void set_place(CURL *curl, const struct httpc_request *rq, char *why)
+void httpc_set_common(CURL *curl, const char *url, char *why)
 {
 	const char *ca = getenv("SSL_CERT_FILE");
-	bool local = rq->socket || strncmp(rq->url, "http://", 7) == 0;
 
 	curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, why);
-	curl_easy_setopt(curl, CURLOPT_URL, rq->url);
-	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, rq->socket);
+	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)HTTPC_CONNECT_MS);
 	curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(curl, CURLOPT_TCP_KEEPALIVE, 1L);
-	if (local) /* http_proxy is for other people's servers */
-		curl_easy_setopt(curl, CURLOPT_PROXY, "");
 	if (ca && *ca)
 		curl_easy_setopt(curl, CURLOPT_CAINFO, ca);
+}
+
+/* What every connection to a daemon needs: where it goes, and nothing that the environment slips in. */
+static void set_place(CURL *curl, const struct httpc_request *rq, char *why)
+{
+	bool local = rq->socket || strncmp(rq->url, "http://", 7) == 0;
+
+	httpc_set_common(curl, rq->url, why);
+	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, rq->socket);
+	if (local) /* http_proxy is for other people's servers */
+		curl_easy_setopt(curl, CURLOPT_PROXY, "");
 }
 
 static struct curl_slist *header_list(const struct httpc_request *rq)

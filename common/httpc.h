@@ -1,6 +1,6 @@
 /*
- * An HTTP client, small and bounded: libcurl behind one header. The only file that includes curl.h is
- * httpc.c.
+ * An HTTP client, small and bounded: libcurl behind one header. The only files that include curl.h are httpc.c and
+ * httpc_download.c.
  *
  * A request goes to an http or https URL, optionally through a unix socket. It takes HTTP/1.1, follows no
  * redirect (a redirect must not carry a token elsewhere), and reads no ~/.netrc. What comes back is bounded.
@@ -9,6 +9,9 @@
  * Tunnels (101 Switching Protocols) are not libcurl's: it has no defined behaviour after a 101.
  * httpc_upgrade() lets libcurl connect only (CURLOPT_CONNECT_ONLY, so TLS and unix sockets work alike),
  * speaks the few lines of HTTP itself and then passes bytes with curl_easy_send() and curl_easy_recv().
+ *
+ * Downloads are of public files from other people's servers: https only, redirects are followed (to https only; there is
+ * no token that one could carry away), the environment's proxy counts, and what a broken connection left is resumed.
  */
 #pragma once
 
@@ -21,6 +24,8 @@ enum {
 	HTTPC_CONNECT_MS = 5000,
 	HTTPC_MAX_BODY = 16 << 20,    /* of an answer that is kept whole */
 	HTTPC_MAX_HEADERS = 64 << 10, /* of an answer to httpc_upgrade() */
+	HTTPC_MAX_REDIRECTS = 8,      /* of a download */
+	HTTPC_STALL_SECONDS = 30,     /* a download of which nothing comes for so long has broken */
 };
 
 /* A connection that is kept from request to request; not thread-safe. */
@@ -83,6 +88,24 @@ ssize_t httpc_tunnel_send(struct httpc_tunnel *t, const void *p, size_t n);
 
 /* No more will be sent. Through TLS the other side isn't told: a half-closed TLS connection doesn't exist. */
 void httpc_tunnel_shutdown(struct httpc_tunnel *t);
+
+/* A file to bring here. */
+struct httpc_download {
+	const char *url; /* "https://..." */
+	int fd;		 /* regular file or memfd: what comes is added to what is in it already */
+	uint64_t max;	 /* bytes of all of it */
+	/* Called now and then; total is 0 while it isn't known. NULL: not called. */
+	void (*got)(void *arg, uint64_t now, uint64_t total);
+	void *arg;
+};
+
+/* Bring what is missing at the end of d->fd (RFC 9110, section 14: Range), or all of it where the server doesn't resume.
+ * No validator is sent (If-Range) nor kept: two parts of different files make a whole whose digest is wrong, so the
+ * caller must know the digest. 0 when the server says that it was all.
+ * FCM_UNAVAILABLE: the connection broke, or the server is busy; what came is kept and calling again goes on from there.
+ * FCM_NOT_FOUND: there is no such file. FCM_TOO_LARGE: it is over d->max. FCM_NO_SPACE, FCM_HOST: everything else, as
+ * no way there, a certificate that isn't trusted, a redirect to http. All name the URL. */
+int httpc_download(const struct httpc_download *d, struct fcm_error *err) must_check;
 
 /* `s` with everything but unreserved characters (RFC 3986, section 2.3) as %XX; the caller's. */
 char *httpc_escape(const char *s);
