@@ -19,8 +19,9 @@ struct globals {
 /* One run of fcm. */
 struct cli {
 	struct globals globals;
-	struct api *api; /* connects to the daemon at the first request */
-	int argc;	 /* what isn't an option, without the command's name */
+	const char *called; /* the command's name or alias, as it was typed */
+	struct api *api;    /* connects to the daemon at the first request */
+	int argc;	    /* what isn't an option, without the command's name */
 	char **argv;
 	struct strv given; /* keys of the command's fields that were set by options */
 	int status;	   /* exit status when run() returns 0 */
@@ -53,7 +54,7 @@ extern const struct command *const commands[];
 
 extern const struct command cmd_create, cmd_ls, cmd_ps, cmd_inspect, cmd_ssh, cmd_ssh_config, cmd_proxy,
 	cmd_stop, cmd_start, cmd_restart, cmd_kill, cmd_destroy, cmd_logs, cmd_expose, cmd_unexpose, cmd_wait,
-	cmd_token, cmd_info, cmd_version, cmd_doctor, cmd_daemon, cmd_image, cmd_images, cmd_help;
+	cmd_token, cmd_info, cmd_version, cmd_doctor, cmd_daemon, cmd_image, cmd_images, cmd_assets, cmd_help;
 
 extern const struct option_row global_options[];
 extern const struct field global_fields[];

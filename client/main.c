@@ -40,6 +40,7 @@ static int run_command(
 	if (r == 0 && cli->globals.help) {
 		help_command(stdout, cmd);
 	} else if (r == 0) {
+		cli->called = argv[0];
 		cli->argc = argc - first;
 		cli->argv = argv + first;
 		cli->api = api_new(cli->globals.url, cli->globals.token_file);

@@ -33,6 +33,7 @@ struct fcmd_config {
 	char state_dir[256], run_dir[256], shim[256];
 	uint32_t disk_reserve_mib;
 	char vmm[16], firecracker[256], qemu[256], accel[8];
+	struct strv assets_mirror;
 	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib, boot_seconds, stop_seconds;
 	char pool_text[24];
 	struct ip_net pool; /* after config_check() */

@@ -98,6 +98,21 @@ int check_vmm(const void *value, const char *key, struct fcm_error *err)
 	return must(good, key, value, "one of auto, firecracker, qemu", err);
 }
 
+/* https, because the digests come from there too. Short enough that an error message can name a file there. */
+int check_mirrors(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *l = value;
+
+	for (size_t i = 0; i < l->n; i++) {
+		bool good = strncmp(l->v[i], "https://", 8) == 0 && strlen(l->v[i]) <= 200 &&
+			    only(l->v[i] + 8, LETTERS DIGITS ".:/_~%-[]") &&
+			    strchr(LETTERS DIGITS "[", l->v[i][8]);
+		if (must(good && l->v[i][8], key, l->v[i], "an https URL", err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int check_accel(const void *value, const char *key, struct fcm_error *err)
 {
 	bool good = strcmp(value, "auto") == 0 || strcmp(value, "kvm") == 0 || strcmp(value, "tcg") == 0;

@@ -6,7 +6,8 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "ls", "ps", "inspect", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
-            "logs", "expose", "unexpose", "wait", "image", "images", "token", "info", "doctor", "daemon", "version", "help"]
+            "logs", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor", "daemon",
+            "version", "help"]
 
 
 def test_help(fcm, golden):
@@ -26,7 +27,8 @@ def test_help_of(fcm, golden, command):
     assert max(len(line) for line in done.out.splitlines()) <= 80
 
 
-@pytest.mark.parametrize("alias,name", [("list", "ls"), ("run", "create"), ("rm", "destroy"), ("preflight", "doctor")])
+@pytest.mark.parametrize("alias,name", [("list", "ls"), ("run", "create"), ("rm", "destroy"), ("preflight", "doctor"),
+                                        ("download-assets", "assets")])
 def test_aliases(fcm, alias, name):
     assert fcm(alias, "--help").out == fcm(name, "--help").out
 
