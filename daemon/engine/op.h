@@ -33,7 +33,7 @@ struct op {
 	bool ended;
 	bool want_running;		 /* a stop that is half of a restart */
 	bool park;			 /* the host goes down: keep `desired`, and say why in `reason` */
-	struct vm_expose expose, before; /* expose and unexpose: what is wanted, and what was */
+	struct vm_expose expose, before; /* expose and unexpose: what is wanted, and what was; sync: the status */
 	struct strv keys;		 /* add_keys */
 	enum repair repair;		 /* what the daemon found when it started */
 

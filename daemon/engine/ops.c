@@ -12,6 +12,10 @@
 	{                                                                                                    \
 		&step_##s, STEP_DO                                                                           \
 	}
+#define KEEP(s)                                                                                              \
+	{                                                                                                    \
+		&step_##s, STEP_KEEP                                                                         \
+	}
 #define UNDO(s)                                                                                              \
 	{                                                                                                    \
 		&step_##s, STEP_UNDO                                                                         \
@@ -22,11 +26,11 @@
 
 const struct op_table table_create = {"create", VM_STARTING, VM_RUNNING, WANT_RUNNING,
 	{DO(admit), DO(reserve), DO(directory), DO(disk), DO(filter), DO(tap), DO(cgroup), DO(vmm),
-		DO(attach), DO(boot), DO(begin), DO(guest), DO(ready), DO(site), DO(end)}};
+		DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site), DO(end)}};
 
 const struct op_table table_start = {"start", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(admit), DO(begin), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(guest),
-		DO(ready), DO(end)}};
+	{DO(admit), DO(begin), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach), DO(boot), KEEP(guest),
+		KEEP(ready), DO(end)}};
 
 const struct op_table table_stop = {
 	"stop", VM_STOPPING, VM_STOPPED, WANT_STOPPED, {DO(begin), DO(quiet), RELEASE, DO(end)}};
@@ -35,7 +39,7 @@ const struct op_table table_destroy = {"destroy", VM_DESTROYING, VM_DESTROYING, 
 	{DO(begin), UNDO(site), DO(quiet), RELEASE, UNDO(directory), UNDO(reserve)}};
 
 const struct op_table table_adopt = {
-	"adopt", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(attach), DO(guest), DO(end)}};
+	"adopt", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(attach), KEEP(guest), DO(end)}};
 
 const struct op_table table_ended = {"ended", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {RELEASE, DO(end)}};
 
@@ -421,17 +425,4 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	}
 	registry_drop(vm);
 	return rc;
-}
-
-int op_site_retry_run(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-	struct fcm_error why;
-
-	if (registry_claim(vm, op, clock_ms(), err) < 0)
-		return 0;
-	if (vm->view.expose.port && step_site.run(op, &why) == 0)
-		save_or_log(vm);
-	registry_drop(vm);
-	return 0;
 }

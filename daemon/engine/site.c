@@ -12,6 +12,7 @@
 #include "common/core/log.h"
 #include "daemon/caddy/caddy.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/ops.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/net/net.h"
 
@@ -24,84 +25,120 @@ static int site_of(const struct vm *vm, struct caddy_site *ret, struct fcm_error
 /* VMs reach 80 and 443 of the host's public address while any site exists, but for that of `gone` (may be NULL). */
 static void open_for_vms(const struct vm *gone)
 {
+	/* of two threads that decide, the later one must also be the later one to act */
+	static pthread_mutex_t deciding = PTHREAD_MUTEX_INITIALIZER;
 	struct vm **all;
-	size_t n = registry_all(&all);
 	bool any = false;
 	struct fcm_error err;
 
+	pthread_mutex_lock(&deciding);
+	size_t n = registry_all(&all);
 	registry_lock();
 	for (size_t i = 0; i < n; i++)
-		any = any || (all[i] != gone && all[i]->view.expose.port != 0);
+		any = any || (all[i] != gone && all[i]->view.state != VM_DESTROYING &&
+				     all[i]->view.expose.port != 0);
 	registry_unlock();
 	registry_all_done(all, n);
 	if (net_sites(any, &err) < 0)
 		log_error(LOG_LEVEL_WARN, NULL, &err);
+	pthread_mutex_unlock(&deciding);
+}
+
+/* Held while Caddy's files are changed: site_sync() looks at all VMs first, and what it saw must still be so when it
+ * writes. Taken before the registry's lock. */
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+
+static void set_status(struct vm *vm, const char *status, const char *reason)
+{
+	VM_SET(vm, fcm_copy(view->expose.status, sizeof view->expose.status, status);
+		fcm_copy(view->expose.reason, sizeof view->expose.reason, reason));
+}
+
+/* Have Caddy serve the VM's site. Its status says how that went. */
+static int serve(struct vm *vm, struct fcm_error *why)
+{
+	struct caddy_site site;
+
+	if (site_of(vm, &site, why) == 0) {
+		pthread_mutex_lock(&changing);
+		int rc = caddy_expose(&site, why);
+		pthread_mutex_unlock(&changing);
+		if (rc == 0) {
+			set_status(vm, "active", "");
+			return 0;
+		}
+	}
+	set_status(vm, "pending", why->msg);
+	return -1;
+}
+
+static int withdraw(struct vm *vm, bool *ret_existed, struct fcm_error *err)
+{
+	pthread_mutex_lock(&changing);
+	int rc = caddy_unexpose(&vm->id, ret_existed, err);
+	pthread_mutex_unlock(&changing);
+	return rc;
 }
 
 /* ---- want: what config.json says ---- */
 
-static int set_wanted(struct vm *vm, const struct vm_expose *e, struct fcm_error *err)
+static int want(struct op *op, struct fcm_error *err)
 {
-	VM_SET(vm, view->expose = *e);
+	struct vm_expose e = op->expose;
+	struct vm *vm = op->vm;
+
+	if (e.port) {
+		if (e.domain[0] == '\0')
+			engine_domain(vm->view.name, e.domain, sizeof e.domain);
+		fcm_copy(e.status, sizeof e.status, "pending");
+	}
+	registry_lock();
+	bool taken = e.port && registry_domain_taken(e.domain, vm);
+	if (!taken) {
+		vm->view.expose = e;
+		registry_changed(vm);
+	}
+	registry_unlock();
+	if (taken)
+		return fcm_fail_field(err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", e.domain);
 	open_for_vms(NULL);
 	return store_vm_save(&vm->view, err);
 }
 
-static int want(struct op *op, struct fcm_error *err)
-{
-	struct vm_expose e = op->expose;
-
-	if (e.port) {
-		if (e.domain[0] == '\0')
-			engine_domain(op->vm->view.name, e.domain, sizeof e.domain);
-		fcm_copy(e.status, sizeof e.status, "pending");
-		registry_lock();
-		bool taken = registry_domain_taken(e.domain, op->vm);
-		registry_unlock();
-		if (taken)
-			return fcm_fail_field(
-				err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", e.domain);
-	}
-	return set_wanted(op->vm, &e, err);
-}
-
+/* The site that was there before comes back. */
 static int unwant(struct op *op, struct fcm_error *err)
 {
-	return set_wanted(op->vm, &op->before, err);
+	struct vm *vm = op->vm;
+	struct fcm_error why;
+	bool existed;
+
+	VM_SET(vm, view->expose = op->before);
+	open_for_vms(NULL);
+	if (op->before.port && serve(vm, &why) < 0)
+		supervise_sites();
+	if (op->before.port == 0 && withdraw(vm, &existed, &why) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &why);
+	return store_vm_save(&vm->view, err);
 }
 
 const struct step step_want = {.name = "want", .run = want, .undo = unwant};
 
 /* ---- site: the file in fcm.d and Caddy's running configuration ---- */
 
-static void pending(struct vm *vm, const struct fcm_error *why)
-{
-	VM_SET(vm, fcm_copy(view->expose.status, sizeof view->expose.status, "pending");
-		fcm_copy(view->expose.reason, sizeof view->expose.reason, why->msg));
-	supervise_sites();
-}
-
 static int site_up(struct op *op, struct fcm_error *err)
 {
-	struct vm *vm = op->vm;
-	struct caddy_site site;
 	struct fcm_error why;
 
-	if (vm->view.expose.port == 0)
+	if (op->vm->view.expose.port == 0)
 		return 0;
-	if (site_of(vm, &site, err) < 0)
-		return -1;
 	open_for_vms(NULL);
-	if (caddy_expose(&site, &why) == 0) {
-		VM_SET(vm, fcm_copy(view->expose.status, sizeof view->expose.status, "active");
-			view->expose.reason[0] = '\0');
+	if (serve(op->vm, &why) == 0)
 		return 0;
-	}
 	if (why.code == FCM_DOMAIN_TAKEN && op->table == &table_expose) {
 		*err = why;
 		return -1;
 	}
-	pending(vm, &why);
+	supervise_sites();
 	return 0;
 }
 
@@ -109,7 +146,9 @@ static int site_up(struct op *op, struct fcm_error *err)
  * next reload the site. */
 static int site_down(struct op *op, struct fcm_error *err)
 {
-	if (caddy_unexpose(&op->vm->id, &op->receipt.site, err) < 0) {
+	if (op->table == &table_expose) /* unwant() knows what was there before */
+		return 0;
+	if (withdraw(op->vm, &op->receipt.site, err) < 0) {
 		log_error(LOG_LEVEL_WARN, op->vm->id.s, err);
 		fcm_copy(op->receipt.left, sizeof op->receipt.left, err->msg);
 	}
@@ -130,52 +169,88 @@ static void site_describe(const struct op *op, bool undo, struct strv *ret)
 		caddy_describe(&site, ret);
 }
 
-const struct step step_site = {
-	.name = "site", .run = site_up, .undo = site_down, .describe = site_describe, .flags = STEP_KEEP};
+const struct step step_site = {.name = "site", .run = site_up, .undo = site_down, .describe = site_describe};
+
+int op_site_retry_run(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	struct fcm_error why;
+
+	if (registry_claim(vm, op, clock_ms(), err) < 0)
+		return 0;
+	if (vm->view.expose.port && serve(vm, &why) == 0 && store_vm_save(&vm->view, &why) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &why);
+	registry_drop(vm);
+	return 0;
+}
 
 /* ---- all of them, when the daemon starts ---- */
 
-enum { CLAIM_MS = 10000 };
+enum { CLAIM_MS = 120000 };
 
-/* Set the status of one VM's site, as an operation that claims it. */
-static int set_status(struct op *op, struct fcm_error *err)
+/* One VM's part of the sync: op->expose says what became of its site. One that was destroyed or unexposed since the
+ * list was made has got its file back by it. */
+static int synced(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
+	int rc = registry_claim(vm, op, clock_in(CLAIM_MS), err);
+	bool existed;
 
-	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
+	if (rc < 0 && err->code != FCM_NOT_FOUND)
 		return -1;
-	if (vm->view.expose.port && op->err.code)
-		pending(vm, &op->err);
-	else if (vm->view.expose.port)
-		VM_SET(vm, fcm_copy(view->expose.status, sizeof view->expose.status, "active"));
-	registry_drop(vm);
+	if (rc == 0 && vm->view.expose.port)
+		set_status(vm, op->expose.status, op->expose.reason);
+	else if (withdraw(vm, &existed, err) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, err);
+	if (rc == 0)
+		registry_drop(vm);
 	return 0;
+}
+
+static void tell(struct vm *vm, const char *status, const char *reason)
+{
+	struct op *op = op_new(&table_expose, vm, synced);
+
+	fcm_copy(op->expose.status, sizeof op->expose.status, status);
+	fcm_copy(op->expose.reason, sizeof op->expose.reason, reason);
+	supervise_run(op);
+}
+
+/* Has it a site? Called with the registry's lock held. */
+static bool has_site(const struct vm *vm, struct caddy_site *ret)
+{
+	struct fcm_error err;
+
+	return vm->view.expose.port && vm->view.state != VM_DESTROYING && vm->view.state != VM_CREATING &&
+	       site_of(vm, ret, &err) == 0;
 }
 
 static void *sync_thread(void *arg)
 {
 	struct vm **all;
-	size_t n = registry_all(&all), sites = 0;
-	auto_free struct caddy_site *list = xalloc((n + 1) * sizeof *list);
-	struct fcm_error err, why = {0};
+	struct fcm_error why = {0};
 
 	(void)arg;
+	pthread_mutex_lock(&changing);
+	size_t n = registry_all(&all), sites = 0;
+	auto_free struct caddy_site *list = xalloc((n + 1) * sizeof *list);
+	auto_free struct vm **with = xalloc((n + 1) * sizeof *with);
 	registry_lock();
 	for (size_t i = 0; i < n; i++)
-		if (all[i]->view.expose.port && site_of(all[i], &list[sites], &err) == 0)
-			sites++;
+		if (has_site(all[i], &list[sites]))
+			with[sites++] = all[i];
 	registry_unlock();
-	if (caddy_sync(list, sites, &why) < 0)
+	int rc = caddy_sync(list, sites, &why);
+	pthread_mutex_unlock(&changing);
+	if (rc < 0)
 		log_error(LOG_LEVEL_WARN, NULL, &why);
-	for (size_t i = 0; i < n && sites; i++) {
-		struct op *op = op_new(&table_expose, all[i], set_status);
-		op->err = why;
-		op_run(op);
-		op_unref(op);
-	}
+	for (size_t i = 0; i < sites; i++)
+		tell(with[i], rc < 0 ? "pending" : "active", rc < 0 ? why.msg : "");
 	registry_all_done(all, n);
 	if (sites)
 		open_for_vms(NULL);
+	if (sites && rc < 0)
+		supervise_sites();
 	return NULL;
 }
 

@@ -52,8 +52,7 @@ static int run_row(struct op *op, size_t i, struct fcm_error *err)
 	return rc;
 }
 
-/* Undo rows i, i - 1 ... 0. A failed undo is logged and the next one goes on: what is left is found again by
- * its name. */
+/* Undo rows i, i - 1 ... 0, up to the first undo that fails. */
 static void undo_rows(struct op *op, size_t i)
 {
 	for (size_t k = i + 1; k-- > 0;) {
@@ -65,6 +64,7 @@ static void undo_rows(struct op *op, size_t i)
 		if (step->undo(op, &err) < 0) {
 			fcm_wrap(&err, "undo of %s", step->name);
 			log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
+			return;
 		}
 	}
 }
@@ -74,11 +74,12 @@ int steps_run(struct op *op, bool *ret_kept, struct fcm_error *err)
 	*ret_kept = false;
 	for (size_t i = 0; op->table->rows[i].step; i++) {
 		const struct step *step = op->table->rows[i].step;
+		bool keep = op->table->rows[i].way == STEP_KEEP;
 
 		op_progress(op, step->name, "begin", 0);
 		int64_t t = clock_ms();
 		if (run_row(op, i, err) < 0) {
-			*ret_kept = (step->flags & STEP_KEEP) && op_vmm_lives(op);
+			*ret_kept = keep && op_vmm_lives(op);
 			if (!*ret_kept)
 				undo_rows(op, i);
 			return -1;
@@ -104,9 +105,10 @@ void steps_describe(const struct op *op, struct strv *ret)
 
 void steps_list(struct strv *ret)
 {
+	static const char *const ways[] = {[STEP_DO] = "do", [STEP_KEEP] = "do keep", [STEP_UNDO] = "undo"};
+
 	for (size_t t = 0; op_tables[t]; t++)
 		for (size_t i = 0; op_tables[t]->rows[i].step; i++)
-			strv_addf(ret, "%s/%s %s%s", op_tables[t]->name, op_tables[t]->rows[i].step->name,
-				op_tables[t]->rows[i].way == STEP_UNDO ? "undo" : "do",
-				op_tables[t]->rows[i].step->flags & STEP_KEEP ? " keep" : "");
+			strv_addf(ret, "%s/%s %s", op_tables[t]->name, op_tables[t]->rows[i].step->name,
+				ways[op_tables[t]->rows[i].way]);
 }

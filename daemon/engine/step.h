@@ -2,11 +2,12 @@
  * Operations as tables of steps.
  *
  * A step makes one thing (a TAP, a disk, a process), undoes it, and describes either without doing it. An
- *operation is a table of rows: a row DOes a step or UNDOes it. When a row fails, the rows before it that did
- *something are undone in reverse, and the error names the step; so create is also its own roll-back, and stop
- *and destroy are written from the same steps. Everything a step makes is named after the VM's id, so its undo
- *needs no memory of what was made: it takes a half-made thing, or none, and a daemon that was killed in the
- *middle starts again from there.
+ * operation is a table of rows: a row DOes a step or UNDOes it. When a row fails, the rows before it that did
+ * something are undone in reverse, and the error names the step; so create is also its own roll-back, and stop
+ * and destroy are written from the same steps. Everything a step makes is named after the VM's id, so its undo
+ * needs no memory of what was made: it takes a half-made thing, or none, and a daemon that was killed in the
+ * middle starts again from there. An undo that fails ends the roll-back, for what is below it may still be in use
+ * (a directory by a VMM that doesn't die): stop, destroy and the next daemon go on from there.
  *
  * Fault points (tests): FCM_FAULT=<table>/<step>:<what>, once a process, where <what> is
  *	fail		the step does not run and fails
@@ -23,12 +24,6 @@
 
 struct op;
 
-enum step_flags {
-	/* A failure leaves the VM as it is, provided that its VMM lives: waiting for a guest destroys
-	   nothing. */
-	STEP_KEEP = 1 << 0,
-};
-
 struct step {
 	const char *name;
 	int (*run)(struct op *op, struct fcm_error *err);
@@ -36,10 +31,11 @@ struct step {
 	/* A line for each ioctl, netlink, nft, file, VMM and Caddy operation of run (or of undo). Without
 	 * effect. */
 	void (*describe)(const struct op *op, bool undo, struct strv *ret);
-	unsigned flags;
 };
 
-enum step_way { STEP_DO = 1, STEP_UNDO };
+/* STEP_KEEP does the step as well, but when it fails the VM stays as it is, provided that its VMM lives: waiting for a
+ * guest destroys nothing. */
+enum step_way { STEP_DO = 1, STEP_KEEP, STEP_UNDO };
 
 enum { STEP_ROWS = 20 };
 
@@ -54,7 +50,7 @@ struct op_table {
 };
 
 /* Run the rows of op->table. On failure err->step names the row, and what had been done is undone, unless the
- * row is STEP_KEEP and the VMM lives (*ret_kept is true then). */
+ * row is STEP_KEEP and the VMM lives (*ret_kept is true then, and false in every other case). */
 int steps_run(struct op *op, bool *ret_kept, struct fcm_error *err) must_check;
 
 /* Describe all rows, each line led by the step's name. */

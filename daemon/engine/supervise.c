@@ -111,7 +111,7 @@ static void on_network_change(void *arg, const char *what)
 }
 
 static struct loop_source *site_timer;
-static int64_t site_delay = SITE_RETRY_MS;
+static _Atomic int64_t site_delay = SITE_RETRY_MS; /* any thread may begin anew */
 
 static bool site_due(struct vm *vm)
 {
@@ -139,15 +139,16 @@ static void on_site_timer(void *arg, uint32_t events)
 		tries++;
 	}
 	registry_all_done(all, n);
-	site_delay = tries ? MIN(site_delay * 2, (int64_t)SITE_RETRY_MAX_MS) : SITE_RETRY_MS;
-	loop_set_timer(site_timer, clock_in(site_delay));
+	int64_t delay = tries ? MIN(site_delay * 2, (int64_t)SITE_RETRY_MAX_MS) : SITE_RETRY_MS;
+	site_delay = delay;
+	loop_set_timer(site_timer, clock_in(delay));
 }
 
 void supervise_sites(void)
 {
 	site_delay = SITE_RETRY_MS;
 	if (site_timer)
-		loop_set_timer(site_timer, clock_in(site_delay));
+		loop_set_timer(site_timer, clock_in(SITE_RETRY_MS));
 }
 
 int supervise_host(struct fcm_error *err)
