@@ -1,5 +1,6 @@
 #include "daemon/vmm/vmm.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "common/config.h"
@@ -34,6 +35,19 @@ static void hold_to_accel(const struct vmm_driver *d, const char *accel, struct 
 		p->usable = false; /* the reason says why not */
 }
 
+/* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before
+ * PATH. That by its real path: a later download must not put another version under a daemon that probed this one. */
+static char *program_of(const struct fcmd_config *config, const struct vmm_driver *d)
+{
+	auto_free char *program = field_get_text(config_fields, config, d->name);
+	auto_free char *installed = xprintf("%s/%s/current/%s", config->state_dir, d->name, program);
+	char real[PATH_MAX];
+
+	if (strchr(program, '/') == NULL && realpath(installed, real) && access(real, X_OK) == 0)
+		return xstrdup(real);
+	return STEAL(program);
+}
+
 const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret)
 {
 	char better[sizeof ret->reason] = ""; /* why a better driver isn't the one */
@@ -42,7 +56,7 @@ const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm
 		const struct vmm_driver *d = vmm_drivers[i];
 		if (strcmp(config->vmm, "auto") != 0 && strcmp(config->vmm, d->name) != 0)
 			continue;
-		auto_free char *program = field_get_text(config_fields, config, d->name);
+		auto_free char *program = program_of(config, d);
 		d->probe(program, ret);
 		hold_to_accel(d, config->accel, ret);
 		if (ret->usable && *better && ret->accel == VMM_KVM)

@@ -126,5 +126,7 @@ const struct vmm_driver *vmm_driver_find(const char *name);
 struct fcmd_config;
 
 /* The driver for new VMs: the one that the config names, else the best that works here with the accelerator that the
- * config asks for. ret->reason says why this one, or, with NULL, why none. Probes, so it may take a second or two. */
+ * config asks for. A program that the config names without a folder is looked for in <state>/<driver>/current, where
+ * fcm assets download puts it, then as program_find() does. ret->reason says why this one, or, with NULL, why none.
+ * Probes, so it may take a second or two. */
 const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret);
