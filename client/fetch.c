@@ -38,8 +38,8 @@ int release_parse(const char *version, struct release *ret, struct fcm_error *er
 		return fcm_hint(err,
 			"write it like " FIRECRACKER_VERSION "; they are listed at " FIRECRACKER_RELEASES);
 	}
-	if (r.number[0] < 1 || (r.number[0] == 1 && r.number[1] < 8)) {
-		fcm_fail(err, FCM_USAGE, "Firecracker %s is too old: fcm needs 1.8 or later", r.version);
+	if (r.number[0] != 1 || r.number[1] < 8) { /* daemon/vmm/firecracker.c knows these */
+		fcm_fail(err, FCM_USAGE, "fcm can't drive Firecracker %s, only 1.8 and later 1.x", r.version);
 		return fcm_hint(err, "fcm was tested with " FIRECRACKER_VERSION);
 	}
 	fcm_format(r.archive, sizeof r.archive, "firecracker-v%s-x86_64.tgz", r.version);
@@ -219,9 +219,18 @@ static int get_archive(
 	}
 }
 
+static char *url_of(const struct release *r, const char *mirror)
+{
+	size_t n = strlen(mirror);
+
+	while (n && mirror[n - 1] == '/')
+		n--;
+	return xprintf("%.*s/v%s/%s", (int)n, mirror, r->version, r->archive);
+}
+
 static int get_from(const struct fetch *f, const char *mirror, int fd, struct fcm_error *err)
 {
-	auto_free char *url = xprintf("%s/v%s/%s", mirror, f->release->version, f->release->archive);
+	auto_free char *url = url_of(f->release, mirror);
 	char digest[65] = "", found[65];
 
 	if (f->digest)

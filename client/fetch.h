@@ -25,7 +25,7 @@ struct release {
 	unsigned number[3]; /* 1, 12, 1 */
 };
 
-/* "1.12.1" or "v1.12.1". FCM_USAGE; also when it is older than what the driver knows, 1.8. */
+/* "1.12.1" or "v1.12.1". FCM_USAGE; also when the driver doesn't know it (1.8 and later 1.x). */
 int release_parse(const char *version, struct release *ret, struct fcm_error *err) must_check;
 
 /* The release that an archive is named after; false when `path` has another name. */
