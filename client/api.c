@@ -245,6 +245,24 @@ struct progress {
 	struct fcm_error err; /* of a line that can't be read */
 };
 
+/* What a user waits for. All other steps take milliseconds, and their names are the daemon's own affair. */
+static const char *phase_of(const char *step)
+{
+	static const struct {
+		const char *step, *phase;
+	} phases[] = {
+		{"quiet", "the guest shuts down"},
+		{"boot", "the guest boots"},
+		{"ready", "its sshd starts"},
+		{"site", "Caddy takes its site"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+		if (strcmp(phases[i].step, step) == 0)
+			return phases[i].phase;
+	return NULL;
+}
+
 static int take_line(struct progress *p, const char *line, size_t n)
 {
 	field_json *v = fj_parse(line, n, &p->err);
@@ -258,8 +276,9 @@ static int take_line(struct progress *p, const char *line, size_t n)
 		p->last = v;
 		return 0;
 	}
-	if (*fj_get_str(v, "step") && strcmp(fj_get_str(v, "status"), "begin") == 0)
-		term_progress("%s: %s", p->doing, fj_get_str(v, "step"));
+	const char *phase = phase_of(fj_get_str(v, "step"));
+	if (phase && strcmp(fj_get_str(v, "status"), "begin") == 0)
+		term_progress("%s: %s", p->doing, phase);
 	fj_free(v);
 	return 0;
 }

@@ -134,6 +134,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 {
 	struct create_options *o = options_;
 	field_json *body = fj_object(), *answer = NULL;
+	auto_free char *doing = xprintf(*o->vm.spec.name ? "create %s" : "create", o->vm.spec.name);
 	int r = 0;
 
 	if (cli->argc == 1) {
@@ -143,7 +144,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	if (r == 0)
 		r = build_body(cli, o, body, err);
 	if (r == 0) {
-		r = api_change(cli->api, "POST", "/v1/vms", body, "create", &answer, err);
+		r = api_change(cli->api, "POST", "/v1/vms", body, doing, &answer, err);
 		if (r < 0)
 			fail_create(o->vm.spec.name, err);
 	}

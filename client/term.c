@@ -1,19 +1,33 @@
 #include "client/term.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/core/clock.h"
 
 #define ERASE_LINE "\r\033[K"
 
-static volatile sig_atomic_t progress_shown;
+/* How often the line may change, and how long an operation lasts before it has one: less would flicker. */
+enum { TICK_MS = 200, MAX_LINE = 256 };
+
+/* The line belongs to a thread, for the caller waits in libcurl. */
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	pthread_t thread;
+	bool running, stop;
+	char text[MAX_LINE];
+} progress = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static volatile sig_atomic_t progress_shown; /* for the signal handler */
 static const char *volatile progress_note;
-static int64_t progress_since;
 
 unsigned term_width(int fd)
 {
@@ -40,10 +54,12 @@ bool term_has_colour(void)
 
 static void on_signal(int sig)
 {
+	const char *note = progress_note;
+
 	if (progress_shown)
 		(void)!write(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
-	if (progress_shown && progress_note)
-		(void)!write(STDERR_FILENO, progress_note, strlen(progress_note));
+	if (note)
+		(void)!write(STDERR_FILENO, note, strlen(note));
 	raise(sig); /* SA_RESETHAND: this one ends the program */
 }
 
@@ -56,25 +72,72 @@ static void catch_signals(void)
 	sigaction(SIGHUP, &sa, NULL);
 }
 
+/* Draw what there is to say after `ms`, unless it stands there already. */
+static void draw(int64_t ms, char shown[static MAX_LINE])
+{
+	int width = MAX((int)term_width(STDERR_FILENO) - 10, 10);
+	char line[MAX_LINE];
+
+	if (ms < 1000)
+		fcm_format(line, sizeof line, "%.*s", width, progress.text);
+	else
+		fcm_format(line, sizeof line, "%.*s  %d s", width, progress.text, (int)(ms / 1000));
+	if (strcmp(line, shown) == 0)
+		return;
+	progress_shown = 1;
+	fprintf(stderr, ERASE_LINE "%s", line);
+	fcm_copy(shown, MAX_LINE, line);
+}
+
+static void *progress_thread(void *arg)
+{
+	int64_t since = clock_ms();
+	char shown[MAX_LINE] = "";
+
+	(void)arg;
+	pthread_mutex_lock(&progress.lock);
+	while (!progress.stop) {
+		struct timespec until;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += TICK_MS * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000L;
+		until.tv_nsec %= 1000000000L;
+		if (pthread_cond_clockwait(&progress.wake, &progress.lock, CLOCK_MONOTONIC, &until) ==
+			ETIMEDOUT)
+			draw(clock_ms() - since, shown);
+	}
+	pthread_mutex_unlock(&progress.lock);
+	return NULL;
+}
+
+/* Signals are for the main thread. */
+static void start_thread(void)
+{
+	sigset_t all, old;
+
+	catch_signals();
+	pthread_cond_init(&progress.wake, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	progress.stop = false;
+	progress.running = pthread_create(&progress.thread, NULL, progress_thread, NULL) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
 void term_progress(const char *fmt, ...)
 {
-	char line[256];
 	va_list ap;
 
 	if (!term_has_progress())
 		return;
-	if (!progress_shown) {
-		catch_signals();
-		progress_since = clock_ms();
-	}
+	pthread_mutex_lock(&progress.lock);
 	va_start(ap, fmt);
-	vsnprintf(line, sizeof line, fmt, ap);
+	vsnprintf(progress.text, sizeof progress.text, fmt, ap);
 	va_end(ap);
-	fcm_printable(line, strlen(line));
-	int width = (int)term_width(STDERR_FILENO) - 10;
-	progress_shown = 1;
-	fprintf(stderr, ERASE_LINE "%.*s  %s", MAX(width, 10), line,
-		clock_span(clock_ms() - progress_since).s);
+	progress.text[fcm_printable(progress.text, strlen(progress.text))] = '\0';
+	pthread_mutex_unlock(&progress.lock);
+	if (!progress.running)
+		start_thread();
 }
 
 void term_progress_note(const char *note)
@@ -85,6 +148,14 @@ void term_progress_note(const char *note)
 void term_progress_end(void)
 {
 	progress_note = NULL;
+	if (!progress.running)
+		return;
+	pthread_mutex_lock(&progress.lock);
+	progress.stop = true;
+	pthread_cond_signal(&progress.wake);
+	pthread_mutex_unlock(&progress.lock);
+	pthread_join(progress.thread, NULL);
+	progress.running = false;
 	if (progress_shown)
 		fputs(ERASE_LINE, stderr);
 	progress_shown = 0;

@@ -11,11 +11,11 @@ bool term_has_progress(void);
 /* Colours: stdout is a terminal and NO_COLOR (no-color.org) is unset or empty. */
 bool term_has_colour(void);
 
-/* Show or replace the line of progress, cut to the width, with the seconds since it first came. Nothing without
- * term_has_progress(). */
+/* Begin or replace the line of progress, cut to the width. It comes after a moment, so that what is done at once shows
+ * none, and counts the seconds. Nothing without term_has_progress(). */
 void term_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* What to say when the user interrupts while the line is shown; a string that lives for ever. Forgotten at
+/* What to say when the user interrupts meanwhile; a string that lives for ever. Forgotten at
  * term_progress_end(). */
 void term_progress_note(const char *note);
 

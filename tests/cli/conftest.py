@@ -61,6 +61,11 @@ class Client:
                               timeout=30)
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
+    def shell(self, words):
+        """The same by a shell, with its redirections."""
+        done = subprocess.run(["sh", "-c", f'"$0" {words}', self.binary], env=self.env, capture_output=True, timeout=30)
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
     def on_terminal(self, *argv, width=80, env=None, interrupt_after=None):
         """The same with stdout and stderr on a terminal of that width; what it showed is in .out."""
         master, slave = pty.openpty()

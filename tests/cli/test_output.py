@@ -93,9 +93,20 @@ def test_already(fcm):
     assert (done.status, done.out, done.err) == (0, "web\n", "fcm: 'web' is already running\n")
 
 
-def test_progress_is_streamed_on_terminals_only(fcm, daemon):
-    assert "start idle: boot" in fcm.on_terminal("start", "idle").out
+def test_progress_is_for_terminals_and_for_what_lasts(fcm, daemon):
+    assert "\r" not in fcm.on_terminal("start", "idle").out
+    daemon.step_seconds = 0.4
+    shown = fcm.on_terminal("start", "idle").out
+    lines = shown.split("\r\x1b[K")
+    assert lines[:2] == ["", "start idle"] and "start idle: the guest boots  1 s" in lines
+    assert len(lines) == len(set(lines)) and lines[-1].startswith("idle ")
     assert fcm("start", "idle").err == ""
+    assert "\r" not in fcm.on_terminal("start", "idle", env={"TERM": "dumb"}).out
+
+
+def test_closed_stdout_is_no_place_for_data(fcm):
+    done = fcm.shell("ls -q >&-")
+    assert (done.status, done.err) == (1, "fcm: write to stdout: Bad file descriptor\n")
 
 
 def test_interrupt_clears_the_line(fcm, daemon):
