@@ -1,9 +1,11 @@
 #include "client/api.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client/term.h"
 #include "client/where.h"
@@ -123,8 +125,16 @@ static void take_text(char *dst, size_t size, const char *src)
 	dst[fcm_printable(dst, strlen(dst))] = '\0';
 }
 
+static void hint_token(const struct api *a, struct fcm_error *err)
+{
+	const char *env = getenv("FCM_TOKEN");
+
+	fcm_hint(err, "%sask root: sudo fcm token create --for %s",
+		!a->token_file && env && *env ? "unset FCM_TOKEN, or " : "", user_name());
+}
+
 /* The error object {"code","message","field","step","hint","request_id"}. */
-static int fail_object(const field_json *e, struct fcm_error *err)
+static int fail_object(const struct api *a, const field_json *e, struct fcm_error *err)
 {
 	enum fcm_code code = fcm_code_from_wire(fj_get_str(e, "code"));
 	const char *id = fj_get_str(e, "request_id");
@@ -135,6 +145,8 @@ static int fail_object(const field_json *e, struct fcm_error *err)
 	take_text(err->step, sizeof err->step, fj_get_str(e, "step"));
 	if (*fj_get_str(e, "hint"))
 		take_text(err->hint, sizeof err->hint, fj_get_str(e, "hint"));
+	if (code == FCM_UNAUTHORIZED)
+		hint_token(a, err);
 	if (code == FCM_INTERNAL && *id)
 		fcm_hint(err, "look for request %.64s in the daemon's log: sudo journalctl -u fcmd", id);
 	return -1;
@@ -167,7 +179,7 @@ static int fail_answer(struct api *a, const struct httpc_answer *answer, struct 
 	const field_json *e = body ? fj_get(body, "error") : NULL;
 
 	if (e && *fj_get_str(e, "code"))
-		(void)!fail_object(e, err);
+		(void)!fail_object(a, e, err);
 	else
 		(void)!fail_status(a, answer, err);
 	fj_free(body);
@@ -175,6 +187,20 @@ static int fail_answer(struct api *a, const struct httpc_answer *answer, struct 
 }
 
 /* ---- requests ---- */
+
+/* A request that got no answer: what libcurl can't know about the reason. */
+static int fail_request(const struct api *a, struct fcm_error *err)
+{
+	const char *socket = a->where.socket;
+
+	if (err->code != FCM_NO_DAEMON)
+		return -1;
+	if (*socket && access(socket, W_OK) < 0 && errno == EACCES) {
+		fcm_fail(err, FCM_FORBIDDEN, "you may not use %s", socket);
+		return fcm_hint(err, "ask root: sudo adduser %s fcm, then log in again", user_name());
+	}
+	return a->where.loopback ? -1 : fcm_hint(err, "is the URL right, and does fcmd run there?");
+}
 
 static int perform(struct api *a, struct httpc_request *rq, const char *path, const char *accept,
 	struct httpc_answer *ret, struct fcm_error *err)
@@ -199,9 +225,10 @@ static int perform(struct api *a, struct httpc_request *rq, const char *path, co
 	int r = httpc_request(a->http, rq, ret, err);
 	rq->url = NULL;
 	rq->headers = NULL;
-	if (r == 0)
-		debug_answer(a, ret, clock_ms() - start);
-	return r;
+	if (r < 0)
+		return fail_request(a, err);
+	debug_answer(a, ret, clock_ms() - start);
+	return 0;
 }
 
 /* One request whose answer is a JSON value. */
@@ -313,7 +340,7 @@ static int progress_end(struct progress *p, field_json **ret, struct fcm_error *
 			"the daemon stopped in the middle; fcm ls shows what became of it");
 	const field_json *e = fj_get(p->last, "error");
 	if (e)
-		return fail_object(e, err);
+		return fail_object(p->api, e, err);
 	*ret = fj_ref((field_json *)fj_get(p->last, "result"));
 	return 0;
 }
@@ -397,7 +424,7 @@ int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel
 		.socket = a->where.socket[0] ? a->where.socket : NULL};
 	debug_request(a, &rq);
 	if (httpc_upgrade(&rq, "fcm-tunnel", ret, &answer, err) < 0)
-		return -1;
+		return fail_request(a, err);
 	debug_answer(a, &answer, 0);
 	return *ret ? 0 : fail_answer(a, &answer, err);
 }

@@ -71,7 +71,7 @@ static size_t distance(const char *a, const char *b)
 static const char *nearest(const char *name)
 {
 	const char *best = NULL;
-	size_t least = 3; /* further away isn't a slip of the finger */
+	size_t least = MIN(strlen(name), (size_t)3); /* further away isn't a slip of the finger */
 
 	for (size_t i = 0; commands[i]; i++) {
 		size_t d = distance(name, commands[i]->name);

@@ -48,8 +48,11 @@ static int add_key_file(field_json *keys, const char *path, struct fcm_error *er
 	_cleanup_(buf_done) struct buf text = {0};
 	char *rest, *line;
 
-	if (file_read(AT_FDCWD, path, 65536, &text, err) < 0)
+	if (file_read(AT_FDCWD, path, 65536, &text, err) < 0) {
+		err->code = FCM_USAGE;
+		fcm_hint(err, "name a public key, like ~/.ssh/id_ed25519.pub");
 		return fcm_wrap(err, "--ssh-key");
+	}
 	if (text.n && strstr(text.p, "PRIVATE KEY")) {
 		fcm_fail(err, FCM_USAGE, "--ssh-key: %s is a private key", path);
 		return fcm_hint(err, "name its public half: %s.pub", path);
@@ -127,6 +130,8 @@ static int fail_create(const char *name, struct fcm_error *err)
 {
 	if (err->code == FCM_NAME_TAKEN && err->hint[0] == '\0')
 		fcm_hint(err, "try: fcm create --name %.40s-2, or fcm destroy %.63s", name, name);
+	if (err->code == FCM_INVALID && strcmp(err->field, "ssh_keys") == 0)
+		fcm_hint(err, "--ssh-key takes a public key, like ~/.ssh/id_ed25519.pub");
 	return vm_failed(err, "create", name);
 }
 

@@ -12,7 +12,7 @@ static int run(struct cli *cli, void *options, struct fcm_error *err)
 	struct strv argv = {0};
 
 	(void)options;
-	strv_add(&argv, fcmd);
+	strv_add(&argv, "fcmd");
 	for (int i = 0; i < cli->argc; i++)
 		strv_add(&argv, cli->argv[i]);
 	execvp(fcmd, argv.v);

@@ -243,8 +243,10 @@ static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 		return list(cli, err);
 	if (strcmp(verb, "build") == 0 && cli->argc == 2)
 		return build(cli, cli->argv[1], err);
-	fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s%s%s'", verb, cli->argc > 1 ? " " : "",
-		cli->argc > 1 ? cli->argv[1] : "");
+	if (strcmp(verb, "build") == 0)
+		fcm_fail(err, FCM_USAGE, "image build needs a name");
+	else
+		fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", verb);
 	return fcm_hint(err, "fcm image ls, or fcm image build base, tiny or kernel");
 }
 

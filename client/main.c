@@ -3,12 +3,24 @@
  * two lines and an exit status (common/core/errors.def).
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "client/command.h"
 #include "client/report.h"
+
+/* An empty name is a variable that was never set. What follows the first argument may be somebody else's command. */
+static bool has_empty(const struct command *cmd, const struct cli *cli)
+{
+	int n = cmd->flags & COMMAND_FIRST_ENDS ? MIN(cli->argc, 1) : cli->argc;
+
+	for (int i = 0; i < n; i++)
+		if (cli->argv[i][0] == '\0')
+			return true;
+	return false;
+}
 
 static int check_args(const struct command *cmd, const struct cli *cli, struct fcm_error *err)
 {
@@ -17,6 +29,8 @@ static int check_args(const struct command *cmd, const struct cli *cli, struct f
 	else if (cli->argc > cmd->max_args)
 		fcm_fail(err, FCM_USAGE, "%s: '%s' is one argument too many", cmd->name,
 			cli->argv[cmd->max_args]);
+	else if (has_empty(cmd, cli))
+		fcm_fail(err, FCM_USAGE, "%s: an argument is empty", cmd->name);
 	else
 		return 0;
 	return fcm_hint(err, "fcm %s --help", cmd->name);
@@ -47,6 +61,8 @@ static int run_command(
 		r = check_args(cmd, cli, err);
 		if (r == 0)
 			r = cmd->run(cli, options, err);
+		if (r < 0 && report_status(err) == 2 && err->hint[0] == '\0')
+			fcm_hint(err, "fcm %s --help", cmd->name);
 	}
 	if (cmd->fields)
 		field_done(cmd->fields, options);
@@ -83,11 +99,21 @@ static int close_stdout(int status)
 	return status ? status : 1;
 }
 
+/* A descriptor of ours must not become stdout or stderr where the caller closed them: opened the wrong way round, the
+ * place is taken and writing still fails. */
+static void fill_standard_fds(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = {.status = 0};
 	struct fcm_error err = {0};
 
+	fill_standard_fds();
 	setlocale(LC_CTYPE, "");
 	if (run(&cli, argc, argv, &err) < 0) {
 		report(&err);

@@ -79,6 +79,8 @@ static int set_option(
 	const struct option_row *m = meaning_of(row);
 	const char *key = m->key ? m->key : m->name;
 
+	if (arg && *arg == '\0')
+		return fcm_fail(err, FCM_USAGE, "option '--%s' has an empty value", row->name);
 	if (field_set_text(set->fields, set->obj, key, arg ? arg : "yes", err) < 0)
 		return name_option(err, key, row->name);
 	if (set->given && !strv_has(set->given, key))

@@ -42,8 +42,10 @@ static int find_running(struct cli *cli, const char *vm, field_json **ret, struc
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s: %s", name, state, vm_reason(v));
 	else
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s", name, state);
-	if (strcmp(state, "stopped") == 0 || strcmp(state, "failed") == 0)
+	if (strcmp(state, "stopped") == 0)
 		fcm_hint(err, "fcm start %s", name);
+	else if (strcmp(state, "failed") == 0)
+		fcm_hint(err, "fcm logs %s shows its console, fcm start %s starts it again", name, name);
 	else
 		fcm_hint(err, "fcm wait %s", name);
 	fj_free(v);
@@ -144,12 +146,23 @@ static void common_options(const struct cli *cli, const char *target, struct str
 	strv_add(ret, "User root");
 }
 
+/* Options of ssh behind the name would reach the guest's shell as a command. */
+static int refuse_options(const char *vm, const char *word, struct fcm_error *err)
+{
+	if (word[0] != '-' || strcmp(word, "--") == 0)
+		return 0;
+	fcm_fail(err, FCM_USAGE, "ssh: '%s' is no command to run in '%s'", word, vm);
+	return fcm_hint(err, "options of ssh: fcm ssh-config --install, then ssh %s %s.fcm", word, vm);
+}
+
 static int run_ssh(struct cli *cli, void *options, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv argv = {0}, shared = {0};
 	auto_free char *id = NULL;
 
 	(void)options;
+	if (cli->argc > 1 && refuse_options(cli->argv[0], cli->argv[1], err) < 0)
+		return -1;
 	if (prepare(cli, cli->argv[0], &id, err) < 0)
 		return -1;
 	auto_free char *target = xprintf("%s %d", id, SSH_PORT);
@@ -163,6 +176,9 @@ static int run_ssh(struct cli *cli, void *options, struct fcm_error *err)
 	strv_addf(&argv, "HostKeyAlias fcm-%s", id);
 	strv_add(&argv, "-o");
 	strv_add(&argv, "LogLevel ERROR");
+	/* a guest that panics closes no connection */
+	strv_add(&argv, "-o");
+	strv_add(&argv, "ServerAliveInterval 10");
 	strv_add(&argv, "--");
 	strv_addf(&argv, "fcm-%s", id);
 	int first = cli->argc > 1 && strcmp(cli->argv[1], "--") == 0 ? 2 : 1;
@@ -290,7 +306,8 @@ const struct command cmd_ssh = {
 	.name = "ssh",
 	.args = "VM [--] [COMMAND...]",
 	.summary = "a shell in a VM, or a command",
-	.details = "The exit status is that of ssh, which is that of the command.",
+	.details = "The exit status is that of ssh, which is that of the command.\n"
+		   "For options of ssh (-L, -A, -v) use plain ssh: fcm ssh-config --help",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.flags = COMMAND_FIRST_ENDS,
@@ -300,6 +317,9 @@ const struct command cmd_ssh = {
 const struct command cmd_ssh_config = {
 	.name = "ssh-config",
 	.summary = "let plain ssh, scp and rsync reach NAME.fcm",
+	.details = "Without --install the lines are printed. Then, for example:\n"
+		   "  ssh -L 8080:localhost:80 web.fcm\n"
+		   "  scp file web.fcm:   rsync -a dir/ web.fcm:dir/",
 	.options = config_rows,
 	.fields = config_fields,
 	.size = sizeof(struct config_options),

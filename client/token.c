@@ -130,6 +130,9 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 		out_json(token);
 	else
 		printf("%s\n", fj_get_str(token, "token"));
+	fflush(stdout);
+	if (!cli->globals.json)
+		out_hint("it isn't shown again; it belongs in ~/.fcm-token (mode 0600) or FCM_TOKEN");
 	fj_free(token);
 	return 0;
 }

@@ -25,9 +25,10 @@ const char *vm_reason(const field_json *vm)
 char *vm_words(const field_json *vm)
 {
 	const char *accel = fj_get_str(vm, "accel"), *why = fj_get_str(vm, "vmm_reason");
+	size_t n = strcspn(why, ":"); /* its first half; fcm info and fcm doctor say all */
 
-	return xprintf("%s · %s · %s (%s%s%s)", fj_get_str(vm, "ip"), fj_get_str(vm, "image"),
-		fj_get_str(vm, "vmm"), accel, *why ? ": " : "", why);
+	return xprintf("%s · %s · %s (%s%s%.*s)", fj_get_str(vm, "ip"), fj_get_str(vm, "image"),
+		fj_get_str(vm, "vmm"), accel, n ? ": " : "", (int)n, why);
 }
 
 static bool about_vm(enum fcm_code code)

@@ -147,10 +147,11 @@ static int read_token(const char *path, char **ret, struct fcm_error *err)
 
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
 		return fcm_fail(err, FCM_NOT_FOUND, "there is no %s", path);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fcm_fail_errno(err, "read %s", path);
-	if (!S_ISREG(st.st_mode))
-		return fcm_fail(err, FCM_FORBIDDEN, "%s isn't a file", path);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		fcm_fail(err, FCM_FORBIDDEN, "no token can be read from %s: %s", path,
+			fd < 0 ? strerror(errno) : "not a file");
+		return fcm_hint(err, "name a file of yours that holds one");
+	}
 	if (st.st_mode & 077) {
 		fcm_fail(
 			err, FCM_FORBIDDEN, "%s can be read by others (mode %04o)", path, st.st_mode & 07777);

@@ -18,7 +18,7 @@ def vm(name, id, **more):
         "desired": "running", "cpus": 1, "memory": 512, "disk": 8192, "image": "base", "kernel": "default",
         "restart": "unless-stopped", "env": {}, "labels": {}, "ssh_keys": [], "reason": None,
         "created": "2020-01-01T00:00:00Z", "started": "2020-01-01T00:00:02Z", "vmm": "qemu", "accel": "tcg",
-        "vmm_reason": "no usable KVM", "uid": 1879048242, "vmm_pid": 4711, "mac": "02:fc:ac:10:00:32",
+        "vmm_reason": "no usable KVM: 1000000 rounds took 600 ms", "uid": 1879048242, "vmm_pid": 4711, "mac": "02:fc:ac:10:00:32",
         "boot_id": "0b6e3d9c-5f0e-4a8e-9f30-2b8a9d1b6f11", "host_key": HOST_KEY, "boots": 1, "disk_used": 4308992,
     } | more
 
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         if name in VMS:
             return self.fail(409, "name_taken", f"the name is taken ({VMS[name]['id']}, {VMS[name]['state']})", {"field": "name"})
         if body.get("image") == "missing":
-            return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "make one: fcm image build base"})
+            return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "fcm images lists them; make one: fcm image build base"})
         if body.get("dry_run"):
             return self.answer(200, {"plan": PLAN})
         made = vm(name, "n3wn3wn3", took_ms=2400)

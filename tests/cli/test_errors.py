@@ -1,11 +1,14 @@
 """Two lines, cause and what to do, and the exit status of common/core/errors.def."""
+import fake_daemon
 import pytest
 
 CASES = [
     ("usage-command", ["craete"], 2), ("usage-nonsense", ["zzzzzzzz"], 2), ("usage-option", ["create", "--cpuss", "1"], 2),
     ("usage-letter", ["ls", "-z"], 2), ("usage-value", ["create", "--name"], 2), ("usage-flag", ["create", "--dry-run=1"], 2),
     ("usage-missing", ["inspect"], 2), ("usage-many", ["logs", "a", "b"], 2), ("usage-column", ["ls", "-o", "name,nope"], 2),
-    ("usage-image", ["image", "build", "nope"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-near", ["cp", "a", "b"], 2), ("usage-empty", ["stop", ""], 2), ("usage-empty-option", ["create", "--name", ""], 2),
+    ("usage-ssh", ["ssh", "web", "-L", "80:localhost:80"], 2), ("usage-key", ["create", "--ssh-key", "/nowhere"], 2),
+    ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
@@ -34,9 +37,20 @@ def test_no_daemon(fcm):
                         "     start it: sudo systemctl start fcmd   or in the foreground: sudo fcm daemon\n")
 
 
+def test_no_daemon_elsewhere(fcm):
+    done = fcm("ls", env={"FCM_URL": "https://nowhere.invalid", "FCM_TOKEN": fake_daemon.TOKEN})
+    assert done.status == 6 and done.err.endswith("     is the URL right, and does fcmd run there?\n")
+
+
+def test_token_file(fcm):
+    done = fcm("--token-file", "/dev/null", "ls")
+    assert (done.status, done.err) == (5, "fcm: no token can be read from /dev/null: not a file\n"
+                                       "     name a file of yours that holds one\n")
+
+
 def test_wrong_token(fcm):
     done = fcm("ls", env={"FCM_TOKEN": "fcm_wrong"})
-    assert done.status == 5 and done.err.startswith("fcm: the token is wrong\n     ask root: ")
+    assert done.status == 5 and done.err.startswith("fcm: the token is wrong\n     unset FCM_TOKEN, or ask root: ")
 
 
 def test_several_names(fcm):
