@@ -7,7 +7,9 @@ Each part runs on its own, with a limit, its output in DIR/test-logs/<part>.log;
 The last line is the sum: "N passed, N failed, N skipped". FILE is the path of a pytest file or the name of a part.
 """
 import argparse
+import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -24,10 +26,10 @@ WORDS = ("passed", "failed", "skipped")
 
 
 class Part:
-    """A command, how long it may take, and how its output is counted."""
+    """A command, how long it may take, how its output is counted, and whether another may run beside it."""
 
-    def __init__(self, name, argv, count, limit, env=None):
-        self.name, self.argv, self.count, self.limit, self.env = name, argv, count, limit, env or {}
+    def __init__(self, name, argv, count, limit, env=None, beside=False):
+        self.name, self.argv, self.count, self.limit, self.env, self.beside = name, argv, count, limit, env or {}, beside
 
 
 # ---- counting: each takes the log and the exit status and returns (passed, failed, skipped) ----
@@ -59,6 +61,11 @@ def count_ctest(log, status):
     return passed, failed, skipped
 
 
+def count_status(log, status):
+    """One thing, which worked or didn't."""
+    return (0, 1, 0) if status else (1, 0, 0)
+
+
 # ---- the parts ----
 
 def ctest(name, build, limit):
@@ -76,6 +83,21 @@ def integration_files(fake):
     """Test files that need guests, or those that don't."""
     files = sorted((TOP / "tests/integration").glob("test_*.py"))
     return [f for f in files if bool(re.search(r'^HOST = .*"fake": True', f.read_text(), re.M)) == fake]
+
+
+def host_parts(build):
+    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time."""
+    releases = ("bookworm", "trixie")
+    for release in releases:
+        argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
+        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)})
+    for file in sorted((TOP / "tests/host").glob("test_*.py")):
+        only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
+        for release in releases:
+            if not only or release in only[1]:
+                part = pytest(f"{file.stem}-{release}", [file], build, 600, FCM_HOST_RELEASE=release)
+                part.beside = True
+                yield part
 
 
 def pytest_folder(name):
@@ -106,6 +128,7 @@ def parts(options):
     result.append(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"))
     for file in integration_files(fake=False):
         result.append(pytest(file.stem, [file], build, 600))
+    result.extend(host_parts(build))
     result.append(Part("clang-tidy", [*lint, "clang-tidy"], count_line, 600))
     return result
 
@@ -149,21 +172,30 @@ def execute(part, log_path, limit, env):
 
 def run(part, logs, seconds_left, env):
     log_path = logs / f"{part.name}.log"
-    print(f"==> {part.name} ... ", end="", flush=True)
+    if not part.beside:
+        print(f"==> {part.name} ... ", end="", flush=True)
     begun = time.monotonic()
     status, late = execute(part, log_path, max(1, min(part.limit, seconds_left)), env)
     log = log_path.read_text(errors="replace")
     passed, failed, skipped = part.count(log, status)
     if (status or late) and not failed:
         failed = 1
-    words = f"{passed} passed, {failed} failed, {skipped} skipped"
-    print(f"{words} in {time.monotonic() - begun:.0f} s" + (" (out of time)" if late else ""), flush=True)
+    lines = [f"==> {part.name} ... " if part.beside else ""]
+    lines[0] += f"{passed} passed, {failed} failed, {skipped} skipped in {time.monotonic() - begun:.0f} s"
+    lines[0] += " (out of time)" if late else ""
     if failed:
-        print("\n".join("    " + line for line in log.splitlines()[-80:]), flush=True)
-        print(f"    the whole log: {log_path}", flush=True)
-    for line in re.findall(r"^(?:SKIPPED|boot_id|FCM_SEED).*$", log, re.M):
-        print(f"    {line}", flush=True)
+        lines += ["    " + line for line in log.splitlines()[-80:]] + [f"    the whole log: {log_path}"]
+    lines += ["    " + line for line in re.findall(r"^(?:SKIPPED|boot_id|FCM_SEED|note).*$", log, re.M)]
+    print("\n".join(lines), flush=True)
     return passed, failed, skipped
+
+
+def run_all(todo, logs, env):
+    """One after the other, but two at a time of those that may run beside others. Yields what run() returns."""
+    deadline = time.monotonic() + TOTAL_LIMIT
+    for beside, group in itertools.groupby(todo, lambda part: part.beside):
+        with concurrent.futures.ThreadPoolExecutor(2 if beside else 1) as pool:
+            yield from pool.map(lambda part: run(part, logs, deadline - time.monotonic(), env), group)
 
 
 def unmet_routes(seen_path):
@@ -188,8 +220,7 @@ def main():
     seen.unlink(missing_ok=True)
     env = {"FCM_ASSETS": str(options.assets or ""), "FCM_SEEN": str(seen)}
     begun, totals = time.monotonic(), [0, 0, 0]
-    for part in chosen(options):
-        result = run(part, logs, TOTAL_LIMIT - (time.monotonic() - begun), env)
+    for result in run_all(chosen(options), logs, env):
         totals = [a + b for a, b in zip(totals, result)]
     if options.what in ([], ["all"]):
         unmet = unmet_routes(seen)

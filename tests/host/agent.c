@@ -9,15 +9,16 @@
  *                         random pool
  *   X command             runs `sh -c command`            O, E  bytes of stdout, stderr
  *   D bytes               its stdin                       R     status as of wait(2) (4 bytes): the command has ended
- *   Z                     end of its stdin
+ *   Z                     end of its stdin                W     bytes of stdin that were taken (4 bytes)
  *
  * One command at a time. It has ended when its process has: what others still hold of its pipes doesn't count, what was
- * written until then does. A virtio port tells nobody about a close, so the driver begins with H and throws away all that it
- * reads until its nonce comes back; H and a new X end the process group of an old command. A frame that can't be, or that
- * isn't whole after 300 ms of silence, is dropped with all that was read.
+ * written until then does. At most 256 KiB of stdin may be on their way: W says what the command has taken, so that the
+ * port is always read and H always comes through. A write to the port blocks: while the driver doesn't read, all waits.
  *
- * Nothing here blocks but a write to the port: while the driver doesn't read, the command waits. The port isn't read
- * while stdin of the command is full, so that a `cat` of any size goes through.
+ * A virtio port tells nobody about a close, so the driver begins with H and throws away all that it reads until its nonce
+ * comes back; H and a new X end the process group of an old command. NUL bytes between frames are passed over, and all
+ * that was read is dropped when it can't be a frame: 128 KiB of them before an H end whatever was under way.
+ * There is no time limit on a frame: on a busy machine any pause may happen in the middle of one.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -41,33 +42,24 @@
 #define NONCE 16
 #define BOOT_ID 36
 
-enum { HEADER = 5, PAYLOAD_MAX = 128 << 10, CHUNK = 64 << 10, PIPE_SIZE = 256 << 10, SILENCE_MS = 300 };
+enum { HEADER = 5, PAYLOAD_MAX = 128 << 10, CHUNK = 64 << 10, PIPE_SIZE = 256 << 10, WINDOW = 256 << 10 };
 
 struct job {
 	pid_t pid; /* also its process group; 0 when there is none */
 	int pidfd, in, out, err;
-	char *stdin_bytes; /* what the pipe hasn't taken yet */
-	size_t stdin_at, stdin_n;
-	bool stdin_ends; /* close it after stdin_bytes */
+	bool in_ends; /* close it when `waiting` is written */
 };
 
 struct agent {
 	int port;
 	struct job job;
+	char waiting[WINDOW]; /* stdin that the command's pipe hasn't taken yet */
+	size_t waiting_n;
 	char buf[HEADER + PAYLOAD_MAX];
 	size_t n;
-	int64_t last_read; /* ms */
 };
 
 static const struct job NO_JOB = {.pidfd = -1, .in = -1, .out = -1, .err = -1};
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static void close_fd(int *fd)
 {
@@ -147,7 +139,6 @@ static void job_done(struct job *job)
 	close_fd(&job->in);
 	close_fd(&job->out);
 	close_fd(&job->err);
-	free(job->stdin_bytes);
 	*job = NO_JOB;
 }
 
@@ -187,6 +178,7 @@ static void job_start(struct agent *a, const char *payload, size_t n)
 	char *command = strndup(payload, n);
 
 	job_kill(job);
+	a->waiting_n = 0;
 	if (command && make_pipe(in, 1) == 0 && make_pipe(out, 0) == 0 && make_pipe(err, 0) == 0)
 		job->pid = fork();
 	if (job->pid == 0 && err[1] >= 0)
@@ -207,34 +199,40 @@ static void job_start(struct agent *a, const char *payload, size_t n)
 	}
 }
 
-static void job_feed(struct job *job)
+/* Write what the pipe takes. A command that wants no more of its stdin takes everything. */
+static void job_feed(struct agent *a)
 {
-	while (job->in >= 0 && job->stdin_at < job->stdin_n) {
-		ssize_t r = write(job->in, job->stdin_bytes + job->stdin_at, job->stdin_n - job->stdin_at);
-		if (r < 0 && errno == EAGAIN)
-			return;
-		if (r < 0 && errno != EINTR)
-			close_fd(&job->in); /* it doesn't want more */
+	struct job *job = &a->job;
+	uint32_t taken = 0;
+
+	while (job->in >= 0 && taken < a->waiting_n) {
+		ssize_t r = write(job->in, a->waiting + taken, a->waiting_n - taken);
 		if (r > 0)
-			job->stdin_at += (size_t)r;
+			taken += (uint32_t)r;
+		else if (r < 0 && errno == EAGAIN)
+			break;
+		else if (r < 0 && errno != EINTR)
+			close_fd(&job->in);
 	}
-	free(job->stdin_bytes);
-	job->stdin_bytes = NULL;
-	job->stdin_at = job->stdin_n = 0;
-	if (job->stdin_ends)
+	if (job->in < 0)
+		taken = (uint32_t)a->waiting_n;
+	a->waiting_n -= taken;
+	memmove(a->waiting, a->waiting + taken, a->waiting_n);
+	if (taken > 0 && job->pid > 0)
+		say(a, 'W', &taken, sizeof taken);
+	if (a->waiting_n == 0 && job->in_ends)
 		close_fd(&job->in);
 }
 
-static void job_stdin(struct job *job, const char *p, size_t n)
+/* False when the driver sends more than it may. */
+static bool job_stdin(struct agent *a, const char *p, size_t n)
 {
-	if (job->in < 0)
-		return;
-	job->stdin_bytes = malloc(n + 1);
-	if (job->stdin_bytes) {
-		memcpy(job->stdin_bytes, p, n);
-		job->stdin_n = n;
-	}
-	job_feed(job);
+	if (n > sizeof a->waiting - a->waiting_n)
+		return false;
+	memcpy(a->waiting + a->waiting_n, p, n);
+	a->waiting_n += n;
+	job_feed(a);
+	return true;
 }
 
 /* Pass on one read; true while there may be more. */
@@ -274,6 +272,7 @@ static void hello(struct agent *a, const char *nonce)
 	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
 
 	job_kill(&a->job);
+	a->waiting_n = 0;
 	memcpy(answer, nonce, NONCE);
 	if (fd >= 0 && read(fd, answer + NONCE, BOOT_ID) < 0)
 		memset(answer + NONCE, '?', BOOT_ID);
@@ -320,23 +319,26 @@ static bool serve(struct agent *a, char type, const char *payload, size_t n)
 		job_start(a, payload, n);
 		return true;
 	case 'D':
-		job_stdin(&a->job, payload, n);
-		return true;
+		return job_stdin(a, payload, n);
 	case 'Z':
-		a->job.stdin_ends = true;
-		job_feed(&a->job);
+		a->job.in_ends = true;
+		job_feed(a);
 		return true;
 	}
 	return false;
 }
 
-/* Serve what is whole in the buffer, up to a D that the command can't take yet. */
+/* Serve what is whole in the buffer. */
 static void serve_frames(struct agent *a)
 {
 	size_t at = 0;
 
-	while (a->n - at >= HEADER && a->job.stdin_n == 0) {
+	for (;;) {
 		uint32_t len;
+		while (at < a->n && a->buf[at] == '\0')
+			at++;
+		if (a->n - at < HEADER)
+			break;
 		memcpy(&len, a->buf + at + 1, sizeof len);
 		if (len <= PAYLOAD_MAX && a->n - at < HEADER + len)
 			break;
@@ -356,7 +358,7 @@ static void read_port(struct agent *a, short events)
 
 	if (r > 0) {
 		a->n += (size_t)r;
-		a->last_read = now_ms();
+		serve_frames(a);
 	} else if (events & POLLHUP) {
 		a->n = 0;
 		usleep(20000); /* nobody is connected: poll would return at once for ever */
@@ -366,18 +368,17 @@ static void read_port(struct agent *a, short events)
 static void turn(struct agent *a)
 {
 	struct job *job = &a->job;
-	bool full = job->stdin_n > 0;
 	struct pollfd fds[] = {
-		{.fd = full ? -1 : a->port, .events = POLLIN},
-		{.fd = full ? job->in : -1, .events = POLLOUT},
+		{.fd = a->port, .events = POLLIN},
+		{.fd = a->waiting_n > 0 ? job->in : -1, .events = POLLOUT},
 		{.fd = job->out, .events = POLLIN},
 		{.fd = job->err, .events = POLLIN},
 		{.fd = job->pidfd, .events = POLLIN},
 	};
 
-	poll(fds, sizeof fds / sizeof fds[0], a->n > 0 && !full ? SILENCE_MS : -1);
+	poll(fds, sizeof fds / sizeof fds[0], -1);
 	if (fds[1].revents)
-		job_feed(job);
+		job_feed(a);
 	if (fds[2].revents)
 		job_pump(a, &job->out, 'O');
 	if (fds[3].revents)
@@ -386,9 +387,6 @@ static void turn(struct agent *a)
 		job_ended(a);
 	if (fds[0].revents)
 		read_port(a, fds[0].revents);
-	serve_frames(a);
-	if (a->n > 0 && job->stdin_n == 0 && now_ms() - a->last_read >= SILENCE_MS)
-		a->n = 0;
 }
 
 int main(void)

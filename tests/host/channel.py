@@ -11,10 +11,11 @@ import struct
 import time
 
 CHUNK = 64 << 10
-QUEUE = 4 * CHUNK
+WINDOW = 4 * CHUNK  # bytes of stdin that may be on their way
+PADDING = bytes((128 << 10) + 5)  # ends whatever frame was under way
 NONCE = 16
 BOOT_ID = 36
-HELLO_EVERY = 0.4  # longer than the silence after which the agent drops what was never finished
+HELLO_EVERY = 0.4
 
 
 class Failed(AssertionError):
@@ -94,14 +95,15 @@ class Qmp:
 
 
 class Channel:
-    """The agent's port. One command at a time: start(), then feed(), end() and turn() until turn() tells the status."""
+    """The agent's port. One command at a time: start(), then feed(), end() and turn() until turn() tells the status.
+    `credit` is how much may be fed."""
 
     def __init__(self, folder, timeout):
         deadline = time.monotonic() + timeout
         self.socket = connect(folder, "agent", deadline)
         self.socket.setblocking(False)
         self.incoming, self.outgoing = bytearray(), bytearray()
-        self.boot_id = None
+        self.boot_id, self.credit = None, 0
         self.hello(deadline - time.monotonic())
 
     def close(self):
@@ -157,10 +159,9 @@ class Channel:
     def hello(self, timeout):
         """Begin anew, whatever was before: an old command is killed, what it said is thrown away."""
         nonce = os.urandom(NONCE)
-        hello = b"H" + struct.pack("<I", NONCE) + nonce
+        hello = PADDING + b"H" + struct.pack("<I", NONCE) + nonce
         answer = b"H" + struct.pack("<I", NONCE + BOOT_ID) + nonce
         deadline, again = time.monotonic() + timeout, 0.0
-        self.outgoing.clear()
         while answer not in self.incoming or len(self.incoming) < self.incoming.find(answer) + len(answer) + BOOT_ID:
             now = time.monotonic()
             if now > deadline:
@@ -186,19 +187,17 @@ class Channel:
     # ---- commands ----
 
     def start(self, command):
+        self.credit = WINDOW
         self._send(b"X", command.encode())
 
     def feed(self, data):
+        """At most `credit` bytes."""
+        self.credit -= len(data)
         for at in range(0, len(data), CHUNK):
             self._send(b"D", data[at:at + CHUNK])
 
     def end(self):
         self._send(b"Z")
-
-    @property
-    def hungry(self):
-        """Whether more should be fed."""
-        return len(self.outgoing) < QUEUE
 
     def turn(self, timeout, out, err, more=()):
         """Wait for something; out(bytes), err(bytes) get what the command wrote. Returns (its exit status or None, those
@@ -213,5 +212,7 @@ class Channel:
                 out(payload)
             elif kind == b"E":
                 err(payload)
+            elif kind == b"W":
+                self.credit += struct.unpack("<I", payload)[0]
             elif kind == b"R":
                 return os.waitstatus_to_exitcode(struct.unpack("<i", payload)[0]), ready

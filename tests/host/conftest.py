@@ -1,7 +1,7 @@
 """Fixtures of the tests that run in the test host (host.py).
 
-host         a machine of its own for each test file, restored from the snapshot; RELEASE of the file, else
-             FCM_HOST_RELEASE, else bookworm
+host         a machine of its own for each test file, restored from the snapshot, of the release FCM_HOST_RELEASE (bookworm
+             without); a file that says RELEASES = ("trixie",) runs on those only
 installed    the same with the product below /usr/local
 firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
 """
@@ -21,7 +21,9 @@ NOTES = []
 
 @pytest.fixture(scope="module")
 def release(request):
-    return getattr(request.module, "RELEASE", None) or os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]
+    wanted = os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]
+    allowed = getattr(request.module, "RELEASES", hosts.RELEASES)
+    return wanted if wanted in allowed else allowed[0]
 
 
 @pytest.fixture(scope="module", name="host")

@@ -274,6 +274,7 @@ class Host:
         image = Image(release)
         self.image = image
         self.restore_began = time.monotonic()
+        self.temporary = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix=f"host-{release}-", dir=_work()))
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -302,6 +303,8 @@ class Host:
             self.channel.close()
         self.machine.end()
         (self.folder / "disk.qcow2").unlink(missing_ok=True)
+        if self.temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -321,9 +324,10 @@ class Host:
         self.channel.start(command)
         ended = False
         while status is None:
-            while self.channel.hungry and not ended:
-                self.channel.feed(stdin[at:at + 65536])
-                at += 65536
+            while self.channel.credit and not ended:
+                chunk = stdin[at:at + self.channel.credit]
+                self.channel.feed(chunk)
+                at += len(chunk)
                 if at >= len(stdin):
                     self.channel.end()
                     ended = True
@@ -365,10 +369,10 @@ class Host:
         self.channel.start(command)
         sources, status = [stdin], None
         while status is None:
-            more = sources if self.channel.hungry else []
+            more = sources if self.channel.credit else []
             status, ready = self._turn(5, lambda b: os.write(stdout, b), lambda b: os.write(2, b), more)
             if ready:
-                data = os.read(stdin, 65536)
+                data = os.read(stdin, self.channel.credit)
                 self.channel.feed(data)
                 if not data:
                     self.channel.end()
@@ -403,8 +407,10 @@ class Host:
     def install(self, build=BUILD):
         """The product as `./bootstrap install` puts it, below /usr/local."""
         with tempfile.TemporaryDirectory(dir=_work()) as stage:
-            subprocess.run(["cmake", "--install", build, "--prefix", f"{stage}/usr/local"], check=True,
-                           stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            done = subprocess.run(["cmake", "--install", build, "--prefix", f"{stage}/usr/local"], capture_output=True,
+                                  text=True, check=False)
+            if done.returncode != 0:
+                raise Failed(f"cmake --install {build}: {done.stderr.strip()}")
             self.put_tree(stage, "/")
 
     # ---- the machine ----
@@ -494,7 +500,7 @@ def main():
             return host.terminal(" ".join(options.words))
         say(f"Debian {options.release} with the build of {BUILD}, restored in {host.restored_in * 1000:.0f} ms; "
             f"its console: {host.folder}/console")
-        return host.terminal("exec bash -l")
+        return host.terminal("cd; exec bash -l")
 
 
 if __name__ == "__main__":

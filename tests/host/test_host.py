@@ -50,8 +50,9 @@ def test_a_command_that_hangs_is_ended(host):
     with pytest.raises(hosts.Failed, match=r"not within 0\.5 s: echo begun"):
         host.run("echo begun; sleep 1000; echo ended", timeout=0.5)
     assert host.run("pgrep -f 'sleep 100[0]'", check=False).status == 1, "its process group is gone"
-    with pytest.raises(hosts.Failed):
-        host.run("yes", timeout=0.5)
+    for command in ("yes", "sleep 1000"):
+        with pytest.raises(hosts.Failed):
+            host.run(command, bytes(5 << 20), timeout=0.5)
     assert host.run("echo fine").text == "fine\n", "and nothing of it is left in the channel"
 
 
@@ -63,7 +64,8 @@ def test_what_a_command_leaves_running(host):
 
 
 def test_partial_frames_and_garbage(host):
-    for junk in (b"X\xff\xff\x00\x00par", b"\0" * 3, b"?" * 5000, b"D\xff\xff\xff\xff", b"X\x02\x00\x00\x00:;Z"):
+    for junk in (b"X\xff\xff\x00\x00par", b"\0" * 3, b"?" * 5000, b"D\xff\xff\xff\xff", b"X\x02\x00\x00\x00:;Z",
+                 b"D\xff\xff\x01\x00" + b"x" * 5000, b"X\x05\x00\x00\x00yes>&D\x00"):
         host.channel.socket.setblocking(True)
         host.channel.socket.sendall(junk)
         host.channel.socket.setblocking(False)
