@@ -111,6 +111,43 @@ def end(child, sig=signal.SIGTERM, grace=10):
         child.wait()
 
 
+class Groups:
+    """A cgroup of our own in each hierarchy, below the one that we are in: what a daemon makes is below its own group,
+    so the cgroups of two hosts are never taken for each other's. On v2 it is the delegated group that fcmd wants."""
+
+    def __init__(self, name):
+        self.name, self.paths = name, []
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            mount = self.mount_of(controllers)
+            if mount:
+                group = mount / path.strip("/") / name
+                with contextlib.suppress(OSError):
+                    group.mkdir()
+                    self.paths.append(group)
+
+    @staticmethod
+    def mount_of(controllers):
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _, where, kind, options = line.split()[:4]
+            if kind == "cgroup2" and not controllers:
+                return Path(where)
+            if kind == "cgroup" and controllers and set(controllers.split(",")) <= set(options.split(",")):
+                return Path(where)
+        return None
+
+    def enter(self, argv):
+        """The command line that runs argv in the groups; one that takes nobody (cpuset) is left out."""
+        files = " ".join(f"{path}/cgroup.procs" for path in self.paths)
+        return ["sh", "-c", f'for f in {files}; do echo $$ 2>/dev/null >$f; done; exec "$@"', "sh", *argv]
+
+    def remove(self):
+        for path in self.paths:
+            for folder, _, _ in os.walk(path, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+
 class Namespace:
     """A network namespace (and a mount namespace with it), alive as long as its keeper sleeps."""
 
@@ -270,9 +307,10 @@ class Api:
 
 
 class Host:
-    """See the head of this file. `config` is the text of fcmd.conf; None: there is no config file."""
+    """See the head of this file. `config` is the text of fcmd.conf; None: there is no config file. Without `kvm` the
+    daemon finds none and needs no second to try it."""
 
-    def __init__(self, work, build, config=None, caddyfile=None):
+    def __init__(self, work, build, config=None, caddyfile=None, kvm=True):
         self.work, self.build, self.config = Path(work), Path(build), config
         self.state_dir, self.run_dir = self.work / "state", self.work / "run"
         self.caddy_dir, self.log_path = self.work / "caddy", self.work / "fcmd.log"
@@ -285,9 +323,12 @@ class Host:
         self.daemon = self.caddy = None
         self.children, self.boot_ids = [], []
         self.api = Api(self)
+        self.groups = Groups(f"host-{os.getpid()}-{time.monotonic_ns()}")
         self.ns, self.world = Namespace(mount=True), Namespace()
         try:
             self.ns.run("sh", "-c", SETUP, "setup", self.work, self.build, WORLD, USER, USER_ID)
+            if not kvm and os.path.exists("/dev/kvm"):
+                self.ns.run("mount", "--bind", "/dev/null", "/dev/kvm")
             self.make_uplink()
         except BaseException:
             self.close()
@@ -362,7 +403,7 @@ class Host:
 
     def start_daemon(self, env=None, argv=("fcmd",), wait=True):
         with open(self.log_path, "ab") as log:
-            self.daemon = self.spawn(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self.daemon = self.spawn(self.groups.enter(argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                      env={**os.environ, "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                                           **(env or {})})
         if wait:
@@ -441,7 +482,7 @@ class Host:
     def residue(self):
         """What residue.py sees in this host, as a set of lines."""
         text = self.ns.run("/usr/bin/python3", TOP / "tests/residue.py", "--state", "/var/lib/firecracker",
-                           "--run", "/run/fcm", "--caddy", "/etc/caddy").stdout
+                           "--run", "/run/fcm", "--caddy", "/etc/caddy", "--cgroup", self.groups.name).stdout
         return sorted(line for line in text.splitlines() if not self.KEPT.search(line))
 
     def check_residue(self, before, timeout=5):
@@ -469,6 +510,7 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
         self.world.close()
         self.ns.close()
+        self.groups.remove()
         for name in ("state", "run"):
             shutil.rmtree(self.work / name, ignore_errors=True)
 

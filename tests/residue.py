@@ -182,10 +182,10 @@ def processes(roots):
             yield f"process {names[0]} holds {path}"
 
 
-def cgroups():
+def cgroups(below_name):
     for path, _, _ in os.walk("/sys/fs/cgroup"):
         name = os.path.relpath(path, "/sys/fs/cgroup")
-        if CGROUP.search(name):
+        if CGROUP.search(name) and (below_name is None or below_name in name.split("/")):
             yield f"cgroup {name}"
 
 
@@ -200,11 +200,11 @@ def paths(roots):
                     yield f"path {path} {stat.filemode(info.st_mode)} {info.st_uid}:{info.st_gid}{target}"
 
 
-def snapshot(state, run, caddy):
+def snapshot(state, run, caddy, group=None):
     roots = [os.path.realpath(p) for p in (state, run)]
     sites = [os.path.realpath(p) for p in caddy]
     lines = []
-    for part in (links(), routes(), neighbours(), firewall(), sysctls(), processes(roots), cgroups(),
+    for part in (links(), routes(), neighbours(), firewall(), sysctls(), processes(roots), cgroups(group),
                  paths(roots + sites)):
         lines += part
     return "\n".join(sorted(lines)) + "\n"
@@ -349,12 +349,13 @@ def main():
     parser.add_argument("--state", default="/var/lib/firecracker")
     parser.add_argument("--run", default="/run/fcm")
     parser.add_argument("--caddy", action="append", help="a directory of Caddy's (repeats; default /etc/caddy)")
+    parser.add_argument("--cgroup", metavar="NAME", help="only cgroups below one of this name")
     parser.add_argument("--self-test", action="store_true")
     options = parser.parse_args()
     if options.self_test:
         in_own_namespaces()
         return self_test()
-    sys.stdout.write(snapshot(options.state, options.run, options.caddy or ["/etc/caddy"]))
+    sys.stdout.write(snapshot(options.state, options.run, options.caddy or ["/etc/caddy"], options.cgroup))
     return 0
 
 

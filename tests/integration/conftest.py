@@ -58,7 +58,7 @@ def host(request):
     if fake:
         config = f"qemu = {FAKE_VMM}\n" + (config or "")
     folder = WORK / f"{request.module.__name__}-{os.getpid()}"
-    machine = hosts.Host(folder, BUILD, config, options.get("caddyfile"))
+    machine = hosts.Host(folder, BUILD, config, options.get("caddyfile"), kvm=not fake)
     request.module.__fcm_host__ = machine
     try:
         before = None

@@ -106,8 +106,10 @@ def clean(host, baseline):
 
 def begin(host, table, fault):
     """Bring a VM to where the operation begins, with a daemon that has the fault."""
-    host.stop_daemon()
+    if host.daemon:
+        host.stop_daemon()
     host.start_daemon()
+    host.destroy_all()  # what a failed test before this one left
     getattr(Operation(host), "before_" + table)()
     host.stop_daemon()
     host.start_daemon(env={"FCM_FAULT": fault}, wait=False)
