@@ -350,7 +350,7 @@ static void firecracker_describe(const struct vmm_config *config, struct strv *r
 
 /* ---- probe ---- */
 
-static void firecracker_probe(const char *program, struct vmm_probe *ret)
+static void firecracker_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
 {
 	struct fcm_error err;
 	struct kvm_probe kvm;
@@ -366,7 +366,7 @@ static void firecracker_probe(const char *program, struct vmm_probe *ret)
 			ret->binary, ret->version, OLDEST_MINOR);
 		return;
 	}
-	kvm_probe("/dev/kvm", &kvm);
+	kvm_probe(kvm_device, &kvm);
 	ret->usable = kvm.usable;
 	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
 }

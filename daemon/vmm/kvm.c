@@ -249,12 +249,11 @@ static void judge(const struct probe *p, struct kvm_probe *ret)
 	}
 }
 
-void kvm_probe(const char *device, struct kvm_probe *ret)
+static void look(const char *device, struct kvm_probe *ret)
 {
 	struct probe *p = xalloc(sizeof *p);
 	pthread_t thread;
 
-	*ret = (struct kvm_probe){0};
 	*p = (struct probe){.kvm = -1,
 		.vm = -1,
 		.cpu = -1,
@@ -280,4 +279,11 @@ void kvm_probe(const char *device, struct kvm_probe *ret)
 		snprintf(ret->reason, sizeof ret->reason, "no usable KVM: KVM_RUN can't be interrupted");
 	}
 	release(p);
+}
+
+void kvm_probe(const char *device, struct kvm_probe *ret)
+{
+	*ret = (struct kvm_probe){.reason = "KVM isn't looked at: accel = tcg in the config"};
+	if (device)
+		look(device, ret);
 }

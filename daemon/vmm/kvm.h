@@ -13,6 +13,6 @@ struct kvm_probe {
 	char reason[128]; /* one line, also when usable */
 };
 
-/* Run the probe with `device` ("/dev/kvm"): usable when the guest's loop takes under 100 ms or under 30 times the native
+/* Run the probe with `device` ("/dev/kvm"; NULL: KVM isn't wanted, nothing is done): usable when the guest's loop takes under 100 ms or under 30 times the native
  * one. Gives up after 0.6 s where every instruction is emulated, and takes a second at the very most. */
 void kvm_probe(const char *device, struct kvm_probe *ret);

@@ -223,7 +223,7 @@ static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 
 /* ---- probe ---- */
 
-static void qemu_probe(const char *program, struct vmm_probe *ret)
+static void qemu_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
 {
 	struct fcm_error err;
 	struct kvm_probe kvm;
@@ -240,7 +240,7 @@ static void qemu_probe(const char *program, struct vmm_probe *ret)
 		fcm_format(ret->reason, sizeof ret->reason, QBOOT " is missing (package qemu-system-data)");
 		return;
 	}
-	kvm_probe("/dev/kvm", &kvm);
+	kvm_probe(kvm_device, &kvm);
 	ret->usable = true;
 	ret->accel = kvm.usable ? VMM_KVM : VMM_TCG;
 	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
@@ -248,7 +248,7 @@ static void qemu_probe(const char *program, struct vmm_probe *ret)
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF | VMM_CAP_EMULATE,
+	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,

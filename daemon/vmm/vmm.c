@@ -23,18 +23,6 @@ void vmm_plan_done(struct vmm_plan *plan)
 	plan->tap_fd = -1;
 }
 
-/* Hold what a probe found to the accelerator that the config names. */
-static void hold_to_accel(const struct vmm_driver *d, const char *accel, struct vmm_probe *p)
-{
-	if (strcmp(accel, "tcg") == 0 && p->usable && p->accel == VMM_KVM) {
-		p->accel = VMM_TCG;
-		p->usable = d->caps & VMM_CAP_EMULATE;
-		fcm_copy(p->reason, sizeof p->reason, "accel = tcg in the config");
-	}
-	if (strcmp(accel, "kvm") == 0 && p->accel != VMM_KVM)
-		p->usable = false; /* the reason says why not */
-}
-
 /* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before
  * PATH. That by its real path: a later download must not put another version under a daemon that probed this one. */
 static char *program_of(const struct fcmd_config *config, const struct vmm_driver *d)
@@ -57,8 +45,9 @@ const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm
 		if (strcmp(config->vmm, "auto") != 0 && strcmp(config->vmm, d->name) != 0)
 			continue;
 		auto_free char *program = program_of(config, d);
-		d->probe(program, ret);
-		hold_to_accel(d, config->accel, ret);
+		d->probe(program, strcmp(config->accel, "tcg") == 0 ? NULL : "/dev/kvm", ret);
+		if (strcmp(config->accel, "kvm") == 0 && ret->accel != VMM_KVM)
+			ret->usable = false; /* the reason says why not */
 		if (ret->usable && *better && ret->accel == VMM_KVM)
 			fcm_copy(ret->reason, sizeof ret->reason, better);
 		if (ret->usable)

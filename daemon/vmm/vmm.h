@@ -32,7 +32,6 @@ enum vmm_cap {
 	VMM_CAP_PAUSE = 1 << 0,
 	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
 	VMM_CAP_SNAPSHOT = 1 << 2,
-	VMM_CAP_EMULATE = 1 << 3, /* runs without KVM */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -81,8 +80,9 @@ struct vmm_driver {
 	unsigned caps;
 
 	/* Find out whether `program` (a path, or a name that is looked for in PATH) works here and with which
-	 * accelerator. May take a second; cached by the caller. */
-	void (*probe)(const char *program, struct vmm_probe *ret);
+	 * accelerator. `kvm` is the device to look at, NULL when KVM isn't wanted. May take a second; cached by the
+	 * caller. */
+	void (*probe)(const char *program, const char *kvm, struct vmm_probe *ret);
 
 	/* Pure: what to start for this VM. */
 	int (*plan)(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err);

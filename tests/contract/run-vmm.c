@@ -137,7 +137,7 @@ static int probe(const char *binary)
 	struct vmm_probe p;
 	double t = now_ms();
 
-	vmm_qemu.probe(binary, &p);
+	vmm_qemu.probe(binary, "/dev/kvm", &p);
 	printf("usable=%d version=%s accel=%s ms=%.0f reason=%s\n", p.usable, p.version,
 		p.accel == VMM_KVM ? "kvm" : "tcg", now_ms() - t, p.reason);
 	return !p.usable;
