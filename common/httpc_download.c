@@ -121,8 +121,7 @@ static void set_options(struct download *dl, char *why)
 
 	httpc_set_common(curl, dl->d->url, why);
 	curl_easy_setopt(curl, CURLOPT_USERAGENT, "fcm");
-	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https");
-	curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, "https");
+	curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https"); /* of redirects as well */
 	curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
 	curl_easy_setopt(curl, CURLOPT_MAXREDIRS, (long)HTTPC_MAX_REDIRECTS);
 	curl_easy_setopt(curl, CURLOPT_FAILONERROR, 1L);

@@ -578,7 +578,7 @@ def test_other_members_are_never_made(fcm, site, tmp_path):
     extra = [member(f"../../../../../../{target}", b"x"), member(str(target), b"x"),
              member(f"{TOP_DIR}/firecracker", type=tarfile.SYMTYPE, linkname=str(target))]
     site.publish(data=archive(VERSION, extra=extra))
-    assert fcm("assets", "download", TAR_OPTIONS=f"--to-command='touch {target}'").status == 0
+    assert fcm("assets", "download", TAR_OPTIONS="--exclude=*").status == 0  # isn't heard
     assert not target.exists()
     assert sorted(p.name for p in (fcm.folder / VERSION).iterdir()) == ["SHA256SUMS", "firecracker", "jailer"]
 
