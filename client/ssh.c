@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -69,19 +70,20 @@ static int give_key(struct cli *cli, const char *id, struct fcm_error *err)
 	return r;
 }
 
-/* Make sure that the VM knows our key and that we know its. */
-static int prepare(struct cli *cli, const char *vm, char **ret_id, struct fcm_error *err)
+/* Make sure that the VM knows our key and that we know its. The id and the name are the caller's. */
+static int prepare(struct cli *cli, const char *vm, char **ret_id, char **ret_name, struct fcm_error *err)
 {
 	field_json *v = NULL;
 
 	if (find_running(cli, vm, &v, err) < 0)
 		return -1;
-	auto_free char *id = xstrdup(fj_get_str(v, "id"));
+	auto_free char *id = xstrdup(fj_get_str(v, "id")), *name = xstrdup(fj_get_str(v, "name"));
 	int r = sshkey_know(v, err);
 	fj_free(v);
 	if (r < 0 || give_key(cli, id, err) < 0)
 		return -1;
 	*ret_id = STEAL(id);
+	*ret_name = STEAL(name);
 	return 0;
 }
 
@@ -152,18 +154,18 @@ static int refuse_options(const char *vm, const char *word, struct fcm_error *er
 	if (word[0] != '-' || strcmp(word, "--") == 0)
 		return 0;
 	fcm_fail(err, FCM_USAGE, "ssh: '%s' is no command to run in '%s'", word, vm);
-	return fcm_hint(err, "options of ssh: fcm ssh-config --install, then ssh %s %s.fcm", word, vm);
+	return fcm_hint(err, "options of ssh: fcm ssh-config --install, then ssh %s ... %s.fcm", word, vm);
 }
 
 static int run_ssh(struct cli *cli, void *options, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv argv = {0}, shared = {0};
-	auto_free char *id = NULL;
+	auto_free char *id = NULL, *name = NULL;
 
 	(void)options;
 	if (cli->argc > 1 && refuse_options(cli->argv[0], cli->argv[1], err) < 0)
 		return -1;
-	if (prepare(cli, cli->argv[0], &id, err) < 0)
+	if (prepare(cli, cli->argv[0], &id, &name, err) < 0)
 		return -1;
 	auto_free char *target = xprintf("%s %d", id, SSH_PORT);
 	common_options(cli, target, &shared);
@@ -180,7 +182,7 @@ static int run_ssh(struct cli *cli, void *options, struct fcm_error *err)
 	strv_add(&argv, "-o");
 	strv_add(&argv, "ServerAliveInterval 10");
 	strv_add(&argv, "--");
-	strv_addf(&argv, "fcm-%s", id);
+	strv_addf(&argv, "%s.fcm", name);
 	int first = cli->argc > 1 && strcmp(cli->argv[1], "--") == 0 ? 2 : 1;
 	for (int i = first; i < cli->argc; i++)
 		strv_add(&argv, cli->argv[i]);
@@ -204,20 +206,23 @@ static bool strip_suffix(char *host)
 
 static int run_proxy(struct cli *cli, void *options, struct fcm_error *err)
 {
-	auto_free char *vm = xstrdup(cli->argv[0]), *id = NULL;
+	auto_free char *vm = xstrdup(cli->argv[0]), *id = NULL, *name = NULL;
 	struct httpc_tunnel *tunnel = NULL;
 	int64_t port;
 
 	(void)options;
 	if (!fcm_parse_i64(cli->argv[1], 1, 65535, &port))
 		return fcm_fail(err, FCM_USAGE, "port: %s is outside 1..65535", cli->argv[1]);
-	if (strip_suffix(vm) && port == SSH_PORT && prepare(cli, vm, &id, err) < 0)
+	if (strip_suffix(vm) && port == SSH_PORT && prepare(cli, vm, &id, &name, err) < 0)
 		return -1;
 	if (api_tunnel(cli->api, id ? id : vm, (uint32_t)port, &tunnel, err) < 0) {
 		if (err->code == FCM_GUEST && strcmp(err->hint, fcm_code_info(FCM_GUEST)->hint) == 0)
 			fcm_hint(err, "does something listen there? fcm ssh %.63s -- ss -ltn", vm);
 		return -1;
 	}
+	/* Ctrl-C is for ssh, which then says goodbye through us */
+	if (port == SSH_PORT && !isatty(STDIN_FILENO))
+		signal(SIGINT, SIG_IGN);
 	int r = session_relay(tunnel, STDIN_FILENO, STDOUT_FILENO, err);
 	httpc_tunnel_free(tunnel);
 	return r;

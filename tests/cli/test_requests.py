@@ -200,7 +200,7 @@ def fake_ssh(tmp_path):
 def test_ssh(fcm, daemon, fake_ssh):
     done = fcm("ssh", "web", "--", "uname", "-a", env=fake_ssh)
     words = done.out.splitlines()
-    assert done.status == 42 and words[-4:] == ["--", "fcm-8i5agfx2", "uname", "-a"]
+    assert done.status == 42 and words[-4:] == ["--", "web.fcm", "uname", "-a"]
     assert {"StrictHostKeyChecking yes", "HostKeyAlias fcm-8i5agfx2", "User root", "LogLevel ERROR"} <= set(words)
     assert f"ProxyCommand '{fcm.binary}' proxy 8i5agfx2 22" in words
     known = (fcm.home / ".cache/fcm/known_hosts").read_text()
