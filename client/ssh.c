@@ -39,7 +39,9 @@ static int find_running(struct cli *cli, const char *vm, field_json **ret, struc
 		*ret = v;
 		return 0;
 	}
-	if (*vm_reason(v))
+	if (strcmp(state, "failed") == 0)
+		fcm_fail(err, FCM_WRONG_STATE, "'%s' has failed: %s", name, vm_reason(v));
+	else if (*vm_reason(v))
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s: %s", name, state, vm_reason(v));
 	else
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s", name, state);
