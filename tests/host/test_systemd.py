@@ -1,0 +1,148 @@
+"""fcmd as a service: hardened, watched, and VMs that don't notice when it ends."""
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import host as hosts
+import product as products
+
+EXPOSURE = 4.4
+DROP_IN = "/etc/systemd/system/fcmd.service.d/test.conf"
+
+
+@pytest.fixture(scope="module")
+def product(host, release, kernel_tar, tiny_tar):
+    it = products.Product(host)
+    it.install(products.deb(release))
+    it.add_assets(kernel_tar, tiny_tar)
+    it.create("one")
+    it.in_guest("one", products.COUNTER)
+    return it
+
+
+def same_guest(product, before, boot_id):
+    now = product.vm("one")
+    assert (now["state"], now["vmm_pid"], now["ip"]) == ("running", before["vmm_pid"], before["ip"])
+    assert product.boot_id("one") == boot_id and product.count("one") > 0
+
+
+def test_exposure(tmp_path):
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze on this machine")
+    unit = hosts.BUILD / "systemd/fcmd.service"
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit], capture_output=True, text=True,
+                          check=False, cwd=tmp_path)
+    found = re.search(r"Overall exposure level for fcmd.service: ([\d.]+)", done.stdout)
+    assert found and float(found[1]) <= EXPOSURE, done.stdout + done.stderr
+
+
+def test_units_are_well_formed(product):
+    done = product.host.run("systemd-analyze verify fcmd.service fcm-vms.service 2>&1 | grep -i fcm", check=False)
+    assert not done.text, done.text
+    for unit in ("fcmd", "fcm-vms"):
+        assert product.host.run(f"systemctl is-active {unit}; systemctl is-enabled {unit}").text == "active\nenabled\n"
+
+
+def test_vms_are_in_a_unit_of_their_own(product):
+    vm = product.vm("one")
+    group = product.host.run(f"cat /proc/{vm['vmm_pid']}/cgroup").text.strip()
+    assert group == f"0::/system.slice/fcm-vms.service/{vm['id']}"
+    limit = product.host.run(f"cat /sys/fs/cgroup/system.slice/fcm-vms.service/{vm['id']}/memory.max").text
+    assert limit.strip().isdigit()
+
+
+def test_what_a_vmm_inherits(product):
+    status = product.host.run(f"cat /proc/{product.vm('one')['vmm_pid']}/status").text
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M) and re.search(r"^Seccomp:\s+2$", status, re.M)
+    for caps in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert re.search(rf"^{caps}:\s+0+$", status, re.M), status
+    environment = product.host.run(f"tr '\\0' '\\n' </proc/{product.vm('one')['vmm_pid']}/environ").text
+    assert "NOTIFY_SOCKET" not in environment and "WATCHDOG" not in environment
+
+
+def test_restart(product):
+    before, boot_id, daemon = product.vm("one"), product.boot_id("one"), product.main_pid()
+    product.host.run("systemctl restart fcmd")
+    assert product.main_pid() != daemon
+    same_guest(product, before, boot_id)
+
+
+def test_stop_and_start(product):
+    before, boot_id = product.vm("one"), product.boot_id("one")
+    product.host.run("systemctl stop fcmd")
+    assert product.lives(before["vmm_pid"])
+    product.host.run("systemctl start fcmd")
+    same_guest(product, before, boot_id)
+
+
+def test_kill(product):
+    before, boot_id, daemon = product.vm("one"), product.boot_id("one"), product.main_pid()
+    product.host.run(["kill", "-9", str(daemon)])
+    product.settle({"one": "running"})
+    assert product.main_pid() not in (0, daemon)
+    same_guest(product, before, boot_id)
+
+
+def test_watchdog(product):
+    """A daemon whose loop stands still is ended and started again; one that works isn't."""
+    product.host.put(DROP_IN, "[Service]\nWatchdogSec=4\n")
+    product.host.run("systemctl daemon-reload; systemctl restart fcmd")
+    before, boot_id, daemon = product.vm("one"), product.boot_id("one"), product.main_pid()
+    product.host.run("sleep 9")
+    assert product.main_pid() == daemon, "it was fed"
+    product.host.run(["kill", f"-{signal.SIGSTOP.value}", str(daemon)])
+    product.host.run(f"for i in $(seq 60); do test \"$(systemctl show -P MainPID fcmd)\" != {daemon} && break; sleep 0.5; done",
+                     timeout=60)
+    product.settle({"one": "running"})
+    assert product.main_pid() not in (0, daemon)
+    assert "watchdog" in product.host.run("journalctl -u fcmd --no-pager").text.lower()
+    same_guest(product, before, boot_id)
+    product.host.run(f"rm {DROP_IN}; systemctl daemon-reload; systemctl restart fcmd")
+
+
+def test_journal(product):
+    vm = product.vm("one")
+    product.host.run("systemctl restart fcmd")
+    lines = product.host.run(f"journalctl --no-pager -o cat -u fcmd FCM_VM={vm['id']}").text.splitlines()
+    assert any("adopt" in line for line in lines), lines
+    assert all(f"vm={vm['id']}" in line for line in lines)
+    product.host.run("journalctl --sync")
+    priorities = product.host.run("journalctl --no-pager -o json -u fcmd _COMM=fcmd").text
+    assert set(re.findall(r'"PRIORITY":"(\d)"', priorities)) <= set("3467") and '"PRIORITY":"6"' in priorities
+
+
+def test_vms_stop_gently_with_their_unit(product):
+    """And start with the next daemon, for nobody asked for their end."""
+    before, boot_id = product.vm("one"), product.boot_id("one")
+    product.host.run("systemctl stop fcm-vms", timeout=120)
+    now = product.vm("one")
+    assert (now["state"], now["desired"], now["reason"]["code"]) == ("stopped", "running", "host_shutdown")
+    assert not product.lives(before["vmm_pid"])
+    product.host.run("systemctl restart fcmd")
+    product.settle({"one": "running"})
+    assert product.host.run("systemctl is-active fcm-vms").text == "active\n"
+    assert product.vm("one")["ip"] == before["ip"] and product.boot_id("one") != boot_id
+    assert product.count("one") > 0 and product.vm("one")["reason"] is None
+
+
+def test_a_vmm_that_hangs_is_ended(product):
+    vm = product.vm("one")
+    product.host.run(["kill", f"-{signal.SIGSTOP.value}", str(vm["vmm_pid"])])
+    product.host.run("systemctl stop fcm-vms", timeout=120)
+    assert not product.lives(vm["vmm_pid"])
+    assert product.vm("one")["reason"]["code"] == "host_shutdown"
+
+
+def test_without_a_daemon_the_unit_still_ends_them(product):
+    product.host.run("systemctl restart fcmd")
+    product.settle({"one": "running"})
+    vm = product.vm("one")
+    product.host.run("systemctl stop fcmd; systemctl stop fcm-vms", timeout=120)
+    assert not product.lives(vm["vmm_pid"])
+    product.host.run("systemctl reset-failed; systemctl start fcmd")
+    product.settle({"one": "running"})
+    product.fcm("destroy", "-f", "one")
+    assert "tap_" not in product.traces() and "qemu" not in product.traces()
