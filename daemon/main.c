@@ -269,6 +269,7 @@ int main(int argc, char **argv)
 	struct fcm_error err;
 
 	argp_program_version = "fcmd " FCM_VERSION;
+	argp_err_exit_status = fcm_code_info(FCM_USAGE)->exit_status;
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	if (read_config(&o, &config, &err) < 0)
 		return fail(&err);

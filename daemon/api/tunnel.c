@@ -12,7 +12,17 @@
 #include "common/core/fileio.h"
 #include "daemon/api/api.h"
 
-enum { CONNECT_MS = 5000, CHUNK = 65536 };
+enum {
+	CONNECT_MS = 5000,
+	CHUNK = 65536,
+	LOOK_MS =
+		1000, /* how often an idle tunnel looks whether its VM still runs: one that was killed sends no FIN */
+};
+
+struct tunnel {
+	int fd;	       /* the connection into the guest */
+	struct vm *vm; /* held */
+};
 
 static int connect_to(struct in_addr ip, uint16_t port, const char *name, struct fcm_error *err)
 {
@@ -70,7 +80,15 @@ static short wants(const struct flow *in, const struct flow *out)
 	return (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
 }
 
-static void relay(struct flow *up, struct flow *down)
+static bool runs(struct vm *vm)
+{
+	registry_lock();
+	bool yes = vm->listed && (vm->view.state == VM_RUNNING || vm->view.state == VM_STARTING);
+	registry_unlock();
+	return yes;
+}
+
+static void relay(struct vm *vm, struct flow *up, struct flow *down)
 {
 	while (!(up->eof && down->eof)) {
 		struct pollfd p[] = {
@@ -78,8 +96,11 @@ static void relay(struct flow *up, struct flow *down)
 			{.fd = down->from, .events = wants(down, up)},
 			{.fd = http_stop_fd(), .events = POLLIN},
 		};
-		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
+		int n = poll(p, ARRAY_SIZE(p), LOOK_MS);
+		if ((n < 0 && errno != EINTR) || (n == 0 && !runs(vm)))
 			return;
+		if (n <= 0)
+			continue;
 		if (p[2].revents || ((p[0].revents | p[1].revents) & (POLLERR | POLLNVAL)))
 			return;
 		if (!pump(up, p[0].revents & (POLLIN | POLLHUP), p[1].revents & POLLOUT) ||
@@ -88,20 +109,26 @@ static void relay(struct flow *up, struct flow *down)
 	}
 }
 
+static void tunnel_free(struct tunnel *t)
+{
+	close(t->fd);
+	vm_unref(t->vm);
+	free(t);
+}
+
 /* `client` is -1 when the client left before the switch of protocols. */
 static void run_tunnel(void *arg, int client, const void *extra, size_t n)
 {
-	auto_close int guest = *(int *)arg;
+	struct tunnel *t = arg;
 	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
 
-	free(arg);
-	if (client < 0)
-		return;
 	up->from = down->to = client;
-	up->to = down->from = guest;
+	up->to = down->from = t->fd;
 	up->n = MIN(n, sizeof up->data);
 	memcpy(up->data, extra, up->n);
-	relay(up, down);
+	if (client >= 0)
+		relay(t->vm, up, down);
+	tunnel_free(t);
 }
 
 int api_vm_tunnel(struct request *rq, struct fcm_error *err)
@@ -115,14 +142,14 @@ int api_vm_tunnel(struct request *rq, struct fcm_error *err)
 	struct in_addr ip = vm->view.ip;
 	enum vm_state state = vm->view.state;
 	registry_unlock();
-	if (state != VM_RUNNING && state != VM_STARTING) {
+	if (!runs(vm)) {
 		fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
 		return fcm_hint(err, "fcm start %s", vm->view.name);
 	}
 	int fd = connect_to(ip, (uint16_t)port, vm->view.name, err);
 	if (fd < 0)
 		return -1;
-	int *arg = xalloc(sizeof *arg);
-	*arg = fd;
-	return http_upgrade(rq, "fcm-tunnel", run_tunnel, arg);
+	struct tunnel *t = xalloc(sizeof *t);
+	*t = (struct tunnel){.fd = fd, .vm = vm_ref(vm)};
+	return http_upgrade(rq, "fcm-tunnel", run_tunnel, t);
 }
