@@ -6,6 +6,7 @@ Caddy, an ordinary user. What is printed after a $ is what was run, and below it
 """
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -44,7 +45,7 @@ class Show:
         return done.stdout
 
     def fcm(self, *argv):
-        line = "fcm " + " ".join(f"'{a}'" if set(a) & set(" ;|&>") else a for a in argv)
+        line = "fcm " + shlex.join(argv)
         return self.step(line, lambda: self.host.fcm(*argv, user=USER))
 
 
@@ -72,7 +73,7 @@ def life(host, show):
 
     show.note("Stop and start: data and address stay")
     before = host.vm("web")
-    show.fcm("ssh", "web", "--", "echo 'still here' >/root/note")
+    show.fcm("ssh", "web", "--", "echo still here >/root/note")
     show.fcm("stop", "web")
     show.fcm("start", "web")
     note = show.fcm("ssh", "web", "--", "cat /root/note")
