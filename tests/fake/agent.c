@@ -136,6 +136,10 @@ void agent_input(struct machine *m)
 	case FAULT_NOPOWER:
 	case FAULT_PANIC:
 	case FAULT_CONSOLE:
+	case FAULT_ORDER:
+	case FAULT_TWICE:
+	case FAULT_LOST:
+	case FAULT_NOISE:
 		break;
 	}
 	parse(m);

@@ -4,7 +4,7 @@
  *
  * Honest unless the VM's name, as the guest's `ip=` word has it, is fault-<kind> or fault-<kind>-<anything>: so one
  * daemon can run both kinds, and no file or variable must find its way into the jail. $FAKE_VMM=<kind> does the same by
- * hand. The kinds are in the table below.
+ * hand. The kinds are in the table in machine.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,8 +12,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -21,58 +19,9 @@
 #include "tests/fake/fake.h"
 
 enum {
-	IN_MAX = 4 * FRAME_MAX,
-	SLOW_MS = 3000,
 	PANIC_MS = 300, /* from `cont` to the panic */
 	MARKER_MS = 5,	/* from `cont` to the agent's first answer */
 };
-
-static const struct {
-	const char *name;
-	enum fault fault;
-	const char *what;
-} faults[] = {
-	{"exit", FAULT_EXIT, "says why and ends with 1 at once"},
-	{"nosocket", FAULT_NOSOCKET, "runs, and never makes its sockets"},
-	{"hung", FAULT_HUNG, "accepts connections and says nothing"},
-	{"slow", FAULT_SLOW, "answers each QMP command after 3 s"},
-	{"garbage", FAULT_GARBAGE, "greets with what is no JSON"},
-	{"half", FAULT_HALF, "sends the first half of each QMP line"},
-	{"close", FAULT_CLOSE, "closes each QMP connection after the greeting"},
-	{"flood", FAULT_FLOOD, "20,000 events before each answer"},
-	{"refuse", FAULT_REFUSE, "refuses each command but the handshake"},
-	{"deaf", FAULT_DEAF, "an agent that says nothing"},
-	{"agentgarbage", FAULT_AGENT_GARBAGE, "an agent that answers with rubbish"},
-	{"agenthalf", FAULT_AGENT_HALF, "an agent that sends half of each frame"},
-	{"agentflood", FAULT_AGENT_FLOOD, "an agent that sends 1,000 events before each answer"},
-	{"agenterror", FAULT_AGENT_ERROR, "an agent that fails each request but ping"},
-	{"nopower", FAULT_NOPOWER, "neither the agent nor ctrl-alt-del ends it, nor SIGTERM"},
-	{"panic", FAULT_PANIC, "ends 0.3 s after it was started, without a word"},
-	{"console", FAULT_CONSOLE, "prints 8 MiB to the console at start"},
-};
-
-static enum fault find_fault(const char *kind, size_t n)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
-		if (strlen(faults[i].name) == n && strncmp(faults[i].name, kind, n) == 0)
-			return faults[i].fault;
-	return FAULT_NONE;
-}
-
-/* The name is the word between the fourth and the fifth colon of ip=. */
-static enum fault fault_of_line(const char *line)
-{
-	const char *s = strstr(line, "ip=");
-
-	for (int i = 0; s && i < 4; i++) {
-		s = strchr(s, ':');
-		s = s ? s + 1 : NULL;
-	}
-	if (s == NULL || strncmp(s, "fault-", 6) != 0)
-		return FAULT_NONE;
-	s += 6;
-	return find_fault(s, strcspn(s, "-:"));
-}
 
 /* The path in "socket,id=...,path=PATH,server=on". */
 static char *path_in(const char *option)
@@ -82,25 +31,13 @@ static char *path_in(const char *option)
 	return s ? strndup(s + 6, strcspn(s + 6, ",")) : NULL;
 }
 
-static int listen_at(const char *path)
-{
-	struct fcm_error err;
-	int fd = unix_listen(AT_FDCWD, path, 0600, SOCK_NONBLOCK, &err);
-
-	if (fd < 0) {
-		fprintf(stderr, "fake-vmm: %s\n", err.msg);
-		exit(1);
-	}
-	return fd;
-}
-
 static void read_options(int argc, char **argv, struct machine *m)
 {
 	const char *env = getenv("FAKE_VMM");
 	auto_free char *qmp = NULL;
 	auto_free char *agent = NULL;
 
-	m->fault = env ? find_fault(env, strlen(env)) : FAULT_NONE;
+	m->fault = env ? fault_find(env, strlen(env)) : FAULT_NONE;
 	for (int i = 1; i + 1 < argc; i++) {
 		if (strcmp(argv[i], "-append") == 0 && m->fault == FAULT_NONE)
 			m->fault = fault_of_line(argv[i + 1]);
@@ -119,48 +56,15 @@ static void read_options(int argc, char **argv, struct machine *m)
 	}
 	if (m->fault == FAULT_NOSOCKET)
 		clock_sleep(INT64_MAX / 2);
-	m->qmp.listen_fd = listen_at(qmp);
-	m->agent.listen_fd = listen_at(agent);
-}
-
-static void new_boot_id(char id[37])
-{
-	unsigned char r[16];
-
-	if (getrandom(r, sizeof r, 0) != sizeof r)
-		abort();
-	r[6] = (unsigned char)((r[6] & 0x0f) | 0x40);
-	r[8] = (unsigned char)((r[8] & 0x3f) | 0x80);
-	snprintf(id, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", r[0], r[1],
-		r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10], r[11], r[12], r[13], r[14], r[15]);
-}
-
-static void say(const char *text)
-{
-	(void)!fd_write_all(STDOUT_FILENO, text, strlen(text));
-}
-
-static void boot(struct machine *m)
-{
-	m->running = true;
-	if (m->booted_ms)
-		return;
-	m->booted_ms = clock_ms();
-	say("fake guest: up\r\n");
-	if (m->fault == FAULT_CONSOLE)
-		for (int i = 0; i < 8 << 10; i++) {
-			char line[1024];
-			memset(line, 'a' + i % 26, sizeof line);
-			line[sizeof line - 1] = '\n';
-			(void)!fd_write_all(STDOUT_FILENO, line, sizeof line);
-		}
+	m->control.listen_fd = machine_listen(qmp);
+	m->agent.listen_fd = machine_listen(agent);
 }
 
 static void qmp_say(struct machine *m, const char *text)
 {
 	size_t n = strlen(text);
 
-	buf_add(&m->qmp.out, text, m->fault == FAULT_HALF ? n / 2 : n);
+	buf_add(&m->control.out, text, m->fault == FAULT_HALF ? n / 2 : n);
 }
 
 static void greet(struct machine *m)
@@ -199,7 +103,7 @@ static void command(struct machine *m, const char *line)
 	if (m->fault == FAULT_HUNG)
 		return;
 	if (m->fault == FAULT_SLOW)
-		clock_sleep(SLOW_MS);
+		clock_sleep(FAULT_SLOW_MS);
 	for (int i = 0; m->fault == FAULT_FLOOD && i < 20000; i++)
 		qmp_say(m, event);
 	if (is_command(line, "qmp_capabilities")) {
@@ -213,7 +117,7 @@ static void command(struct machine *m, const char *line)
 		return;
 	}
 	if (is_command(line, "cont"))
-		boot(m);
+		machine_boot(m);
 	else if (is_command(line, "stop"))
 		m->running = false;
 	else if (is_command(line, "quit") || (is_command(line, "send-key") && strstr(line, "\"delete\"")))
@@ -231,54 +135,13 @@ static void command(struct machine *m, const char *line)
 static void qmp_input(struct machine *m)
 {
 	for (;;) {
-		char *nl = m->qmp.in.n ? memchr(m->qmp.in.p, '\n', m->qmp.in.n) : NULL;
+		char *nl = m->control.in.n ? memchr(m->control.in.p, '\n', m->control.in.n) : NULL;
 		if (nl == NULL)
 			return;
 		*nl = '\0';
-		command(m, m->qmp.in.p);
-		buf_drop(&m->qmp.in, (size_t)(nl - m->qmp.in.p) + 1);
+		command(m, m->control.in.p);
+		buf_drop(&m->control.in, (size_t)(nl - m->control.in.p) + 1);
 	}
-}
-
-static void hang_up(struct peer *p)
-{
-	fcm_closep(&p->fd);
-	p->fd = -1;
-	buf_done(&p->in);
-	buf_done(&p->out);
-}
-
-/* As QEMU does, serve one connection at a time. */
-static bool accepted(struct peer *p)
-{
-	if (p->fd >= 0)
-		return false;
-	p->fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	return p->fd >= 0;
-}
-
-static bool received(struct peer *p)
-{
-	char chunk[16384];
-	ssize_t n = recv(p->fd, chunk, sizeof chunk, 0);
-
-	if (n > 0 && p->in.n < IN_MAX) {
-		buf_add(&p->in, chunk, (size_t)n);
-		return true;
-	}
-	if (n >= 0 || (errno != EAGAIN && errno != EINTR))
-		hang_up(p);
-	return false;
-}
-
-static void sent(struct peer *p)
-{
-	ssize_t n = p->fd < 0 || p->out.n == 0 ? 0 : send(p->fd, p->out.p, p->out.n, MSG_NOSIGNAL);
-
-	if (n > 0)
-		buf_drop(&p->out, (size_t)n);
-	else if (n < 0 && errno != EAGAIN && errno != EINTR)
-		hang_up(p);
 }
 
 /* The agent answers once the CPUs run and the guest would be up. */
@@ -298,8 +161,8 @@ static void step(struct machine *m)
 {
 	bool listens = agent_listens(m);
 	struct pollfd p[] = {
-		{m->qmp.fd < 0 ? m->qmp.listen_fd : m->qmp.fd, (short)(POLLIN | (m->qmp.out.n ? POLLOUT : 0)),
-			0},
+		{m->control.fd < 0 ? m->control.listen_fd : m->control.fd,
+			(short)(POLLIN | (m->control.out.n ? POLLOUT : 0)), 0},
 		{m->agent.fd < 0 ? m->agent.listen_fd : m->agent.fd,
 			(short)((listens || m->agent.fd < 0 ? POLLIN : 0) | (m->agent.out.n ? POLLOUT : 0)),
 			0},
@@ -307,43 +170,42 @@ static void step(struct machine *m)
 
 	if (poll(p, 2, timeout(m)) < 0)
 		return;
-	if (p[0].revents && accepted(&m->qmp))
+	if (p[0].revents && peer_accept(&m->control))
 		greet(m);
-	else if ((p[0].revents & (POLLIN | POLLHUP)) && received(&m->qmp))
+	else if ((p[0].revents & (POLLIN | POLLHUP)) && peer_receive(&m->control))
 		qmp_input(m);
-	if (p[1].revents && !accepted(&m->agent)) {
+	if (p[1].revents && !peer_accept(&m->agent)) {
 		if (!listens && (p[1].revents & POLLHUP))
-			hang_up(&m->agent);
-		else if (listens && (p[1].revents & (POLLIN | POLLHUP)) && received(&m->agent))
+			peer_hang_up(&m->agent);
+		else if (listens && (p[1].revents & (POLLIN | POLLHUP)) && peer_receive(&m->agent))
 			agent_input(m);
 	}
-	sent(&m->qmp);
-	sent(&m->agent);
-	if (m->fault == FAULT_CLOSE && m->qmp.fd >= 0 && m->qmp.out.n == 0)
-		hang_up(&m->qmp);
+	peer_send(&m->control);
+	peer_send(&m->agent);
+	if (m->fault == FAULT_CLOSE && m->control.fd >= 0 && m->control.out.n == 0)
+		peer_hang_up(&m->control);
 }
 
 int main(int argc, char **argv)
 {
-	struct machine m = {.qmp = {.fd = -1}, .agent = {.fd = -1}};
+	struct machine m = {.control = {.fd = -1}, .agent = {.fd = -1}};
 
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		puts("QEMU emulator version 7.2.0 (fake)");
 		return 0;
 	}
 	if (argc == 2 && strcmp(argv[1], "--faults") == 0) {
-		for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
-			printf("%-14s%s\n", faults[i].name, faults[i].what);
+		fault_list();
 		return 0;
 	}
-	new_boot_id(m.boot_id);
+	machine_boot_id(m.boot_id);
 	read_options(argc, argv, &m);
 	if (m.fault == FAULT_NOPOWER)
 		signal(SIGTERM, SIG_IGN);
-	while (!(m.ended && m.agent.out.n == 0 && m.qmp.out.n == 0)) {
+	while (!(m.ended && m.agent.out.n == 0 && m.control.out.n == 0)) {
 		step(&m);
 		if (m.fault == FAULT_PANIC && m.booted_ms && clock_ms() - m.booted_ms >= PANIC_MS) {
-			say("Kernel panic - not syncing: fault\r\n");
+			puts("Kernel panic - not syncing: fault\r");
 			break;
 		}
 	}

@@ -1,5 +1,5 @@
 /*
- * The two halves of the scripted VMM.
+ * The parts of the scripted VMMs.
  */
 #pragma once
 
@@ -8,7 +8,7 @@
 
 #include "common/core/util.h"
 
-/* What a fault does is said at the table in fake-vmm.c. */
+/* What a fault does is said at the table in machine.c. */
 enum fault {
 	FAULT_NONE,
 	FAULT_EXIT,
@@ -28,7 +28,13 @@ enum fault {
 	FAULT_NOPOWER,
 	FAULT_PANIC,
 	FAULT_CONSOLE,
+	FAULT_ORDER,
+	FAULT_TWICE,
+	FAULT_LOST,
+	FAULT_NOISE,
 };
+
+enum { FAULT_SLOW_MS = 3000 };
 
 /* One connection, with what was read and not yet understood, and what is to be sent. */
 struct peer {
@@ -44,8 +50,30 @@ struct machine {
 	bool ended;	   /* the guest has reset the machine: exit once everything is sent */
 	int64_t booted_ms; /* clock_ms() of the first `cont` */
 	char boot_id[37];
-	struct peer qmp, agent;
+	struct peer control, agent;
 };
 
 /* Take in what the host says on the agent's channel; answers go to m->agent.out. */
 void agent_input(struct machine *m);
+
+/* The fault of that name, or FAULT_NONE; and that of a guest whose name in the kernel's command line is fault-<kind>. */
+enum fault fault_find(const char *kind, size_t n);
+enum fault fault_of_line(const char *line);
+
+/* Print the table. */
+void fault_list(void);
+
+/* A listening socket; ends the program when there can't be one. */
+int machine_listen(const char *path);
+
+/* A new random boot id. */
+void machine_boot_id(char id[37]);
+
+/* Let the guest run; the first time it prints something. */
+void machine_boot(struct machine *m);
+
+/* One connection at a time: take one when there is none; take in what came (false: nothing, or the end); send what waits. */
+bool peer_accept(struct peer *p);
+bool peer_receive(struct peer *p);
+void peer_send(struct peer *p);
+void peer_hang_up(struct peer *p);
