@@ -18,6 +18,7 @@ import io
 import json
 import mmap
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -217,7 +218,8 @@ class Image:
         new = self.folder / "snapshot.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        make_overlay(new / "disk.qcow2", self.folder / "disk.ext4", "raw")
+        # By a relative name, so that the cache may be moved.
+        make_overlay(new / "disk.qcow2", "../disk.ext4", "raw")
         machine = Machine(new, qemu_argv(self.folder, "memory", "disk.qcow2", self.khz, False))
         try:
             self._settle(machine)
@@ -345,7 +347,7 @@ class Host:
         try:
             return self.channel.turn(timeout, out, err, more)
         except Gone as error:
-            panicked = "Kernel panic" in self.console() or "Oops" in self.console()
+            panicked = re.search(r"Kernel panic|Oops: ", self.machine.console(100_000)) is not None
             panics += panicked
             what = "its kernel panicked" if panicked else "it was switched off"
             raise Gone(f"the test host has ended: {what}\n{self.console(30)}") from error
@@ -394,7 +396,12 @@ class Host:
         """A folder's contents into a folder, or one file to a path, with modes; owned by root."""
         local, tar_bytes = Path(local), io.BytesIO()
         with tarfile.open(fileobj=tar_bytes, mode="w") as tar:
-            tar.add(local, arcname="." if local.is_dir() else Path(remote).name, filter=_owned_by_root)
+            for path in sorted(local.rglob("*")) if local.is_dir() else [local]:
+                # Ordinary folders are made on the way. Named in the archive, those that are there would be 0700 while
+                # tar works, and stay so if it is ended: "/" among them.
+                if path.is_symlink() or not path.is_dir() or path.stat().st_mode & 0o777 != 0o755:
+                    name = path.relative_to(local) if local.is_dir() else Path(remote).name
+                    tar.add(path, arcname=name, recursive=False, filter=_owned_by_root)
         folder = shlex.quote(str(remote if local.is_dir() else Path(remote).parent))
         self.run(f"mkdir -p {folder} && tar -xf - --no-overwrite-dir -C {folder}", tar_bytes.getvalue(), 300)
 
@@ -459,7 +466,8 @@ class Host:
         journal = self.journal(400)
         (self.folder / "journal").write_text(journal)
         where = f"in {self.folder}"
-        return [(f"console of the test host, {where}", self.console()), (f"its journal, {where}", journal[-8000:])]
+        end = "\n".join(line[:200] for line in journal.splitlines()[-25:])
+        return [(f"console of the test host, {where}", self.console(15)), (f"its journal, {where}", end)]
 
 
 def _work():
