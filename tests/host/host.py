@@ -123,7 +123,9 @@ class Machine:
         self.folder = folder
         (folder / "console").write_bytes(b"")
         with open(folder / "qemu.log", "wb") as log:
-            self.process = subprocess.Popen([str(a) for a in argv], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            # A driver that is killed takes its machine along.
+            argv = ["setpriv", "--pdeathsig", "KILL", *map(str, argv)]
+            self.process = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self.qmp = Qmp(folder)
         except Failed as error:
