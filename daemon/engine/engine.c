@@ -116,6 +116,7 @@ static enum repair what_to_do(const struct vm *vm)
 		.desired = vm->view.desired,
 		.restart = vm->view.spec.restart,
 		.lives = vm->shim_pidfd >= 0,
+		.booted = vm->run.booted,
 		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
 		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
 	};

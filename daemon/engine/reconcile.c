@@ -22,7 +22,7 @@ enum repair reconcile(const struct found *f)
 		return f->desired == WANT_RUNNING ? REPAIR_RESTART : REPAIR_STOP;
 	case VM_STARTING:
 		if (f->lives)
-			return REPAIR_ADOPT;
+			return f->booted ? REPAIR_ADOPT : REPAIR_START;
 		return f->same_boot || comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
 	case VM_RUNNING:
 		if (f->lives)
@@ -36,8 +36,11 @@ enum repair reconcile(const struct found *f)
 		return f->parked && comes_back(f) ? REPAIR_START : REPAIR_NONE;
 	case VM_FAILED:
 		if (f->lives)
-			return f->desired == WANT_RUNNING ? REPAIR_ADOPT : REPAIR_STOP;
-		return comes_back(f) ? REPAIR_START : REPAIR_NONE;
+			return f->desired == WANT_STOPPED ? REPAIR_STOP
+			       : f->booted		  ? REPAIR_ADOPT
+							  : REPAIR_START;
+		/* the restart that the last daemon had planned */
+		return f->desired == WANT_RUNNING && f->restart != RESTART_NO ? REPAIR_START : REPAIR_NONE;
 	case VM_STATES:
 		break;
 	}

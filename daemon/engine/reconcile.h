@@ -26,6 +26,7 @@ struct found {
 	enum vm_desired desired;
 	enum vm_restart restart;
 	bool lives;	/* its shim is there */
+	bool booted;	/* and its CPUs were let run: before that nobody could adopt it */
 	bool same_boot; /* the host has not been rebooted since it was started */
 	bool parked;	/* reason.code is REASON_HOST_SHUTDOWN */
 };

@@ -147,6 +147,7 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 
 	vm->driver = engine()->driver;
 	vm->intent = GUEST_CRASHED;
+	vm->run.booted = false;
 	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */
 	if (remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->plan(&facts.config, &plan, err) < 0 || spawn(vm, &facts, &plan, err) < 0)
@@ -292,9 +293,12 @@ const struct step step_attach = {
 
 static int boot(struct op *op, struct fcm_error *err)
 {
-	if (op->vm->driver->boot(op->vm->vmm, clock_in(TALK_MS), err) < 0)
+	struct vm *vm = op->vm;
+
+	if (vm->driver->boot(vm->vmm, clock_in(TALK_MS), err) < 0)
 		return with_last_words(op, err);
-	return 0;
+	vm->run.booted = true;
+	return store_run_save(&vm->id, &vm->run, err);
 }
 
 const struct step step_boot = {.name = "boot", .run = boot};

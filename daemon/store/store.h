@@ -53,6 +53,7 @@ struct vm_run {
 	struct proc_id shim;
 	struct proc_id vmm;
 	char vmm_driver[16];
+	bool booted; /* its CPUs were let run */
 };
 int store_run_load(const struct vm_id *id, struct vm_run *ret, struct fcm_error *err) must_check;
 int store_run_save(const struct vm_id *id, const struct vm_run *run, struct fcm_error *err) must_check;

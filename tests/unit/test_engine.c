@@ -17,7 +17,12 @@
 static enum repair found(
 	enum vm_state state, enum vm_desired desired, enum vm_restart restart, bool lives, bool same_boot)
 {
-	struct found f = {state, desired, restart, lives, same_boot, false};
+	struct found f = {.state = state,
+		.desired = desired,
+		.restart = restart,
+		.lives = lives,
+		.booted = lives,
+		.same_boot = same_boot};
 
 	return reconcile(&f);
 }
@@ -45,6 +50,33 @@ static void the_living_are_kept(void **unused)
 		assert_int_equal(found(VM_STOPPING, WANT_STOPPED, r, true, true), REPAIR_STOP);
 		assert_int_equal(found(VM_STOPPING, WANT_RUNNING, r, true, true), REPAIR_RESTART);
 		assert_int_equal(found(VM_STOPPED, WANT_STOPPED, r, true, true), REPAIR_STOP);
+	}
+}
+
+/* A daemon that was killed between the VMM's start and its boot: nobody else will boot it. */
+static void the_unborn_are_started_again(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
+		struct found f = {.state = VM_STARTING,
+			.desired = WANT_RUNNING,
+			.restart = r,
+			.lives = true,
+			.same_boot = true};
+		assert_int_equal(reconcile(&f), REPAIR_START);
+		f.state = VM_FAILED;
+		assert_int_equal(reconcile(&f), REPAIR_START);
+	}
+}
+
+/* The daemon ended while a restart after a crash was due. */
+static void planned_restarts_are_kept(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
+		assert_int_equal(found(VM_FAILED, WANT_RUNNING, r, false, false),
+			r == RESTART_NO ? REPAIR_NONE : REPAIR_START);
+		assert_int_equal(found(VM_FAILED, WANT_STOPPED, r, false, false), REPAIR_NONE);
 	}
 }
 
@@ -167,6 +199,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(half_things_go),
 		cmocka_unit_test(the_living_are_kept),
+		cmocka_unit_test(the_unborn_are_started_again),
+		cmocka_unit_test(planned_restarts_are_kept),
 		cmocka_unit_test(after_a_reboot),
 		cmocka_unit_test(parked),
 		cmocka_unit_test(died_while_nobody_looked),
