@@ -29,13 +29,14 @@ struct op {
 		struct fcm_error *err); /* the operation; begins and ends with the VM's busy slot free */
 	const char *what;		/* for the log: "create", "add-keys" */
 	int64_t grace_ms;		/* how long the guest may take to shut down */
-	enum vm_state end_state;	/* overrides table->end when `ended` is set */
-	bool ended;
-	bool want_running;		 /* a stop that is half of a restart */
-	bool park;			 /* the host goes down: keep `desired`, and say why in `reason` */
-	struct vm_expose expose, before; /* expose and unexpose: what is wanted, and what was; sync: the status */
-	struct strv keys;		 /* add_keys */
-	enum repair repair;		 /* what the daemon found when it started */
+	enum vm_state end_state;	/* of table_ended: the state that the VM is left in */
+	bool want_running;		/* a stop that is half of a restart */
+	bool park;			/* the host goes down: keep `desired`, and say why in `reason` */
+	struct vm_expose expose,
+		before;		 /* expose and unexpose: what is wanted, and what was; sync: the status */
+	struct strv keys;	 /* add_keys */
+	int64_t boots, delay_ms; /* reconnect: the run whose channel broke, and how long to wait */
+	enum repair repair;	 /* what the daemon found when it started */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;

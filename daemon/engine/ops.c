@@ -50,9 +50,20 @@ const struct op_table table_unexpose = {
 
 enum { CLAIM_MS = 120000 }; /* how long an operation waits for the one before it */
 
+/* Claim the VM. One whose config.json is broken can only be destroyed: everything else would write a new one over what its
+ * user may still mend. */
 static int claim(struct op *op, struct fcm_error *err)
 {
-	return registry_claim(op->vm, op, clock_in(CLAIM_MS), err);
+	struct vm *vm = op->vm;
+
+	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
+		return -1;
+	if (!vm->broken || op->run == op_destroy_run)
+		return 0;
+	registry_drop(vm);
+	fcm_fail(err, FCM_CONFIG, "vm '%s': %s", vm->view.name, vm->view.reason.message);
+	return fcm_hint(err, "mend %s/%s/config.json and restart fcmd, or fcm destroy %s",
+		engine()->config->state_dir, vm->id.s, vm->id.s);
 }
 
 /* Record why a VM is not what its user wants. */
@@ -86,51 +97,97 @@ static void keep_running(struct vm *vm, const struct fcm_error *why)
 		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
 }
 
-/* Run the tables of a start on a claimed VM. */
-static int start_claimed(struct op *op, struct fcm_error *err)
+/* What a VM was before a table ran. */
+struct before {
+	enum vm_state state;
+	enum vm_desired desired;
+	struct vm_reason reason;
+};
+
+/* Write down that a table failed: a VM that wasn't touched yet is what it was, any other one has failed. So has one that
+ * nobody waits for and that doesn't run: where else would its user see why? */
+static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	enum vm_state before = vm->view.state;
+	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "begin") == 0;
+
+	if (untouched && (!op->alone || b->state == VM_RUNNING)) {
+		VM_SET(vm, view->state = b->state; view->desired = b->desired; view->reason = b->reason);
+	} else {
+		set_reason(vm, fcm_code_info(err->code)->wire, err);
+		VM_SET(vm, view->state = VM_FAILED);
+	}
+	/* of a destroy that got stuck config.json goes on saying so: the next daemon finishes it */
+	if (untouched || op->table != &table_destroy)
+		save_or_log(vm);
+}
+
+/* Run a table on a claimed VM, and leave in the VM how it went. */
+static int run_table(struct op *op, const struct op_table *table, struct fcm_error *err)
+{
+	const struct vm_view *v = &op->vm->view;
+	const struct before before = {v->state, v->desired, v->reason};
 	bool kept;
 
-	op->table = &table_start;
-	op->ended = false; /* what was released before this start doesn't say how it ends */
-	supervise_unwatch(vm);
+	op->table = table;
 	if (steps_run(op, &kept, err) == 0)
 		return 0;
-	if (kept) {
-		keep_running(vm, err);
-		return -1;
-	}
-	bool untouched = strcmp(err->step, "admit") == 0;
-	set_reason(vm, fcm_code_info(err->code)->wire, err);
-	VM_SET(vm, view->state = untouched ? before : VM_FAILED);
-	save_or_log(vm);
+	if (kept)
+		keep_running(op->vm, err);
+	else
+		note_failure(op, &before, err);
 	return -1;
 }
 
-/* Run the table of a stop on a claimed VM; `desired` is what the user wants afterwards. */
-static int stop_claimed(struct op *op, struct fcm_error *err)
+/* Release what a VM had whose VMM is gone, and leave it in `state`. */
+static int release_claimed(struct op *op, enum vm_state state, struct fcm_error *err)
 {
-	bool kept;
+	op->end_state = state;
+	return run_table(op, &table_ended, err);
+}
 
-	op->table = &table_stop;
-	if (steps_run(op, &kept, err) == 0)
+static int start_claimed(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	supervise_unwatch(vm);
+	/* what is left of an earlier run: its VMM ended a moment ago, or a stop got stuck */
+	if (vm->shim_pidfd >= 0 && release_claimed(op, VM_STOPPED, err) < 0)
+		return -1;
+	return run_table(op, &table_start, err);
+}
+
+/* A start that nobody waits for. When it fails the policy decides whether to try again, later and later. */
+static int start_alone(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	struct fcm_error why;
+
+	if (start_claimed(op, err) == 0)
 		return 0;
-	set_reason(op->vm, fcm_code_info(err->code)->wire, err);
-	VM_SET(op->vm, view->state = VM_FAILED);
-	save_or_log(op->vm);
+	if (vm->view.state != VM_FAILED || engine_stopping())
+		return -1;
+	struct verdict v =
+		supervise_verdict(GUEST_CRASHED, vm->view.spec.restart, vm->view.desired, vm->crashes++);
+	if (v.restart && supervise_restart_in(vm, v.delay_ms, &why) < 0)
+		log_error(LOG_LEVEL_ERROR, vm->id.s, &why);
 	return -1;
 }
 
 int op_create_run(struct op *op, struct fcm_error *err)
 {
+	struct vm *vm = op->vm;
 	bool kept;
 	int rc = steps_run(op, &kept, err);
 
-	if (kept)
-		keep_running(op->vm, err);
-	registry_drop(op->vm);
+	if (kept) {
+		keep_running(vm, err);
+	} else if (rc < 0 && vm->listed) {
+		/* the roll-back got stuck; config.json says creating, or starting, so destroy or the next daemon go on */
+		set_reason(vm, fcm_code_info(err->code)->wire, err);
+		VM_SET(vm, view->state = VM_FAILED);
+	}
+	registry_drop(vm);
 	op->changed = true;
 	return rc;
 }
@@ -144,6 +201,7 @@ int op_start_run(struct op *op, struct fcm_error *err)
 	int rc = 0;
 	if (vm->view.state != VM_RUNNING || !op_vmm_lives(op)) {
 		op->changed = true;
+		vm->crashes = 0;
 		rc = start_claimed(op, err);
 	}
 	registry_drop(vm);
@@ -164,7 +222,7 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 	int rc = 0;
 	if (!is_down(vm) || vm->view.desired != WANT_STOPPED) {
 		op->changed = !is_down(vm);
-		rc = stop_claimed(op, err);
+		rc = run_table(op, &table_stop, err);
 	}
 	registry_drop(vm);
 	return rc;
@@ -176,7 +234,13 @@ int op_restart_run(struct op *op, struct fcm_error *err)
 		return -1;
 	op->want_running = true;
 	op->changed = true;
-	int rc = stop_claimed(op, err) < 0 ? -1 : start_claimed(op, err);
+	op->vm->crashes = 0;
+	/* before it is stopped: could it be started at all? */
+	int rc = step_admit.run(op, err);
+	if (rc < 0)
+		fcm_copy(err->step, sizeof err->step, step_admit.name);
+	else
+		rc = run_table(op, &table_stop, err) < 0 ? -1 : start_claimed(op, err);
 	registry_drop(op->vm);
 	return rc;
 }
@@ -190,22 +254,10 @@ int op_park_run(struct op *op, struct fcm_error *err)
 	if (op_vmm_lives(op)) {
 		op->park = op->want_running = op->vm->view.desired == WANT_RUNNING;
 		op->changed = true;
-		rc = stop_claimed(op, err);
+		rc = run_table(op, &table_stop, err);
 	}
 	registry_drop(op->vm);
 	return rc;
-}
-
-static int destroy_claimed(struct op *op, struct fcm_error *err)
-{
-	bool kept;
-
-	op->table = &table_destroy;
-	if (steps_run(op, &kept, err) == 0)
-		return 0;
-	set_reason(op->vm, fcm_code_info(err->code)->wire, err);
-	VM_SET(op->vm, view->state = VM_FAILED);
-	return -1;
 }
 
 int op_destroy_run(struct op *op, struct fcm_error *err)
@@ -213,7 +265,7 @@ int op_destroy_run(struct op *op, struct fcm_error *err)
 	if (claim(op, err) < 0)
 		return -1;
 	op->changed = true;
-	int rc = destroy_claimed(op, err);
+	int rc = run_table(op, &table_destroy, err);
 	registry_drop(op->vm);
 	return rc;
 }
@@ -231,26 +283,32 @@ int op_expose_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
+/* Take the keys away that were added last. */
+static void cut_keys(struct vm *vm, size_t n)
+{
+	VM_SET(vm, while (view->spec.ssh_keys.n > n) free(view->spec.ssh_keys.v[--view->spec.ssh_keys.n]));
+}
+
 int op_keys_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
+	struct strv *keys = &vm->view.spec.ssh_keys;
 	int rc = 0;
 
 	if (claim(op, err) < 0)
 		return -1;
+	size_t before = keys->n;
 	for (size_t i = 0; i < op->keys.n; i++)
-		if (!strv_has(&vm->view.spec.ssh_keys, op->keys.v[i])) {
+		if (!strv_has(keys, op->keys.v[i]))
 			VM_SET(vm, strv_add(&view->spec.ssh_keys, op->keys.v[i]));
-			op->changed = true;
-		}
-	if (vm->view.spec.ssh_keys.n > VM_MAX_KEYS) {
+	op->changed = keys->n > before;
+	if (keys->n > VM_MAX_KEYS)
 		rc = fcm_fail_field(err, FCM_INVALID, "keys", "a VM holds at most %d keys", VM_MAX_KEYS);
-		while (vm->view.spec.ssh_keys.n > VM_MAX_KEYS)
-			VM_SET(vm, free(view->spec.ssh_keys.v[--view->spec.ssh_keys.n]));
-	}
-	if (rc == 0 && op->changed)
+	else if (op->changed)
 		rc = store_vm_save(&vm->view, err);
-	if (rc == 0 && op->changed && vm->guest && strcmp(vm->sshd, "none") != 0)
+	if (rc < 0)
+		cut_keys(vm, before);
+	else if (op->changed && vm->guest && strcmp(vm->sshd, "none") != 0)
 		rc = guest_put_keys(vm, err);
 	registry_drop(vm);
 	return rc;
@@ -259,8 +317,8 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 /* ---- what nobody asked for ---- */
 
 enum {
-	STABLE_S = 60,	     /* a VM that ran that long begins its restarts anew */
-	RECONNECT_MS = 1000, /* between a broken channel and the next try; doubles up to a minute */
+	STABLE_S = 60,	/* a VM that ran that long begins its restarts anew */
+	SLICE_MS = 500, /* how often a wait looks whether it still makes sense */
 };
 
 /* How a VMM that ended by itself did so, for people. */
@@ -281,17 +339,6 @@ static void describe_end(struct vm *vm, struct fcm_error *why)
 			"the guest reset itself without a word: a panic, most likely");
 }
 
-/* Release what a VM had whose VMM is gone, and leave it in `state`. */
-static int release_claimed(struct op *op, enum vm_state state, struct fcm_error *err)
-{
-	bool kept;
-
-	op->table = &table_ended;
-	op->ended = true;
-	op->end_state = state;
-	return steps_run(op, &kept, err);
-}
-
 static int ended_claimed(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -309,6 +356,9 @@ static int ended_claimed(struct op *op, struct fcm_error *err)
 	}
 	if (release_claimed(op, v.state, err) < 0)
 		return -1;
+	if (v.restart &&
+		v.delay_ms == 0) /* the guest rebooted: one operation, so that nobody sees it stopped */
+		return start_alone(op, err);
 	return v.restart ? supervise_restart_in(vm, v.delay_ms, err) : 0;
 }
 
@@ -333,7 +383,7 @@ int op_revive_run(struct op *op, struct fcm_error *err)
 		return -1;
 	int rc = 0;
 	if (vm->view.desired == WANT_RUNNING && vm->view.state != VM_RUNNING && !engine_stopping())
-		rc = start_claimed(op, err);
+		rc = start_alone(op, err);
 	registry_drop(vm);
 	return rc;
 }
@@ -350,6 +400,16 @@ static int adopt_claimed(struct op *op, struct fcm_error *err)
 		return -1;
 	}
 	return ended_claimed(op, err);
+}
+
+/* A stop was under way, and the guest may still be shutting down: it gets the time that it would have had. */
+static int stop_again(struct op *op, struct fcm_error *err)
+{
+	struct fcm_error deaf;
+
+	if (op_vmm_lives(op) && step_attach.run(op, &deaf) == 0)
+		op->grace_ms = engine()->config->stop_seconds * 1000ll;
+	return run_table(op, &table_stop, err);
 }
 
 int op_repair_run(struct op *op, struct fcm_error *err)
@@ -371,33 +431,33 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 		rc = release_claimed(op, VM_STOPPED, err);
 		break;
 	case REPAIR_START:
-		rc = release_claimed(op, VM_STOPPED, err) < 0 ? -1 : start_claimed(op, err);
+		rc = release_claimed(op, VM_STOPPED, err) < 0 ? -1 : start_alone(op, err);
 		break;
 	case REPAIR_STOP:
-		rc = stop_claimed(op, err);
+		rc = stop_again(op, err);
 		break;
 	case REPAIR_RESTART:
 		op->want_running = true;
-		rc = stop_claimed(op, err) < 0 ? -1 : start_claimed(op, err);
+		rc = stop_again(op, err) < 0 ? -1 : start_alone(op, err);
 		break;
 	case REPAIR_DESTROY:
-		rc = destroy_claimed(op, err);
+		rc = run_table(op, &table_destroy, err);
 		break;
 	}
 	registry_drop(op->vm);
 	return rc;
 }
 
-/* Wait before the agent's channel is tried again: longer each time that it breaks soon after, for a guest that breaks it on
- * purpose shall cost nothing. */
-static void wait_to_reconnect(struct vm *vm)
+/* Is it still the run of the VM whose channel broke? Most channels break because the VM ends. */
+static bool same_run(const struct op *op)
 {
-	int64_t now = clock_ms();
+	const struct vm *vm = op->vm;
 
-	vm->losses = now - vm->lost_at > STABLE_S * 1000ll ? 0 : MIN(vm->losses + 1, 6u);
-	vm->lost_at = now;
-	for (int64_t until = clock_in(RECONNECT_MS << vm->losses); clock_left(until) && !engine_stopping();)
-		clock_sleep(MIN(RECONNECT_MS, clock_left(until)));
+	registry_lock();
+	bool same = vm->listed && vm->view.boots == op->boots && vm->view.state != VM_STOPPED &&
+		    vm->view.state != VM_FAILED;
+	registry_unlock();
+	return same && !engine_stopping();
 }
 
 /* Is the session that there is now broken, too? While we waited another operation may have begun a new one. */
@@ -414,7 +474,10 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	int rc = 0;
 
-	wait_to_reconnect(vm);
+	for (int64_t until = clock_in(op->delay_ms); clock_left(until) && same_run(op);)
+		clock_sleep(MIN(SLICE_MS, clock_left(until)));
+	if (!same_run(op))
+		return 0;
 	if (claim(op, err) < 0)
 		return -1;
 	if (is_deaf(vm) && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {

@@ -51,9 +51,6 @@ static int admit(struct op *op, struct fcm_error *err)
 	struct asset_name image, kernel;
 	auto_free char *image_file = NULL, *vmlinux = NULL, *initrd = NULL;
 
-	if (op->vm->broken)
-		return fcm_fail(
-			err, FCM_CONFIG, "its config.json is broken: %s", op->vm->view.reason.message);
 	if (engine()->driver == NULL)
 		return fcm_fail(err, FCM_NO_VMM, "no VMM works here: %s", engine()->probe.reason);
 	if (asset_name_parse(spec->image, "image", &image, err) < 0 ||

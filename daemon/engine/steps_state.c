@@ -2,7 +2,10 @@
  * What config.json says while an operation is under way. `begin` records the intention, so that a daemon that
  * is killed anywhere behind it finds in config.json what to finish; `end` records that it is done.
  */
+#include <errno.h>
+
 #include "common/core/clock.h"
+#include "common/core/log.h"
 #include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
@@ -20,16 +23,33 @@ static struct vm_reason reason_of(const struct op *op)
 	return r;
 }
 
+/* Destroying is how a full disk gets room, and a VM that fills it must be stopped: they go on without the record. (Not on
+ * a disk that is read-only, where nothing of it could be removed.) A destroy that got stuck may find no directory. */
+static bool needs_no_record(const struct op *op, const struct fcm_error *err)
+{
+	if (op->table == &table_destroy && err->code == FCM_NOT_FOUND)
+		return true;
+	bool ends =
+		op->table == &table_destroy || (op->table == &table_stop && (op->park || !op->want_running));
+
+	return ends && err->code == FCM_NO_SPACE && err->sys != EROFS;
+}
+
 static int begin(struct op *op, struct fcm_error *err)
 {
 	const struct op_table *t = op->table;
 
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
 		view->reason = reason_of(op));
+	if (op->vm->view.ip.s_addr ==
+		0) /* destroying what has no config.json that can be read: leave it so until it goes */
+		return 0;
 	if (store_vm_save(&op->vm->view, err) == 0)
 		return 0;
-	/* destroy is how a full disk gets room: it goes on without the record */
-	return t == &table_destroy && err->code == FCM_NO_SPACE ? 0 : -1;
+	if (!needs_no_record(op, err))
+		return -1;
+	log_error(LOG_LEVEL_WARN, op->vm->id.s, err);
+	return 0;
 }
 
 static void describe_begin(const struct op *op, bool undo, struct strv *ret)
@@ -44,14 +64,17 @@ const struct step step_begin = {.name = "begin", .run = begin, .describe = descr
 static int end(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	enum vm_state state = op->ended ? op->end_state : op->table->end;
-
+	const struct op_table *t = op->table;
+	enum vm_state state = t == &table_ended ? op->end_state : t->end;
 	int64_t used = (int64_t)disk_used(vm->dirfd);
 
 	VM_SET(vm, view->disk_used = used; view->state = state; if (state != VM_RUNNING) view->started = 0;
 		else if (view->started == 0) view->started = clock_wall());
-	if (store_vm_save(&vm->view, err) < 0)
-		return -1;
+	if (store_vm_save(&vm->view, err) < 0) {
+		if (t == &table_create || t == &table_start)
+			return -1;
+		log_error(LOG_LEVEL_WARN, vm->id.s, err); /* it is true, written or not */
+	}
 	return state == VM_RUNNING ? supervise_watch(vm, err) : 0;
 }
 

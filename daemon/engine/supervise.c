@@ -13,6 +13,8 @@
 enum {
 	BACKOFF_MS = 1000, /* before the first restart after a crash; doubles each time */
 	BACKOFF_MAX_MS = 60000,
+	RECONNECT_MS = 1000,  /* between a broken channel and the next try; doubles up to a minute */
+	STEADY_MS = 60000,    /* a channel that held that long begins anew */
 	SITE_RETRY_MS = 5000, /* between tries of pending sites; doubles to the maximum */
 	SITE_RETRY_MAX_MS = 60000,
 	SITE_TRIES = 8, /* sites retried at a time */
@@ -95,11 +97,26 @@ void supervise_power(void *arg, enum guest_power intent)
 	vm->intent = (int)intent;
 }
 
+/* Longer each time that the channel breaks soon after, for a guest that breaks it on purpose shall cost nothing. */
+static int64_t reconnect_delay(struct vm *vm)
+{
+	int64_t now = clock_ms();
+
+	vm->losses = now - vm->lost_at > STEADY_MS ? 0 : MIN(vm->losses + 1, 6u);
+	vm->lost_at = now;
+	return (int64_t)RECONNECT_MS << vm->losses;
+}
+
 void supervise_lost(void *arg)
 {
 	struct vm *vm = arg;
+	struct op *op = op_new(&table_adopt, vm, op_reconnect_run);
 
-	supervise_run(op_new(&table_adopt, vm, op_reconnect_run));
+	op->delay_ms = reconnect_delay(vm);
+	registry_lock();
+	op->boots = vm->view.boots;
+	registry_unlock();
+	supervise_run(op);
 }
 
 /* ---- the host ---- */

@@ -34,7 +34,7 @@ struct vm {
 	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
-	unsigned losses;	   /* of the agent's channel, in a row */
+	unsigned losses;	   /* of the agent's channel, in a row: the loop's thread only */
 	int64_t lost_at;
 
 	struct op *busy; /* the operation that owns this VM now, or NULL */
