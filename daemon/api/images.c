@@ -55,9 +55,10 @@ int api_images_list(struct request *rq, struct fcm_error *err)
 	return http_reply(rq, 200, o);
 }
 
+/* The room that is left for running VMs is not for images. Asked for each piece: the size isn't known before. */
 static int feed(void *arg, const void *p, size_t n, struct fcm_error *err)
 {
-	return image_upload_feed(arg, p, n, err);
+	return engine_has_room(err) < 0 ? -1 : image_upload_feed(arg, p, n, err);
 }
 
 static int finish(void *arg, struct request *rq, struct fcm_error *err)
@@ -77,7 +78,7 @@ static int receive(struct request *rq, bool is_kernel, struct fcm_error *err)
 	struct asset_name name;
 	struct image_upload *up;
 
-	if (asset_name_parse(http_param(rq, "name"), "name", &name, err) < 0 ||
+	if (engine_has_room(err) < 0 || asset_name_parse(http_param(rq, "name"), "name", &name, err) < 0 ||
 		image_upload_begin(&name, is_kernel, &up, err) < 0)
 		return -1;
 	return http_receive(rq, feed, finish, done, up);

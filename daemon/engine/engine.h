@@ -41,6 +41,9 @@ uid_t engine_uid(struct in_addr ip);
 /* "<name>.<domain of the config>" or "<name>.<dashed public ip>.sslip.io". */
 void engine_domain(const char *name, char *ret, size_t size);
 
+/* Is there more room in the state directory than disk_reserve_mib, which is left for running VMs? FCM_NO_SPACE. */
+int engine_has_room(struct fcm_error *err) must_check;
+
 /* Path below the state directory, the caller's. */
 char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

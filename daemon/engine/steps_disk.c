@@ -32,7 +32,7 @@ static int admit_memory(const struct vm *vm, struct fcm_error *err)
 		vm->view.spec.mem_mib, used, usable);
 }
 
-static int admit_disk(struct fcm_error *err)
+int engine_has_room(struct fcm_error *err)
 {
 	uint64_t free_mib = disk_free_bytes(store_dirfd()) >> 20;
 	uint64_t reserve = engine()->config->disk_reserve_mib;
@@ -58,7 +58,7 @@ static int admit(struct op *op, struct fcm_error *err)
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)
 		return -1;
-	return admit_memory(op->vm, err) < 0 || admit_disk(err) < 0 ? -1 : 0;
+	return admit_memory(op->vm, err) < 0 || engine_has_room(err) < 0 ? -1 : 0;
 }
 
 const struct step step_admit = {.name = "admit", .run = admit};
