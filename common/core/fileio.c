@@ -138,7 +138,9 @@ int dir_make(const char *path, mode_t mode, struct fcm_error *err)
 	if (mkdir(path, mode) < 0 && errno != EEXIST)
 		return fcm_fail_errno(err, "mkdir %s", path);
 	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fchmod(fd, mode) < 0)
+	struct stat st;
+	/* nothing is written when all is as it should be: the file system may be read-only */
+	if (fd < 0 || fstat(fd, &st) < 0 || ((st.st_mode & 07777) != mode && fchmod(fd, mode) < 0))
 		return fcm_fail_errno(err, "directory %s", path);
 	return 0;
 }
