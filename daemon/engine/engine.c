@@ -307,6 +307,7 @@ struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms)
 	struct op *op = op_new(&table_stop, vm, op_stop_run);
 
 	op->grace_ms = grace_ms;
+	op->urgent = grace_ms == 0;
 	return op;
 }
 
@@ -324,6 +325,7 @@ struct op *engine_destroy(struct vm *vm, bool force)
 	struct op *op = op_new(&table_destroy, vm, op_destroy_run);
 
 	op->grace_ms = force ? 0 : the.config->stop_seconds * 1000ll;
+	op->urgent = force;
 	return op;
 }
 

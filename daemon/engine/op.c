@@ -93,6 +93,8 @@ int op_start(struct op *op, struct fcm_error *err)
 	pthread_attr_t attr;
 	pthread_t thread;
 
+	if (op->wake < 0 && !op->alone)
+		return fcm_fail(err, FCM_UNAVAILABLE, "no descriptor for the operation");
 	pthread_mutex_lock(&lock);
 	running++;
 	op->refs++;

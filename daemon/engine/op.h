@@ -29,9 +29,10 @@ struct op {
 		struct fcm_error *err); /* the operation; begins and ends with the VM's busy slot free */
 	const char *what;		/* for the log: "create", "add-keys" */
 	int64_t grace_ms;		/* how long the guest may take to shut down */
-	enum vm_state end_state;	/* of table_ended: the state that the VM is left in */
-	bool want_running;		/* a stop that is half of a restart */
-	bool park;			/* the host goes down: keep `desired`, and say why in `reason` */
+	bool urgent;		 /* it kills the VM: what waits for the guest shall not keep it waiting */
+	enum vm_state end_state; /* of table_ended: the state that the VM is left in */
+	bool want_running;	 /* a stop that is half of a restart */
+	bool park;		 /* the host goes down: keep `desired`, and say why in `reason` */
 	struct vm_expose expose,
 		before;		 /* expose and unexpose: what is wanted, and what was; sync: the status */
 	struct strv keys;	 /* add_keys */
@@ -65,7 +66,7 @@ int op_start(struct op *op, struct fcm_error *err) must_check;
 /* Run it on this thread, to its end. */
 void op_run(struct op *op);
 
-/* Descriptor that is readable when there is progress or the end. */
+/* Descriptor that is readable when there is progress or the end; -1 only for an op that `alone` was set of. */
 int op_wake_fd(const struct op *op);
 
 /* Take the progress lines so far (appended to `lines`). True when the operation is over. */

@@ -25,7 +25,7 @@
 #define RELEASE UNDO(guest), UNDO(attach), UNDO(vmm), UNDO(cgroup), UNDO(tap), UNDO(filter)
 
 const struct op_table table_create = {"create", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(admit), DO(reserve), DO(directory), DO(disk), DO(filter), DO(tap), DO(cgroup), DO(vmm),
+	{DO(reserve), DO(admit), DO(directory), DO(disk), DO(filter), DO(tap), DO(cgroup), DO(vmm),
 		DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site), DO(end)}};
 
 const struct op_table table_start = {"start", VM_STARTING, VM_RUNNING, WANT_RUNNING,

@@ -14,7 +14,7 @@ static struct op *begin(struct vm *vm, int64_t grace_ms, struct park_result *res
 	op->what = "park";
 	op->alone = true;
 	op->grace_ms = grace_ms;
-	if (op_start(op, &err) == 0)
+	if (op_wake_fd(op) >= 0 && op_start(op, &err) == 0)
 		return op;
 	result->failed++;
 	op_unref(op);

@@ -9,8 +9,11 @@
 
 #include "common/core/clock.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/op.h"
 #include "daemon/net/ipam.h"
 #include "daemon/net/net.h"
+
+enum { WAITING_MAX = 16 }; /* requests that wait for one VM, a thread each */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed; /* on CLOCK_MONOTONIC; made once */
@@ -106,16 +109,35 @@ void vm_unref(struct vm *vm)
 		vm_free(vm);
 }
 
+/* A client that goes away leaves its operation behind, so requests that wait are counted; those that kill the VM, which come
+ * first, by themselves. What nobody asked for (the end of a VMM) has its place in any case. */
+static bool is_crowded(const struct vm *vm, const struct op *op)
+{
+	unsigned before = op->urgent ? vm->urgent : vm->waiting;
+
+	return vm->busy && before >= WAITING_MAX && !op->alone;
+}
+
+static bool must_wait(const struct vm *vm, const struct op *op)
+{
+	return vm->busy || (vm->urgent && !op->urgent);
+}
+
 int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_error *err)
 {
 	int rc = 0;
 
 	registry_lock();
-	while (vm->busy && vm->listed && wait_changed(deadline))
+	bool crowded = is_crowded(vm, op);
+	vm->waiting++;
+	vm->urgent += op->urgent;
+	while (!crowded && must_wait(vm, op) && vm->listed && wait_changed(deadline))
 		;
+	vm->waiting--;
+	vm->urgent -= op->urgent;
 	if (!vm->listed)
 		rc = fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
-	else if (vm->busy)
+	else if (must_wait(vm, op))
 		rc = fcm_fail(err, FCM_BUSY, "vm '%s' is busy with another operation", vm->view.name);
 	else
 		vm->busy = op;
@@ -127,6 +149,7 @@ void registry_drop(struct vm *vm)
 {
 	registry_lock();
 	vm->busy = NULL;
+	vm->admitted = false;
 	wake();
 	registry_unlock();
 }
@@ -381,7 +404,7 @@ static bool occupies(const struct vm *vm)
 {
 	enum vm_state s = vm->view.state;
 
-	return s == VM_CREATING || s == VM_STARTING || s == VM_RUNNING || s == VM_STOPPING;
+	return vm->admitted || s == VM_STARTING || s == VM_RUNNING || s == VM_STOPPING;
 }
 
 void registry_count(size_t *ret_total, size_t *ret_running)
@@ -394,14 +417,16 @@ void registry_count(size_t *ret_total, size_t *ret_running)
 	registry_unlock();
 }
 
-uint64_t registry_memory(const struct vm *self)
+bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used)
 {
 	uint64_t mib = 0;
 
 	registry_lock();
 	for (size_t i = 0; i < nvms; i++)
-		if (vms[i] != self && occupies(vms[i]))
+		if (vms[i] != vm && occupies(vms[i]))
 			mib += vms[i]->view.spec.mem_mib;
+	vm->admitted = mib + vm->view.spec.mem_mib <= usable;
 	registry_unlock();
-	return mib;
+	*ret_used = mib;
+	return vm->admitted;
 }

@@ -14,7 +14,7 @@
 
 /* ---- admit: would it work at all? ---- */
 
-static int admit_memory(const struct vm *vm, struct fcm_error *err)
+static int admit_memory(struct vm *vm, struct fcm_error *err)
 {
 	const struct fcmd_config *c = engine()->config;
 	struct sysinfo si;
@@ -23,8 +23,8 @@ static int admit_memory(const struct vm *vm, struct fcm_error *err)
 	uint64_t total = (uint64_t)si.totalram * si.mem_unit >> 20;
 	uint64_t usable =
 		total > c->reserve_mib ? (total - c->reserve_mib) * c->mem_overcommit_percent / 100 : 0;
-	uint64_t used = registry_memory(vm);
-	if (used + vm->view.spec.mem_mib <= usable)
+	uint64_t used;
+	if (registry_admit(vm, usable, &used))
 		return 0;
 	return fcm_fail_field(err, FCM_INSUFFICIENT, "memory",
 		"%u MiB of memory asked for, but running VMs have %" PRIu64 " of the %" PRIu64

@@ -39,6 +39,8 @@ static int still(struct op *op, int64_t deadline, const char *what, struct fcm_e
 	if (engine_stopping())
 		return fcm_fail(err, FCM_UNAVAILABLE,
 			"the daemon is stopping; the VM goes on and the next daemon adopts it");
+	if (op->vm->urgent)
+		return fcm_fail(err, FCM_CANCELLED, "another request kills the VM");
 	if (clock_left(deadline) == 0) {
 		fcm_fail(err, FCM_TIMEOUT, "%s within %u s; the VM is left running", what,
 			engine()->config->boot_seconds);

@@ -25,6 +25,7 @@ enum {
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
+	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
 };
 
 /* All that a driver must know of a VM, with the strings it points to. */
@@ -305,10 +306,15 @@ const struct step step_boot = {.name = "boot", .run = boot};
 
 /* ---- quiet: ask the guest to end, by the agent, then by what the machine has ---- */
 
-/* Has the shim ended by then? */
+/* Has the shim ended by then? The wait is given up when somebody wants the VM killed. */
 static bool ends_by(struct vm *vm, int64_t deadline)
 {
-	return vm->shim_pidfd < 0 || proc_wait(vm->shim_pidfd, deadline);
+	if (vm->shim_pidfd < 0)
+		return true;
+	while (!vm->urgent && clock_left(deadline))
+		if (proc_wait(vm->shim_pidfd, MIN(deadline, clock_in(SLICE_MS))))
+			return true;
+	return proc_wait(vm->shim_pidfd, clock_ms());
 }
 
 static bool ask_agent(struct vm *vm, int64_t grace_ms)

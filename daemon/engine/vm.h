@@ -37,7 +37,10 @@ struct vm {
 	unsigned losses;	   /* of the agent's channel, in a row: the loop's thread only */
 	int64_t lost_at;
 
-	struct op *busy; /* the operation that owns this VM now, or NULL */
+	struct op *busy;	 /* the operation that owns this VM now, or NULL */
+	unsigned waiting;	 /* operations that wait for it */
+	_Atomic unsigned urgent; /* those among them that will kill it: what waits for its guest gives way */
+	bool admitted;		 /* its memory is promised to `busy` */
 	unsigned refs;
 	bool broken; /* config.json can't be read: it can be looked at and destroyed, no more */
 	bool listed; /* in the registry: visible to the API */
@@ -54,7 +57,7 @@ void registry_lock(void);
 void registry_unlock(void);
 
 /* Wait until the VM is free and claim it for `op`. FCM_NOT_FOUND when it was destroyed meanwhile, FCM_BUSY
- * when `deadline` came first. registry_drop() gives it back. */
+ * when `deadline` came first, or when many requests wait already. registry_drop() gives it back. */
 int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_error *err) must_check;
 void registry_drop(struct vm *vm);
 
@@ -104,8 +107,9 @@ void registry_wait(uint64_t *seen, int64_t deadline);
 /* Number of VMs and of those that run. */
 void registry_count(size_t *ret_total, size_t *ret_running);
 
-/* MiB of memory of all VMs that run or are starting, but `self`. */
-uint64_t registry_memory(const struct vm *self);
+/* Promise the VM its memory, until registry_drop(), if it and all others that run or are about to fit in `usable` MiB.
+ * *ret_used is what the others have. */
+bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
 
 /* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
 int vm_last_words(const struct vm *vm, struct fcm_error *err);
