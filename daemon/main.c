@@ -260,6 +260,27 @@ static int read_config(const struct options *o, struct fcmd_config *c, struct fc
 	return config_check(c, err);
 }
 
+static int act(const struct options *o, const struct fcmd_config *c)
+{
+	switch (o->what) {
+	case SERVE:
+		return serve(c);
+	case PRINT_CONFIG:
+		return print_config(c);
+	case EXAMPLE_CONFIG:
+		return print_example();
+	case PARK:
+		return park(c);
+	case TEARDOWN:
+		return teardown(c);
+	case CHECK:
+		return check_print(c) == CHECK_FAIL ? 1 : 0;
+	case LIST_STEPS:
+		return list_steps();
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {options, parse, NULL,
@@ -274,21 +295,8 @@ int main(int argc, char **argv)
 	if (read_config(&o, &config, &err) < 0)
 		return fail(&err);
 	log_set_level(config_log_level(&config));
-	switch (o.what) {
-	case SERVE:
-		return serve(&config);
-	case PRINT_CONFIG:
-		return print_config(&config);
-	case EXAMPLE_CONFIG:
-		return print_example();
-	case PARK:
-		return park(&config);
-	case TEARDOWN:
-		return teardown(&config);
-	case CHECK:
-		return check_print(&config) == CHECK_FAIL ? 1 : 0;
-	case LIST_STEPS:
-		return list_steps();
-	}
-	return 0;
+	int status = act(&o, &config);
+	config_done(&config);
+	strv_done(&o.set);
+	return status;
 }
