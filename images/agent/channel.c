@@ -113,6 +113,19 @@ void channel_accept(struct channel *c)
 	}
 }
 
+/* With SO_LINGER, close(2) waits until the other side confirms it, which Firecracker does behind the last byte: in the kernel
+ * net/vmw_vsock/virtio_transport_common.c, in Firecracker vsock/csm/connection.rs. */
+void channel_close(struct channel *c)
+{
+	const struct linger linger = {.l_onoff = 1, .l_linger = CHANNEL_LINGER_S};
+
+	if (c->listen_fd >= 0 && c->fd >= 0)
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+	take(c, -1);
+	fcm_closep(&c->listen_fd);
+	c->listen_fd = -1;
+}
+
 bool channel_told(const struct channel *c)
 {
 	return c->out.n == 0 || (c->fd < 0 && c->listen_fd < 0);

@@ -26,7 +26,8 @@ enum {
 	CHANNEL_OUT_MAX = 65536, /* bytes that wait for the host before we stop reading */
 	CHANNEL_FRAME_MS = 1000, /* for the whole of a frame */
 	CHANNEL_HANGUP_MS = 100, /* how long we look away when no host is there */
-	CHANNEL_PORT = 52,	 /* vsock port, docs/AGENT.md */
+	CHANNEL_LINGER_S = 1,
+	CHANNEL_PORT = 52, /* vsock port, docs/AGENT.md */
 };
 
 /* Zero-initialised with both descriptors -1 is a channel that isn't open yet. Both are non-blocking, CLOEXEC and owned. */
@@ -53,6 +54,10 @@ bool channel_listen(struct channel *c);
 /* Take the newest connection that waits at c->listen_fd, and close all others. Only the host's count: a program in the
  * guest has no business here. */
 void channel_accept(struct channel *c);
+
+/* Close it for good, so that the host has all that was written: a vsock passes bytes on later than write(2) returns, and a
+ * machine that is reset before takes them with it. Takes at most CHANNEL_LINGER_S. */
+void channel_close(struct channel *c);
 
 /* Is there nothing left to say? Nor is there without any channel. Where one is open and no host connected, what waits may
  * still find one. */

@@ -127,6 +127,7 @@ static _Noreturn void run_pid1(void)
 	read_boot_id(&a);
 	loop(&a, signals);
 	mount_finish(&a.root);
+	channel_close(&a.channel);
 	power_reset();
 }
 
