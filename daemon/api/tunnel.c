@@ -15,8 +15,9 @@
 enum {
 	CONNECT_MS = 5000,
 	CHUNK = 65536,
-	LOOK_MS =
-		1000, /* how often an idle tunnel looks whether its VM still runs: one that was killed sends no FIN */
+	/* how often an idle tunnel looks whether its VM still runs: one that was killed sends no FIN */
+	LOOK_MS = 1000,
+	STALL_MS = 60000, /* how long what a side left behind may wait for the other to take it */
 };
 
 struct tunnel {
@@ -75,9 +76,21 @@ static bool pump(struct flow *f, short from_events, short to_events)
 	return true;
 }
 
-static short wants(const struct flow *in, const struct flow *out)
+/* What to wait for at the side that `in` comes from and `out` goes to. Where that is nothing the descriptor is left out: a
+ * side that has hung up says so without end. */
+static struct pollfd wants(const struct flow *in, const struct flow *out)
 {
-	return (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
+	short events = (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
+
+	return (struct pollfd){.fd = events ? in->from : -1, .events = events};
+}
+
+/* Has this side hung up, in both directions? */
+static bool is_gone(int fd)
+{
+	struct pollfd p = {.fd = fd};
+
+	return poll(&p, 1, 0) == 1;
 }
 
 static bool runs(struct vm *vm)
@@ -88,19 +101,31 @@ static bool runs(struct vm *vm)
 	return yes;
 }
 
+/* Asked when nothing moved for LOOK_MS. What a side that is gone left behind is delivered, if the other one takes it. */
+static bool is_over(const struct flow *up, const struct flow *down, unsigned *stalled)
+{
+	if (up->n == 0 && is_gone(up->from))
+		return true;
+	bool stuck = (up->n && is_gone(up->from)) || (down->n && is_gone(down->from));
+	*stalled = stuck ? *stalled + 1 : 0;
+	return *stalled * LOOK_MS >= STALL_MS;
+}
+
 static void relay(struct vm *vm, struct flow *up, struct flow *down)
 {
+	unsigned stalled = 0;
+
 	while (!(up->eof && down->eof)) {
 		struct pollfd p[] = {
-			{.fd = up->from, .events = wants(up, down)},
-			{.fd = down->from, .events = wants(down, up)},
-			{.fd = http_stop_fd(), .events = POLLIN},
-		};
+			wants(up, down), wants(down, up), {.fd = http_stop_fd(), .events = POLLIN}};
 		int n = poll(p, ARRAY_SIZE(p), LOOK_MS);
-		if ((n < 0 && errno != EINTR) || (n == 0 && !runs(vm)))
+		if (n < 0 && errno != EINTR)
+			return;
+		if (n == 0 && (!runs(vm) || is_over(up, down, &stalled)))
 			return;
 		if (n <= 0)
 			continue;
+		stalled = 0;
 		if (p[2].revents || ((p[0].revents | p[1].revents) & (POLLERR | POLLNVAL)))
 			return;
 		if (!pump(up, p[0].revents & (POLLIN | POLLHUP), p[1].revents & POLLOUT) ||

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,11 @@ def kill_vmm(host, name):
         raise ProcessLookupError
     os.kill(pid, signal.SIGKILL)
     return pid
+
+
+def cpu_seconds(host):
+    fields = Path(f"/proc/{host.daemon.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors(host):
@@ -250,6 +256,31 @@ def test_a_queue_has_an_end(host):
             client.close()
     assert host.api.post("/v1/vms/fault-deaf-queue/start", timeout=5).code == "busy"
     destroy(host, "fault-deaf-queue")
+
+
+@pytest.mark.parametrize("sent", [0, 32 << 20])
+def test_a_client_that_left_costs_nothing(host, sent):
+    """A tunnel to a port that takes nothing and never closes; its client is gone, with or without bytes under way."""
+    vm = create(host, "sink")
+    host.ns.run("ip", "addr", "add", f"{vm['ip']}/32", "dev", "lo")  # the scripted guest has no network
+    listener = host.ns.inside(lambda: socket.create_server((vm["ip"], 9), backlog=1))
+    client = host.api.connect(False, 5)
+    client.sendall(b"GET /v1/vms/sink/tunnel?port=9 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+                   b"Upgrade: fcm-tunnel\r\n\r\n")
+    assert b" 101 " in client.recv(4096)
+    server, _ = listener.accept()
+    client.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        client.sendall(bytes(sent))
+    client.close()
+    time.sleep(0.2)
+    begun = cpu_seconds(host)
+    time.sleep(2)
+    assert cpu_seconds(host) - begun < 0.5
+    server.close()
+    listener.close()
+    host.ns.run("ip", "addr", "del", f"{vm['ip']}/32", "dev", "lo")
+    destroy(host, "sink")
 
 
 def test_memory_is_promised_once(host):
