@@ -95,10 +95,9 @@ static void check_pool(const struct fcmd_config *config, struct check *c)
 
 static void check_address(const struct fcmd_config *config, struct check *c)
 {
-	struct in_addr ip;
+	struct in_addr ip = config->public_ip;
 
-	(void)config;
-	if (net_public_ip(&ip)) {
+	if (ip.s_addr || net_public_ip(&ip)) {
 		say(c, CHECK_OK, "public address %s", ip_dotted(ip).s);
 		return;
 	}
@@ -113,8 +112,9 @@ static void check_dns(const struct fcmd_config *config, struct check *c)
 {
 	_cleanup_(strv_done) struct strv dns = {0};
 
-	(void)config;
-	net_resolvers(&dns);
+	strv_copy(&dns, &config->dns);
+	if (dns.n == 0)
+		net_resolvers(&dns);
 	if (dns.n) {
 		say(c, CHECK_OK, "guests ask %s", dns.v[0]);
 		return;

@@ -4,6 +4,7 @@
  */
 #include <argp.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,16 +99,36 @@ static int fail(const struct fcm_error *err)
 /* ---- signals ---- */
 
 static struct loop *main_loop;
+static int64_t stop_deadline;
+
+/* The loop runs until the last operation has ended: they hear from their guests by it. */
+static void *stop_thread(void *arg)
+{
+	(void)arg;
+	stop_deadline = clock_in(STOP_MS);
+	http_stop(stop_deadline);
+	engine_drain(stop_deadline);
+	loop_stop(main_loop);
+	return NULL;
+}
 
 static void on_signal(void *arg, uint32_t events)
 {
 	struct signalfd_siginfo si;
 	int fd = *(int *)arg;
+	static bool stopping;
+	pthread_t thread;
 
 	(void)events;
-	if (read(fd, &si, sizeof si) == sizeof si)
-		log_info("%s: stopping; VMs run on", strsignal((int)si.ssi_signo));
-	loop_stop(main_loop);
+	if (read(fd, &si, sizeof si) != sizeof si || stopping)
+		return;
+	log_info("%s: stopping; VMs run on", strsignal((int)si.ssi_signo));
+	notify_send("STOPPING=1");
+	stopping = true;
+	if (pthread_create(&thread, NULL, stop_thread, NULL) == 0)
+		pthread_detach(thread);
+	else
+		stop_thread(NULL);
 }
 
 /* Signals that end the daemon come through the loop; blocked before any thread starts. */
@@ -128,8 +149,12 @@ static void limits(void)
 {
 	struct rlimit files = {NOFILE, NOFILE}, core = {0, 0};
 
-	setrlimit(RLIMIT_NOFILE, &files); /* may fail without the capability: the old limit stays */
-	setrlimit(RLIMIT_CORE, &core);	  /* keys and tokens are in our memory */
+	/* without the capability: what may be had */
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	setrlimit(RLIMIT_CORE, &core); /* keys and tokens are in our memory */
 	prctl(PR_SET_DUMPABLE, 0);
 }
 
@@ -188,12 +213,14 @@ static int serve(const struct fcmd_config *c)
 	notify_send("READY=1");
 	int rc = loop_run(main_loop, &err);
 
-	notify_send("STOPPING=1");
-	int64_t deadline = clock_in(STOP_MS);
-	http_stop(deadline);
-	engine_stop(deadline);
+	int status = rc < 0 ? fail(&err) : 0;
+	if (rc < 0)
+		stop_thread(NULL);
+	if (!engine_stop(
+		    stop_deadline)) /* threads go on until the very end: nothing that they use may be freed */
+		_exit(status);
 	store_done();
-	return rc < 0 ? fail(&err) : 0;
+	return status;
 }
 
 static int list_steps(void)
@@ -274,6 +301,7 @@ static int act(const struct options *o, const struct fcmd_config *c)
 	case TEARDOWN:
 		return teardown(c);
 	case CHECK:
+		cgroup_init("fcm");
 		return check_print(c) == CHECK_FAIL ? 1 : 0;
 	case LIST_STEPS:
 		return list_steps();

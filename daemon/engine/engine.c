@@ -252,19 +252,24 @@ static void let_go(struct vm *vm)
 		vm->driver->free(STEAL(vm->vmm));
 }
 
-void engine_stop(int64_t deadline)
+void engine_drain(int64_t deadline)
+{
+	stopping = true;
+	if (!ops_drain(deadline))
+		log_warn("operations are still in progress: the next daemon finishes or rolls them back");
+}
+
+bool engine_stop(int64_t deadline)
 {
 	struct vm **all;
 
-	stopping = true;
-	if (!ops_drain(deadline)) {
-		log_warn("operations are still in progress: the next daemon finishes or rolls them back");
-		return;
-	}
+	if (!ops_drain(deadline))
+		return false;
 	size_t n = registry_all(&all);
 	for (size_t i = 0; i < n; i++)
 		let_go(all[i]);
 	registry_all_done(all, n);
+	return true;
 }
 
 /* ---- operations ---- */

@@ -31,8 +31,12 @@ const struct engine *engine(void);
  * served; the mending goes on on operation threads. */
 int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_error *err) must_check;
 
-/* Stop: operations in progress finish, or leave their VM for the next daemon; VMs run on. */
-void engine_stop(int64_t deadline);
+/* Begin to stop: operations in progress finish, or leave their VM for the next daemon. Waits for them until the deadline; the
+ * loop must run meanwhile. */
+void engine_drain(int64_t deadline);
+
+/* When the loop has ended: let go of all VMs, which run on. False when an operation still is in progress. */
+bool engine_stop(int64_t deadline) must_check;
 bool engine_stopping(void);
 
 /* The uid of the VM with that address: config uid_base plus its place in the pool. */

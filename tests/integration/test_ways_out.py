@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -340,3 +341,38 @@ def test_a_hundred_vms_are_adopted_at_once(host):
         assert took < (20 if os.environ.get("FCM_SANITIZED") else 5), "adoption is one thread a VM; the hung one takes 10 s"
         destroy(host, "hangs")
         list(pool.map(lambda name: destroy(host, name), names))
+
+
+# ---- the daemon's own end ----
+
+def test_sigterm_hears_a_guest_out(host):
+    """The daemon stops while a guest shuts down: it waits for the guest's answer, and the stop is done when it ends."""
+    create(host, "last")
+    stop = in_background(lambda: host.api.post("/v1/vms/last/stop", {"time": 5}, timeout=60))
+    wait_for("it stops", lambda: host.vm("last")["state"] in ("stopping", "stopped"), 5)
+    assert host.stop_daemon() == 0
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        assert stop.result().status in (200, 503)
+    host.start_daemon()
+    assert host.vm("last")["state"] == "stopped"
+    destroy(host, "last")
+
+
+def test_no_descriptors(host):
+    """Without a free descriptor requests fail; with one the daemon is as before."""
+    create(host, "held")
+    usual, most = resource.prlimit(host.daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(host.daemon.pid, resource.RLIMIT_NOFILE, (descriptors(host) + 6, most))
+    answers = []
+    for number in range(8):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answers.append(host.api.post("/v1/vms", {**SPEC, "name": f"short{number}"}, timeout=20))
+    assert all(a.status in (201, 500, 503) for a in answers), answers
+    assert cpu_seconds(host) < 20
+    resource.prlimit(host.daemon.pid, resource.RLIMIT_NOFILE, (usual, most))
+    wait_for("it answers again", lambda: host.api.get("/v1/vms").status == 200, 5)
+    assert host.vm("held")["state"] == "running"
+    for vm in host.api.get("/v1/vms").ok()["vms"]:
+        assert destroy(host, vm["id"])["left"] == []
+    create(host, "after")
+    destroy(host, "after")
