@@ -167,11 +167,15 @@ static int take_answer(const char *method, const char *path, const struct fcapi_
 
 	if (a->status >= 300)
 		return refused(method, path, a, err);
+	if (ret == NULL)
+		return a->status == 204
+			       ? 0
+			       : fcm_fail(err, FCM_VMM, "the VMM's answer to %s %s makes no sense (%u)",
+					 method, path, a->status);
 	auto_json field_json *v = a->body_n ? fj_parse(a->body, a->body_n, &ignored) : NULL;
 	if (a->body_n && (v == NULL || !fj_is_object(v)))
 		return fcm_fail(err, FCM_VMM, "the VMM's answer to %s %s is no JSON object", method, path);
-	if (ret)
-		*ret = STEAL(v);
+	*ret = STEAL(v);
 	return 0;
 }
 

@@ -200,12 +200,12 @@ static void action(struct fc *f, const struct request *rq)
 			machine_boot(&f->m);
 			done(f);
 		}
-	} else if (strcmp(type, "SendCtrlAltDel") == 0) {
+	} else if (strcmp(type, "SendCtrlAltDel") == 0 || strcmp(type, "FlushMetrics") == 0) {
 		if (!f->started) {
 			refuse(f, BEFORE);
 			return;
 		}
-		f->m.ended = f->m.running && f->m.fault != FAULT_NOPOWER;
+		f->m.ended = type[0] == 'S' && f->m.running && f->m.fault != FAULT_NOPOWER;
 		done(f);
 	} else {
 		auto_free char *why = xprintf(
