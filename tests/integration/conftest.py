@@ -6,6 +6,7 @@ A file says what it needs in a dict HOST:
     assets     what the daemon is given: ("kernel", "tiny") by default, made by ./bootstrap
     fake       True: the scripted VMM of tests/fake instead of QEMU, and assets of a few bytes
     daemon     False: the test starts it
+FCM_REAL=driver takes the real VMM in place of the scripted one, too, and fails unless it is that driver's, with KVM.
 """
 import io
 import json
@@ -23,6 +24,7 @@ import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
 BUILD = Path(os.environ.get("FCM_BUILD", hosts.TOP / "build"))
 WORK = Path(os.environ.get("FCM_TEST_WORK", BUILD / "test-work"))
 FAKE_VMM = BUILD / "tests/fake/fake-vmm"
+REAL = os.environ.get("FCM_REAL")
 BOOT_IDS = []
 
 
@@ -50,10 +52,19 @@ def add_fake_assets(host):
         host.api.put(f"/v1/images/{name}", image_tar, headers=tar).ok()
 
 
+def add_assets(host, options):
+    if not host.real:
+        add_fake_assets(host)
+        return
+    host.add_assets(*options.get("assets", ("kernel", "tiny")))
+    vmm = host.api.get("/v1").ok()["vmm"]
+    assert not REAL or (vmm["driver"], vmm["accel"]) == (REAL, "kvm"), vmm
+
+
 @pytest.fixture(scope="module")
 def host(request):
     options = getattr(request.module, "HOST", {})
-    fake = options.get("fake", False)
+    fake = options.get("fake", False) and not REAL
     config = options.get("config")
     if fake:
         config = f"qemu = {FAKE_VMM}\n" + (config or "")
@@ -64,17 +75,14 @@ def host(request):
         before = None
         if options.get("daemon", True):
             machine.start_daemon()
-            if fake:
-                add_fake_assets(machine)
-            else:
-                machine.add_assets(*options.get("assets", ("kernel", "tiny")))
+            add_assets(machine, options)
             before = machine.residue()
         yield machine
         if before is not None:
             machine.destroy_all()
             machine.check_residue(before)
     finally:
-        BOOT_IDS.extend((request.module.__name__, *pair) for pair in machine.boot_ids)
+        BOOT_IDS.extend((request.module.__name__, *pair) for pair in dict.fromkeys(machine.boot_ids))
         machine.close()
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from host import Failed, wait_for
 
-KILLS = 20
+KILLS = int(os.environ.get("FCM_KILLS", 20))
 SEED = int(os.environ.get("FCM_SEED", time.time_ns() % 1_000_000))
 
 

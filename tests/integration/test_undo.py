@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import add_fake_assets
+from conftest import add_assets
 from host import TOP, Failed, wait_for
 
 HOST = {"fake": True, "daemon": False, "caddyfile": "{\n\tlocal_certs\n}\n"}
@@ -86,7 +86,7 @@ def settled(host):
 def baseline(host):
     host.start_caddy()
     host.start_daemon()
-    add_fake_assets(host)
+    add_assets(host, HOST)
     host.api.post("/v1/vms", {**SPEC, "expose": 8000}).ok()
     host.api.delete("/v1/vms/victim").ok()
     wait_for("gone", lambda: gone(host))
@@ -99,7 +99,7 @@ def clean(host, baseline):
         answer = host.api.delete("/v1/vms/victim?force=1", timeout=60)
         assert answer.status in (200, 404), answer
     host.check_residue(baseline)
-    host.api.post("/v1/vms", SPEC).ok()
+    host.create(**SPEC)
     assert host.api.delete("/v1/vms/victim").ok()["left"] == []
     host.check_residue(baseline)
 
