@@ -17,6 +17,7 @@ import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
 
 ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
 NOTES = []
+BOOT_IDS = []
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,17 @@ def tiny_tar():
     return asset("tiny")
 
 
+@pytest.fixture(scope="module")
+def base_tar():
+    return asset("base")
+
+
+@pytest.fixture(scope="session")
+def boot_ids():
+    """Lines for the summary: "<boot id> <file> <VM>" of each guest that booted."""
+    return BOOT_IDS
+
+
 @pytest.fixture
 def note():
     """note("text"): a line for the summary, for figures."""
@@ -84,5 +96,7 @@ def pytest_runtest_makereport(item):
 def pytest_terminal_summary(terminalreporter):
     for line in NOTES:
         terminalreporter.write_line(f"note {line}")
+    for line in BOOT_IDS:
+        terminalreporter.write_line(f"boot_id {line}")
     if hosts.panics:
         terminalreporter.write_line(f"note {hosts.panics} test hosts panicked")

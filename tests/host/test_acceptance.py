@@ -1,0 +1,107 @@
+"""Part 1's own integration tests, run in the test host: the same files, but a real Firecracker on KVM where QEMU or the
+scripted VMM was. Each of their tests is one here; a file runs when its first test is asked for, with those that were
+selected (-k).
+"""
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as xml
+
+import pytest
+
+import host as hosts
+
+TOP = "/srv/fcm"  # in the host
+LIMIT = 900
+DRIVER = "firecracker"
+UNDO = "test_undo.py::"
+# The scripted VMM fails and dies at every step; here are those where the real one answers something else.
+UNDO_FAILS = ("fail-after-create/vmm", "fail-create/attach", "fail-after-create/boot", "fail-after-start/vmm", "fail-stop/vmm")
+UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "stop/guest:kill")
+CHOSEN = (
+    "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_restart.py", "test_park.py",
+    *(f"{UNDO}test_fails[{step}]" for step in UNDO_FAILS), *(f"{UNDO}test_killed[{fault}]" for fault in UNDO_KILLS),
+)
+
+
+def nodes():
+    """The tests of CHOSEN, by the ids that pytest gives them."""
+    folder = hosts.TOP / "tests/integration"
+    done = subprocess.run([sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *CHOSEN],
+                          cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "FCM_SEEN": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return re.findall(r"^test_\w+\.py::.*$", done.stdout, re.M)
+
+
+def pytest_generate_tests(metafunc):
+    if "node" in metafunc.fixturenames:
+        metafunc.parametrize("node", nodes())
+
+
+class Inside:
+    """The test files in the host, each run once."""
+
+    def __init__(self, host, selected, note_boot_id):
+        self.host, self.selected, self.note_boot_id = host, selected, note_boot_id
+        self.files = {}
+
+    def result(self, node):
+        """What became of a test: None for a pass, or (outcome, text)."""
+        file = node.split("::")[0]
+        if file not in self.files:
+            self.files[file] = self._run(file)
+        log, cases = self.files[file]
+        return cases.get(node, ("failed", f"it didn't run; the end of {log}:\n{log.read_text()[-3000:]}"))
+
+    def _run(self, file):
+        log, cases = self.host.folder / f"{file}.log", {}
+        chosen = [node for node in self.selected if node.startswith(file + "::")]
+        env = (f"FCM_REAL={DRIVER} FCM_KILLS=6 FCM_BUILD={TOP}/build FCM_ASSETS={TOP}/assets FCM_TEST_WORK={TOP}/work "
+               "PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8")
+        pytest_argv = hosts.shlex.join(["python3", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short",
+                                        "--durations=0", "--junitxml=/srv/result.xml", *chosen])
+        try:
+            done = self.host.run(f"cd {TOP}/tests/integration; {env} {pytest_argv} 2>&1", timeout=LIMIT, check=False)
+            log.write_bytes(done.out)
+            for boot_id in re.findall(r"^boot_id (.*)$", done.text, re.M):
+                self.note_boot_id(boot_id)
+            cases = read_junit(self.host.get("/srv/result.xml"), file)
+        except hosts.Failed as error:
+            log.write_text(str(error))
+        return log, cases
+
+
+def read_junit(data, file):
+    """{node: None or (outcome, text)}; an error of a fixture's end comes as a second case of the same name."""
+    cases = {}
+    for case in xml.fromstring(data).iter("testcase"):
+        node, result = f"{file}::{case.get('name')}", None
+        for child in case:
+            if child.tag in ("failure", "error", "skipped"):
+                result = ("skipped" if child.tag == "skipped" else "failed", child.text or child.get("message"))
+        cases[node] = result or cases.get(node)
+    return cases
+
+
+@pytest.fixture(scope="module")
+def inside(request, firecracker, kernel_tar, tiny_tar, base_tar, boot_ids):
+    """The product, its tests and what they need."""
+    firecracker.install()
+    for path in (kernel_tar, tiny_tar, base_tar):
+        firecracker.put(f"{TOP}/assets/{path.name}", path.read_bytes())
+    for path in ("tests/host.py", "tests/residue.py", "common/routes.def"):
+        firecracker.put(f"{TOP}/{path}", (hosts.TOP / path).read_bytes())
+    firecracker.put_tree(hosts.TOP / "tests/integration", f"{TOP}/tests/integration")
+    firecracker.run(f"mkdir -p {TOP}/build/daemon {TOP}/work; ln -s \"$(command -v fcmd)\" {TOP}/build/daemon/")
+    request.module.__fcm_host__ = None  # a test inside shows its own evidence
+    selected = [item.callspec.params["node"] for item in request.session.items if "node" in getattr(item, "fixturenames", ())]
+    return Inside(firecracker, selected, boot_ids.append)
+
+
+def test_integration(inside, node):
+    result = inside.result(node)
+    if result and result[0] == "skipped":
+        pytest.skip(result[1])
+    if result:
+        pytest.fail(result[1], pytrace=False)
