@@ -232,7 +232,7 @@ class Planter:
         raise SystemExit("residue.py: no cgroup hierarchy that can be written")
 
     def snapshot(self):
-        return snapshot(self.state, self.run, [self.caddy])
+        return snapshot(self.state, self.run, [self.caddy], os.path.basename(self.group))
 
     @contextlib.contextmanager
     def command(self, plant, remove):
