@@ -31,7 +31,7 @@ static void read_boot_id(struct agent *a)
 	struct fcm_error err;
 
 	if (file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text, &err) == 0)
-		(void)fcm_copy(a->boot_id, sizeof a->boot_id, strtok(text.p, "\n"));
+		(void)fcm_format(a->boot_id, sizeof a->boot_id, "%.*s", (int)strcspn(text.p, "\n"), text.p);
 }
 
 /* All signals that PID 1 acts on come through one descriptor. Ctrl-alt-del becomes SIGINT. */
