@@ -268,7 +268,7 @@ def test_an_address_of_the_pool_without_a_vm(net):
     packet = udp(net.one.ip, "172.16.0.200", 5011, 9, b"nobody")
     net.one.drain()
     assert not net.seen_outside(packet)
-    assert first(net.one.receive, lambda p: p.proto == ICMP and p.icmp[0] == 3), "unreachable is said"
+    assert first(net.one.receive, lambda p: p.proto == ICMP and p.icmp[0] == 3, 5), "unreachable is said"
     net.host.run("ip", "route", "del", "unreachable", POOL)
     net.host.run("ip", "route", "flush", "cache")
     assert net.seen_outside(packet), "the control failed"
@@ -284,7 +284,7 @@ def test_flows_end_with_the_filter(lab):
             _, source = receives(server, lambda: guest.send(udp(guest.ip, INTERNET, sport, 9, b"out")))
             guest.drain()
             server.sendto(b"in", source)
-            assert first(guest.receive, lambda p: p.proto == UDP and p.ports == (9, sport)), "the flow works"
+            assert first(guest.receive, lambda p: p.proto == UDP and p.ports == (9, sport), 5), "the flow works"
             end_it()
             guest.drain()
             server.sendto(b"in", source)
