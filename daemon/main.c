@@ -216,8 +216,8 @@ static int serve(const struct fcmd_config *c)
 	int status = rc < 0 ? fail(&err) : 0;
 	if (rc < 0)
 		stop_thread(NULL);
-	if (!engine_stop(
-		    stop_deadline)) /* threads go on until the very end: nothing that they use may be freed */
+	/* else threads go on until the very end, and nothing that they use may be freed */
+	if (!engine_stop(stop_deadline))
 		_exit(status);
 	store_done();
 	return status;
