@@ -189,7 +189,7 @@ static void test_channel(void **state)
 static void test_channel_refused(void **state)
 {
 	(void)state;
-	static const char *const rubbish[] = {"NO\n", "OK\n", "\n",
+	static const char *const rubbish[] = {"NO\n", "KO 12\n", "OK\n", "\n",
 		"HTTP/1.1 400 Bad Request and more of it\r\n",
 		"OK 1234567890123456789012345678901234567890\n"};
 
