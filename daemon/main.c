@@ -320,10 +320,13 @@ int main(int argc, char **argv)
 	argp_program_version = "fcmd " FCM_VERSION;
 	argp_err_exit_status = fcm_code_info(FCM_USAGE)->exit_status;
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	if (read_config(&o, &config, &err) < 0)
-		return fail(&err);
-	log_set_level(config_log_level(&config));
-	int status = act(&o, &config);
+	int status;
+	if (read_config(&o, &config, &err) == 0) {
+		log_set_level(config_log_level(&config));
+		status = act(&o, &config);
+	} else {
+		status = fail(&err);
+	}
 	config_done(&config);
 	strv_done(&o.set);
 	return status;

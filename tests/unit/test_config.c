@@ -150,7 +150,9 @@ static void test_bad_lines(void **state)
 	(void)state;
 	refuse("\n\nfirst_adress = 3", "fcmd.conf:3: first_adress: unknown key");
 	assert_string_equal((parse(&c, "first_adress = 3", &err), err.hint), "did you mean first_address?");
+	config_done(&c);
 	assert_string_equal((parse(&c, "[defaults]\ncpu = 3", &err), err.hint), "did you mean cpus?");
+	config_done(&c);
 	refuse("[net]\npool = x", "fcmd.conf:2: [net]: unknown section");
 	refuse("just words", "fcmd.conf:1: neither 'key = value' nor '[section]'");
 	refuse("[defaults", "fcmd.conf:1: neither");
