@@ -66,6 +66,15 @@ def count_status(log, status):
     return (0, 1, 0) if status else (1, 0, 0)
 
 
+def excerpt(log):
+    """What to show of a failed part: the output of the programs that ctest calls failed, else the end."""
+    numbers = re.findall(r"^\s+(\d+) - .*\(", log.partition("The following tests FAILED:")[2], re.M)
+    lines = log.splitlines()
+    if numbers:
+        return [line for n in numbers for line in [x for x in lines if x.startswith(f"{n}: ")][-60:]]
+    return lines[-80:]
+
+
 # ---- the parts ----
 
 def ctest(name, build, limit):
