@@ -19,10 +19,10 @@
 #include "daemon/shim/shim.h"
 
 enum {
-	START_MS = 10000,    /* shim and VMM up and answering; 35 ms on an idle machine */
-	TALK_MS = 5000,	     /* one exchange with the VMM */
-	END_MS = 200,	     /* from a VMM that closes its socket to its end */
-	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
+	BOOT_MS = 20000,  /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
+	START_MS = 10000, /* shim and VMM up and answering; 35 ms on an idle machine */
+	END_MS = 200,	  /* from a VMM that closes its socket to its end */
+	DIE_MS = 5000,	  /* from SIGKILL to the end of the process */
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
@@ -296,7 +296,7 @@ static int boot(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (vm->driver->boot(vm->vmm, clock_in(TALK_MS), err) < 0)
+	if (vm->driver->boot(vm->vmm, clock_in(BOOT_MS), err) < 0)
 		return with_last_words(op, err);
 	vm->run.booted = true;
 	return store_run_save(&vm->id, &vm->run, err);
