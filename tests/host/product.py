@@ -82,7 +82,7 @@ class Product:
         assert [int(line) for line in lines] == list(range(1, len(lines) + 1))
         return len(lines)
 
-    def settle(self, wanted, timeout=90):
+    def settle(self, wanted, timeout=180):
         """Until the VMs have these states."""
         deadline, now = time.monotonic() + timeout, None
         while time.monotonic() < deadline:
