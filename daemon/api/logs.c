@@ -40,9 +40,9 @@ static ssize_t follow_more(void *arg, char *p, size_t max)
 	struct fcm_error err;
 
 	while (f->out.n == 0) {
-		if (http_cancelled(f->rq) || !f->vm->listed)
+		if (http_cancelled(f->rq) || !registry_listed(f->vm))
 			return 0;
-		if (shim_ring_since(f->vm->dirfd, f->total, &f->out, &f->total, &err) < 0)
+		if (shim_ring_since(registry_dirfd(f->vm), f->total, &f->out, &f->total, &err) < 0)
 			return -1;
 		if (f->out.n == 0)
 			clock_sleep(FOLLOW_MS);
@@ -70,7 +70,7 @@ int api_vm_logs(struct request *rq, struct fcm_error *err)
 	int64_t tail;
 
 	if (api_number(rq, "tail", 0, TAIL_LINES_MAX, -1, &tail, err) < 0 ||
-		shim_ring_tail(vm->dirfd, SHIM_RING, &text, &total, err) < 0)
+		shim_ring_tail(registry_dirfd(vm), SHIM_RING, &text, &total, err) < 0)
 		return -1;
 	if (tail >= 0)
 		keep_lines(&text, tail);

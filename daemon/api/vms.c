@@ -12,9 +12,10 @@ field_json *api_vm_json(struct vm *vm, bool show_env)
 {
 	registry_lock();
 	field_json *v = vm_view_json(&vm->view, show_env);
+	int dirfd = vm->dirfd;
 	registry_unlock();
-	if (vm->dirfd >= 0) /* lists show what it was at the last change of state */
-		fj_set_int(v, "disk_used", (int64_t)disk_used(vm->dirfd));
+	if (dirfd >= 0) /* lists show what it was at the last change of state */
+		fj_set_int(v, "disk_used", (int64_t)disk_used(dirfd));
 	return v;
 }
 

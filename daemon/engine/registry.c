@@ -325,6 +325,22 @@ struct vm *registry_find(const char *text, bool exact, struct fcm_error *err)
 	return vm;
 }
 
+bool registry_listed(struct vm *vm)
+{
+	registry_lock();
+	bool listed = vm->listed;
+	registry_unlock();
+	return listed;
+}
+
+int registry_dirfd(struct vm *vm)
+{
+	registry_lock();
+	int fd = vm->dirfd;
+	registry_unlock();
+	return fd;
+}
+
 size_t registry_all(struct vm ***ret)
 {
 	registry_lock();

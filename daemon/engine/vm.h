@@ -75,6 +75,12 @@ void registry_remove(struct vm *vm);
  * reference. FCM_NOT_FOUND, or FCM_INVALID when a prefix fits several. */
 struct vm *registry_find(const char *text, bool exact, struct fcm_error *err);
 
+/* Is this VM still in the list? */
+bool registry_listed(struct vm *vm);
+
+/* Descriptor of its directory, -1 before it has one; good as long as the VM is held, also when the directory is gone. */
+int registry_dirfd(struct vm *vm);
+
 /* All VMs, each with a reference, in order of creation; *ret is the caller's array. */
 size_t registry_all(struct vm ***ret);
 void registry_all_done(struct vm **vms, size_t n);
