@@ -30,7 +30,11 @@ def release(request):
 @pytest.fixture(scope="module", name="host")
 def host_fixture(request, release):
     folder = hosts.WORK / f"host-{release}-{request.module.__name__}"
-    with hosts.Host(release, folder) as machine:
+    try:
+        machine = hosts.Host(release, folder)
+    except hosts.Unavailable as reason:
+        pytest.skip(str(reason))
+    with machine:
         request.module.__fcm_host__ = machine
         yield machine
 

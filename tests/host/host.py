@@ -42,6 +42,10 @@ RELEASES = ("bookworm", "trixie")
 # No more than 3 GiB: above, a microvm's memory is in two pieces.
 MEMORY_MIB = 3072
 TSC_TOLERANCE = 0.001
+# What apt and the build say where no packages can be had.
+OUT_OF_REACH = re.compile(r"Could not (resolve|connect)|Unable to connect|Temporary failure|Failed to fetch|needs the program|"
+                          r"no Debian sources|apt-get update .* failed")
+SKIPPED = 77  # the status of `build` then
 IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
 # What tests often run: read into the page cache once, before the snapshot.
@@ -55,6 +59,10 @@ journalctl -n 1
 """.strip()
 
 panics = 0  # machines whose kernel panicked, of this process
+
+
+class Unavailable(Failed):
+    """The packages that a test host is made of can't be had here."""
 
 
 # ---- the clock of this CPU ----
@@ -199,7 +207,10 @@ class Image:
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode != 0:
             shutil.rmtree(new, ignore_errors=True)
-            raise Failed(f"tests/host/build {self.release}: {(done.stdout + done.stderr)[-3000:]}")
+            said = (done.stdout + done.stderr)[-3000:].strip()
+            for line in filter(OUT_OF_REACH.search, said.splitlines()):
+                raise Unavailable(f"no test host of {self.release} can be made here: {line}")
+            raise Failed(f"tests/host/build {self.release}: {said}")
         new.rename(self.folder)
         say(f"made it in {time.monotonic() - begun:.0f} s")
 
@@ -516,5 +527,8 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except Unavailable as reason:
+        print(f"SKIPPED {reason}")
+        sys.exit(SKIPPED)
     except Failed as failure:
         sys.exit(f"host: {failure}")
