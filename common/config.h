@@ -36,7 +36,7 @@ struct fcmd_config {
 	struct strv assets_mirror;
 	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib, boot_seconds, stop_seconds;
 	char pool_text[24];
-	struct ip_net pool; /* after config_check() */
+	struct ip_net pool;	/* after config_check() */
 	struct in_addr gateway; /* never 0 after config_check() */
 	uint32_t first_address, last_address;
 	struct strv dns;
@@ -58,7 +58,8 @@ void config_init(struct fcmd_config *ret);
 int config_load(struct fcmd_config *c, const char *path, bool must_exist, struct fcm_error *err) must_check;
 
 /* The same from memory; `path` is what messages call it. */
-int config_parse(struct fcmd_config *c, const char *path, const char *text, size_t n, struct fcm_error *err) must_check;
+int config_parse(struct fcmd_config *c, const char *path, const char *text, size_t n,
+	struct fcm_error *err) must_check;
 
 /* --set key=value ("defaults.cpus=2"). A later one of the same key wins. FCM_USAGE. */
 int config_set(struct fcmd_config *c, const char *assignment, struct fcm_error *err) must_check;
@@ -76,4 +77,5 @@ void config_print(const struct fcmd_config *c, struct buf *ret);
  * and what the man page says. */
 void config_document(struct buf *ret);
 
+/* Free what it owns. */
 void config_done(struct fcmd_config *c);

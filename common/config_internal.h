@@ -8,6 +8,8 @@
 
 extern const char *const config_log_names[];
 
+/* Each is the check of a field (common/field.h): 0, or -1 with FCM_INVALID naming `key`. Paths are absolute, of letters,
+ * digits and "/._+@-"; "or_none" also takes the empty text; a program may be a name without a folder. */
 int check_path(const void *value, const char *key, struct fcm_error *err);
 int check_path_or_none(const void *value, const char *key, struct fcm_error *err);
 int check_program(const void *value, const char *key, struct fcm_error *err);

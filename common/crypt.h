@@ -13,6 +13,7 @@ enum { CRYPT_HASH = 32, CRYPT_KEY = 32, CRYPT_ED25519 = 64 };
 /* Once, before anything else; aborts when libsodium can't start. */
 void crypt_init(void);
 
+/* Fill in n random bytes. */
 void crypt_random(void *p, size_t n);
 
 /* Keyed BLAKE2b (crypto_generichash). */

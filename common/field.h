@@ -14,24 +14,24 @@
 #include "common/core/util.h"
 
 enum field_type {
-	FIELD_BOOL,   /* bool */
-	FIELD_U32,    /* uint32_t, min..max; max 0: all of the type */
-	FIELD_I64,    /* int64_t, min..max; max 0: all of the type */
-	FIELD_MIB,    /* uint32_t MiB: JSON number of MiB, or text with a suffix ("2g"); min..max in MiB */
-	FIELD_STR,    /* char *, owned; at most max bytes (0: no limit of its own) */
-	FIELD_CHARS,  /* char[size]; at most size - 1 bytes */
-	FIELD_ENUM,   /* an int-sized enum; names in `names`, NULL-ended, in order of value */
-	FIELD_IPV4,   /* struct in_addr; JSON text, absent or null when 0 */
-	FIELD_TIME,   /* int64_t seconds since the epoch; JSON RFC 3339; absent or null when 0 */
-	FIELD_STRV,   /* struct strv; JSON array of strings, at most max entries (0: no limit of its own) */
-	FIELD_MAP,    /* struct strv of "K=V"; JSON object of strings, at most max entries; no K is empty or has a '=' */
+	FIELD_BOOL,  /* bool */
+	FIELD_U32,   /* uint32_t, min..max; max 0: all of the type */
+	FIELD_I64,   /* int64_t, min..max; max 0: all of the type */
+	FIELD_MIB,   /* uint32_t MiB: JSON number of MiB, or text with a suffix ("2g"); min..max in MiB */
+	FIELD_STR,   /* char *, owned; at most max bytes (0: no limit of its own) */
+	FIELD_CHARS, /* char[size]; at most size - 1 bytes */
+	FIELD_ENUM,  /* an int-sized enum; names in `names`, NULL-ended, in order of value */
+	FIELD_IPV4,  /* struct in_addr; JSON text, absent or null when 0 */
+	FIELD_TIME,  /* int64_t seconds since the epoch; JSON RFC 3339; absent or null when 0 */
+	FIELD_STRV,  /* struct strv; JSON array of strings, at most max entries (0: no limit of its own) */
+	FIELD_MAP, /* struct strv of "K=V"; JSON object of strings, at most max entries; no K is empty or has a '=' */
 	FIELD_OBJECT, /* a struct with the table `sub` */
 };
 
 enum {
 	FIELD_REQUIRED = 1 << 0,
-	FIELD_SECRET = 1 << 1,	 /* encoded as "***" unless asked for */
-	FIELD_READONLY = 1 << 2, /* encoded, refused on the wire */
+	FIELD_SECRET = 1 << 1,	   /* encoded as "***" unless asked for */
+	FIELD_READONLY = 1 << 2,   /* encoded, refused on the wire */
 	FIELD_OMIT_EMPTY = 1 << 3, /* not encoded when zero or empty */
 	FIELD_NULL_EMPTY = 1 << 4, /* encoded as null when zero or empty */
 };
@@ -51,12 +51,15 @@ struct field {
 
 /* F(struct vm_spec, vcpus, FIELD_U32, .min = 1, .max = 32, .doc = "...") : a row; the key is the member's name. */
 #define F(type_, member, ftype, ...) FK(#member, type_, member, ftype, __VA_ARGS__)
-#define FK(key_, type_, member, ftype, ...)                                                                        \
-	{                                                                                                          \
-		.key = (key_), .type = (ftype), .off = offsetof(type_, member), .size = sizeof(((type_ *)0)->member), \
-		__VA_ARGS__                                                                                        \
+#define FK(key_, type_, member, ftype, ...)                                                                  \
+	{                                                                                                    \
+		.key = (key_), .type = (ftype), .off = offsetof(type_, member),                              \
+		.size = sizeof(((type_ *)0)->member), __VA_ARGS__                                            \
 	}
-#define FIELD_END {.key = NULL}
+#define FIELD_END                                                                                            \
+	{                                                                                                    \
+		.key = NULL                                                                                  \
+	}
 
 enum field_mode {
 	FIELD_WIRE, /* strict: unknown, duplicate and read-only fields are refused */
@@ -66,7 +69,8 @@ enum field_mode {
 /* Decode one JSON object of n bytes into *obj, a struct with the table `t` (already holding its defaults). The error
  * names the field: "net.brigde: unknown field", "vcpus: 99 is outside 1..32", and for bad JSON the line and column. The
  * depth is bounded. An empty body (n = 0) is an empty object. On failure *obj must still be given to field_done(). */
-int field_decode(const struct field *t, const char *json, size_t n, enum field_mode mode, void *obj, struct fcm_error *err) must_check;
+int field_decode(const struct field *t, const char *json, size_t n, enum field_mode mode, void *obj,
+	struct fcm_error *err) must_check;
 
 /* A JSON value being built or read; opaque, so that jansson stays in field.c. */
 typedef struct json_t field_json;
@@ -78,7 +82,8 @@ field_json *field_encode(const struct field *t, const void *obj, bool secrets);
 field_json *fj_object(void);
 field_json *fj_array(void);
 void fj_set(field_json *object, const char *key, field_json *value); /* NULL: null */
-void fj_set_str(field_json *object, const char *key, const char *value); /* NULL: null; text is made printable UTF-8 */
+void fj_set_str(field_json *object, const char *key,
+	const char *value); /* NULL: null; text is made printable UTF-8 */
 void fj_set_int(field_json *object, const char *key, int64_t value);
 void fj_set_bool(field_json *object, const char *key, bool value);
 void fj_append(field_json *array, field_json *value);
@@ -107,11 +112,13 @@ const char *fj_next_key(const field_json *object, const char *prev);
 char *fj_print(const field_json *v, bool pretty);
 
 /* Decode a value that is already parsed. */
-int field_from_json(const struct field *t, const field_json *v, enum field_mode mode, void *obj, struct fcm_error *err) must_check;
+int field_from_json(const struct field *t, const field_json *v, enum field_mode mode, void *obj,
+	struct fcm_error *err) must_check;
 
 /* Set the field `key` (dotted path) from text: of a command line or a config file. Sizes take suffixes, booleans
  * yes/no/true/false/1/0, lists add one entry a call. FCM_UNKNOWN_FIELD, FCM_INVALID. */
-int field_set_text(const struct field *t, void *obj, const char *key, const char *text, struct fcm_error *err) must_check;
+int field_set_text(const struct field *t, void *obj, const char *key, const char *text,
+	struct fcm_error *err) must_check;
 
 /* The field's value as text (secrets as ***; the entries of a list with ", " between them); the caller's. */
 char *field_get_text(const struct field *t, const void *obj, const char *key);

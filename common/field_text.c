@@ -176,7 +176,7 @@ int field_put_str(const struct field *f, void *p, const char *path, const char *
 	case FIELD_CHARS:
 		if (strlen(s) >= f->size)
 			return too_long(path, f->size - 1, err);
-		strcpy(p, s);
+		fcm_copy(p, f->size, s);
 		return 0;
 	case FIELD_ENUM:
 		return put_enum(f, p, path, s, err);

@@ -8,7 +8,16 @@
 #include "common/core/names.h"
 #include "common/field.h"
 
-enum vm_state { VM_CREATING, VM_STOPPED, VM_STARTING, VM_RUNNING, VM_STOPPING, VM_FAILED, VM_DESTROYING, VM_STATES };
+enum vm_state {
+	VM_CREATING,
+	VM_STOPPED,
+	VM_STARTING,
+	VM_RUNNING,
+	VM_STOPPING,
+	VM_FAILED,
+	VM_DESTROYING,
+	VM_STATES
+};
 extern const char *const vm_state_names[];
 
 enum vm_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
@@ -34,17 +43,17 @@ enum {
 
 /* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
 struct vm_spec {
-	char name[64];	       /* "" in a request: choose one */
+	char name[64]; /* "" in a request: choose one */
 	uint32_t vcpus;
 	uint32_t mem_mib;
 	uint32_t disk_mib;
 	char image[64];
 	char kernel[64];
 	enum vm_restart restart;
-	struct strv env;       /* "K=V" */
-	struct strv labels;    /* "K=V" */
-	struct strv ssh_keys;  /* lines of authorized_keys */
-	uint32_t expose_port;  /* on the wire "expose": 8000; 0: none */
+	struct strv env;      /* "K=V" */
+	struct strv labels;   /* "K=V" */
+	struct strv ssh_keys; /* lines of authorized_keys */
+	uint32_t expose_port; /* on the wire "expose": 8000; 0: none */
 };
 
 /* The body of POST /v1/vms: a spec, and whether to wait. */
@@ -81,14 +90,14 @@ struct vm_view {
 	int64_t created, started; /* started: 0 unless running */
 	char vmm[16];		  /* driver */
 	char accel[8];
-	char vmm_reason[160];	  /* why this driver or accelerator */
+	char vmm_reason[160]; /* why this driver or accelerator */
 	uint32_t uid;
 	int64_t vmm_pid;
 	char mac[18];
 	char boot_id[37];
-	char host_key[120];	  /* "ssh-ed25519 AAAA..." for known_hosts */
+	char host_key[120]; /* "ssh-ed25519 AAAA..." for known_hosts */
 	int64_t boots;
-	int64_t disk_used;	  /* bytes */
+	int64_t disk_used; /* bytes */
 };
 
 /* struct vm_create, the wire's keys: name cpus memory disk image ... Encoding leaves out what is 0 or empty, but for

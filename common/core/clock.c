@@ -49,7 +49,7 @@ struct clock_text clock_rfc3339(int64_t t)
 	struct tm tm;
 
 	if (gmtime_r(&tt, &tm) == NULL || strftime(text.s, sizeof text.s, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		strcpy(text.s, "1970-01-01T00:00:00Z");
+		snprintf(text.s, sizeof text.s, "1970-01-01T00:00:00Z");
 	return text;
 }
 

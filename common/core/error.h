@@ -20,11 +20,11 @@ enum fcm_code {
 
 struct fcm_error {
 	enum fcm_code code;
-	int sys;	   /* errno where there was one, else 0 */
-	char step[24];	   /* step of an operation that failed, or "" */
-	char field[64];	   /* field of the request that is wrong ("net.mtu"), or "" */
-	char msg[384];	   /* cause, one line, no full stop */
-	char hint[192];	   /* what to do, or "" */
+	int sys;	/* errno where there was one, else 0 */
+	char step[24];	/* step of an operation that failed, or "" */
+	char field[64]; /* field of the request that is wrong ("net.mtu"), or "" */
+	char msg[384];	/* cause, one line, no full stop */
+	char hint[192]; /* what to do, or "" */
 };
 
 /* What errors.def says of a code. */
@@ -43,7 +43,8 @@ enum fcm_code fcm_code_from_wire(const char *wire);
 
 /* Fill in *err with `code`, its default hint and a formatted message. Always returns -1, so that callers can
  * `return fcm_fail(...)`. */
-int fcm_fail(struct fcm_error *err, enum fcm_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int fcm_fail(struct fcm_error *err, enum fcm_code code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* Like fcm_fail(), and names the request's field that is wrong. */
 int fcm_fail_field(struct fcm_error *err, enum fcm_code code, const char *field, const char *fmt, ...)

@@ -8,8 +8,8 @@
 void frame_add(struct buf *b, uint32_t stream, enum frame_type type, const void *payload, size_t n)
 {
 	assert(n <= FRAME_MAX);
-	const uint8_t head[FRAME_HEADER] = {stream & 0xff, stream >> 8 & 0xff, stream >> 16 & 0xff, stream >> 24,
-		n & 0xff, (uint8_t)(n >> 8), type, 0};
+	const uint8_t head[FRAME_HEADER] = {stream & 0xff, stream >> 8 & 0xff, stream >> 16 & 0xff,
+		stream >> 24, n & 0xff, (uint8_t)(n >> 8), type, 0};
 
 	buf_add(b, head, sizeof head);
 	buf_add(b, payload, n);

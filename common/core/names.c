@@ -10,12 +10,12 @@
 static const char alnum[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /* The word lists of the first fcm. */
-static const char *const adjectives[] = {"cosmic", "quantum", "stellar", "solar", "lunar", "orbital", "nebula",
-	"cyber", "digital", "neural", "binary", "atomic", "photon", "plasma", "misty", "crystal", "amber", "coral",
-	"forest", "arctic", "alpine"};
-static const char *const nouns[] = {"nova", "comet", "pulsar", "quasar", "aurora", "eclipse", "meteor", "circuit",
-	"matrix", "nexus", "vertex", "tensor", "vector", "cipher", "river", "canyon", "glacier", "meadow", "reef",
-	"grove", "peak"};
+static const char *const adjectives[] = {"cosmic", "quantum", "stellar", "solar", "lunar", "orbital",
+	"nebula", "cyber", "digital", "neural", "binary", "atomic", "photon", "plasma", "misty", "crystal",
+	"amber", "coral", "forest", "arctic", "alpine"};
+static const char *const nouns[] = {"nova", "comet", "pulsar", "quasar", "aurora", "eclipse", "meteor",
+	"circuit", "matrix", "nexus", "vertex", "tensor", "vector", "cipher", "river", "canyon", "glacier",
+	"meadow", "reef", "grove", "peak"};
 
 static bool label_char(char c)
 {
@@ -87,7 +87,9 @@ int vm_name_parse(const char *s, const char *field, struct vm_name *ret, struct 
 {
 	if (!vm_name_valid(s))
 		return fcm_fail_field(err, FCM_INVALID, field,
-			"%s: a name is 1 to 63 of a-z, 0-9 and '-', with no '-' at either end, and not an address", field);
+			"%s: a name is 1 to 63 of a-z, 0-9 and '-', with no '-' at either end, and not an "
+			"address",
+			field);
 	fcm_copy(ret->s, sizeof ret->s, s);
 	return 0;
 }
@@ -105,7 +107,9 @@ int asset_name_parse(const char *s, const char *field, struct asset_name *ret, s
 {
 	if (!asset_name_valid(s))
 		return fcm_fail_field(err, FCM_INVALID, field,
-			"%s: a name is 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit", field);
+			"%s: a name is 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
+			"digit",
+			field);
 	fcm_copy(ret->s, sizeof ret->s, s);
 	return 0;
 }

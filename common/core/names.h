@@ -32,6 +32,7 @@ struct asset_name {
 	char s[64];
 };
 
+/* Is s such a name? */
 bool vm_name_valid(const char *s);
 bool vm_id_valid(const char *s);
 bool dns_name_valid(const char *s);
@@ -40,7 +41,8 @@ bool asset_name_valid(const char *s);
 /* Parse. -1 with FCM_INVALID naming `field` and saying what a right one looks like. */
 int vm_name_parse(const char *s, const char *field, struct vm_name *ret, struct fcm_error *err) must_check;
 int dns_name_parse(const char *s, const char *field, struct dns_name *ret, struct fcm_error *err) must_check;
-int asset_name_parse(const char *s, const char *field, struct asset_name *ret, struct fcm_error *err) must_check;
+int asset_name_parse(
+	const char *s, const char *field, struct asset_name *ret, struct fcm_error *err) must_check;
 
 /* A random id from getrandom(2). */
 struct vm_id vm_id_random(void);

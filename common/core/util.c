@@ -112,7 +112,8 @@ bool fcm_parse_size(const char *s, uint64_t unit, uint64_t *ret)
 	uint64_t mul = suffix_unit(*end, unit);
 	uint64_t bytes;
 	if (errno || mul == 0 || (*end && end[1]) || __builtin_mul_overflow(whole, mul, &bytes) ||
-		__builtin_add_overflow(bytes, mul / 1000 * thousandths + mul % 1000 * thousandths / 1000, &bytes))
+		__builtin_add_overflow(
+			bytes, mul / 1000 * thousandths + mul % 1000 * thousandths / 1000, &bytes))
 		return false;
 	*ret = bytes;
 	return true;
@@ -122,7 +123,11 @@ bool fcm_parse_size(const char *s, uint64_t unit, uint64_t *ret)
 static size_t utf8_len(const unsigned char *s, size_t n, uint32_t *ret)
 {
 	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	size_t len = s[0] < 0x80 ? 1 : (s[0] & 0xe0) == 0xc0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : (s[0] & 0xf8) == 0xf0 ? 4 : 0;
+	size_t len = s[0] < 0x80	     ? 1
+		     : (s[0] & 0xe0) == 0xc0 ? 2
+		     : (s[0] & 0xf0) == 0xe0 ? 3
+		     : (s[0] & 0xf8) == 0xf0 ? 4
+					     : 0;
 	if (len == 0 || len > n)
 		return 0;
 	uint32_t c = len == 1 ? s[0] : s[0] & (0x7f >> len);
@@ -144,7 +149,8 @@ static bool printable_char(uint32_t c)
 	if (c < 0x20 || (c >= 0x7f && c < 0xa0))
 		return false;
 	/* bidirectional controls and the byte order mark: Unicode TR 36, section 2.6 */
-	return !(c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff);
+	return !(c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) ||
+		 c == 0xfeff);
 }
 
 size_t fcm_printable(char *s, size_t n)

@@ -21,17 +21,17 @@
 #define auto_close _cleanup_(fcm_closep)
 
 /* Take the value out of a cleanup variable: the caller owns it now. */
-#define STEAL(p)                                                                                                   \
-	({                                                                                                         \
-		__typeof__(p) stolen_ = (p);                                                                       \
-		(p) = NULL;                                                                                        \
-		stolen_;                                                                                           \
+#define STEAL(p)                                                                                             \
+	({                                                                                                   \
+		__typeof__(p) stolen_ = (p);                                                                 \
+		(p) = NULL;                                                                                  \
+		stolen_;                                                                                     \
 	})
-#define STEAL_FD(fd)                                                                                               \
-	({                                                                                                         \
-		int stolen_fd_ = (fd);                                                                             \
-		(fd) = -1;                                                                                         \
-		stolen_fd_;                                                                                        \
+#define STEAL_FD(fd)                                                                                         \
+	({                                                                                                   \
+		int stolen_fd_ = (fd);                                                                       \
+		(fd) = -1;                                                                                   \
+		stolen_fd_;                                                                                  \
 	})
 
 static inline void fcm_freep(void *p)
@@ -47,9 +47,9 @@ static inline void fcm_closep(int *fd)
 
 /* Allocation for small things whose size we choose: aborts when memory is out. What a client can size is allocated
  * with malloc() under a limit instead. */
-void *xalloc(size_t n);			/* zeroed */
+void *xalloc(size_t n); /* zeroed */
 void *xrealloc(void *p, size_t n);
-char *xstrdup(const char *s);		/* NULL stays NULL */
+char *xstrdup(const char *s); /* NULL stays NULL */
 char *xprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Copy `src` into `dst` of `size` bytes, always terminated. Returns false when it was cut. */

@@ -5,6 +5,7 @@
 
 #include "daemon/engine/op.h"
 
+/* What the API asks for. */
 int op_create_run(struct op *op, struct fcm_error *err);
 int op_start_run(struct op *op, struct fcm_error *err); /* changed = false when it ran already */
 int op_stop_run(struct op *op, struct fcm_error *err);	/* changed = false when it was stopped */

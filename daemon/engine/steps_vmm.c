@@ -19,10 +19,11 @@
 #include "daemon/shim/shim.h"
 
 enum {
-	BOOT_MS = 20000,  /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
-	START_MS = 10000, /* shim and VMM up and answering; 35 ms on an idle machine */
-	END_MS = 200,	  /* from a VMM that closes its socket to its end */
-	DIE_MS = 5000,	  /* from SIGKILL to the end of the process */
+	BOOT_MS = 20000, /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
+	START_MS =
+		30000, /* shim and VMM up and answering; 35 ms on an idle machine, seconds when many start at once */
+	END_MS = 200,	     /* from a VMM that closes its socket to its end */
+	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */

@@ -50,9 +50,11 @@ struct vm {
 /* A VM that is in no list yet, with one reference. */
 struct vm *vm_new(void);
 
+/* Take and drop a reference. */
 struct vm *vm_ref(struct vm *vm);
 void vm_unref(struct vm *vm); /* NULL-safe */
 
+/* The engine lock. */
 void registry_lock(void);
 void registry_unlock(void);
 

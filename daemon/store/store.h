@@ -46,7 +46,8 @@ int store_vm_save(const struct vm_view *vm, struct fcm_error *err) must_check;
 
 /* The guest's ed25519 host key: seed and public key. Loading: FCM_NOT_FOUND, FCM_CONFIG when it isn't 64 bytes. */
 int store_hostkey_load(const struct vm_id *id, uint8_t ret[STORE_HOSTKEY], struct fcm_error *err) must_check;
-int store_hostkey_save(const struct vm_id *id, const uint8_t key[STORE_HOSTKEY], struct fcm_error *err) must_check;
+int store_hostkey_save(
+	const struct vm_id *id, const uint8_t key[STORE_HOSTKEY], struct fcm_error *err) must_check;
 
 /* The runtime record. Loading: FCM_NOT_FOUND, FCM_CONFIG when it is broken. Removing a missing one is fine. */
 struct vm_run {

@@ -22,7 +22,8 @@ void token_done(void);
 
 /* Make one; it is valid once it is on the disk. *ret_secret is the token itself, the caller's; it is shown once.
  * FCM_INVALID for a bad name, FCM_INSUFFICIENT at 1,024 tokens. From any thread. */
-int token_create(const char *name, struct token_info *ret, char **ret_secret, struct fcm_error *err) must_check;
+int token_create(
+	const char *name, struct token_info *ret, char **ret_secret, struct fcm_error *err) must_check;
 
 /* Is this the secret (n bytes) of a token? Compares with all of them, in constant time; an empty one never is. *ret is
  * written only when it is. From any thread. */
