@@ -1,9 +1,13 @@
 """Sites: Caddy absent, down, broken by hand, refusing; the VM is never harmed, the site is pending and mends itself."""
+import os
+
 import pytest
 from host import DASHED, wait_for
 
 MINE = "{\n\tlocal_certs\n}\n\nmine.example.org {\n\tlog {\n\t\toutput file /var/log/caddy/mine.log\n\t}\n\trespond \"mine\"\n}"
 HOST = {"fake": True, "caddyfile": MINE}
+# What a site answers: Caddy itself, for a scripted VM that nobody serves in; the placeholder of a real one.
+SERVED = 200 if os.environ.get("FCM_REAL") else 502
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,6 @@ def active(host, name="web", timeout=30):
 
 
 def serves(host, domain, status):
-    """Caddy has the site: the VM is a fake one, so Caddy answers for it with 502."""
     done = host.fetch(f"https://{domain}/", "-o", "/dev/null", "-w", "%{http_code}", check=False)
     return done.stdout == str(status)
 
@@ -38,12 +41,12 @@ def serves(host, domain, status):
 def test_site_comes_and_goes(host, caddy):
     site = expose(host)
     assert site["domain"] == f"web.{DASHED}.sslip.io" and site["status"] == "active"
-    wait_for("the site answers", lambda: serves(host, site["domain"], 502), 10)
+    wait_for("the site answers", lambda: serves(host, site["domain"], SERVED), 10)
     assert serves(host, "mine.example.org", 200)
     assert caddy.read_text().startswith(MINE) and caddy.read_text().count("fcm.d") == 1
     host.api.delete("/v1/vms/web/expose").ok()
     assert host.vm("web")["expose"] is None
-    wait_for("the site is gone", lambda: not serves(host, site["domain"], 502), 10)
+    wait_for("the site is gone", lambda: not serves(host, site["domain"], SERVED), 10)
     assert not list((host.caddy_dir / "fcm.d").glob("*.caddy"))
 
 
@@ -70,7 +73,7 @@ def test_broken_by_hand(host, caddy):
     site = expose(host, "second")
     assert site["status"] == "pending" and site["reason"]
     assert caddy.read_text() == broken, "somebody else's file was changed"
-    assert serves(host, first["domain"], 502), "the old site was lost"
+    assert serves(host, first["domain"], SERVED), "the old site was lost"
     caddy.write_text(broken.replace("\nthis is { not a Caddyfile\n", "\n"))
     active(host, "second", 60)
 
@@ -86,7 +89,7 @@ def test_brace_less_file_is_left_alone(host, caddy):
 def test_reload_refused(host, caddy):
     """A valid file that the running Caddy can't take: its port belongs to somebody else."""
     server = host.spawn(["/usr/bin/python3", "-m", "http.server", "8099"])
-    wait_for("the other server", lambda: host.ns.connect(("127.0.0.1", 8099), 1).close() is None, 5)
+    wait_for("the other server", lambda: host.ns.connect(("127.0.0.1", 8099), 1).close() is None, 20)
     caddy.write_text(MINE + "\nhttp://127.0.0.1:8099 {\n\trespond hello\n}\n")
     site = expose(host)
     assert site["status"] == "pending" and site["reason"]
@@ -121,5 +124,5 @@ def test_absent(host):
     site = expose(host)
     assert site["status"] == "pending" and "caddy" in site["reason"]
     host.api.delete("/v1/vms/web").ok()
-    (host.work / "etc/fcmd.conf").write_text(host.config)
+    (host.work / "etc/fcmd.conf").write_text(host.config or "")
     host.restart_daemon()
