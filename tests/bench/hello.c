@@ -1,5 +1,6 @@
 /*
- * The least that libmicrohttpd can do in the mode that fcmd uses: answer every request with the same bytes.
+ * The least that libmicrohttpd can do in the mode that fcmd uses (a thread and a connection for each request): answer
+ * with the same bytes.
  *
  *	bench-hello PORT FILE	answers with the contents of FILE, at most 1 MiB, until it is killed
  */
@@ -40,6 +41,7 @@ int main(int argc, char **argv)
 	fclose(file);
 	address.sin_port = htons((uint16_t)strtoul(argv[1], NULL, 10));
 	MHD_add_response_header(response, "Content-Type", "application/json");
+	MHD_add_response_header(response, "Connection", "close");
 	if (!MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
 				      MHD_USE_ITC,
 		    0, NULL, NULL, answer, response, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_END)) {

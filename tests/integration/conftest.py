@@ -42,7 +42,7 @@ def tar_of(files):
 def add_fake_assets(host):
     """A kernel and an image that no machine would boot: enough for the scripted VMM."""
     image = host.work / "fake.ext4"
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "4M"], check=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "4M"], check=True, stdout=subprocess.DEVNULL)
     elf = b"\x7fELF\x02\x01\x01" + bytes(4096)
     tar = {"Content-Type": "application/x-tar"}
     host.api.put("/v1/kernels/default", tar_of({"vmlinux": elf, "initrd": bytes(512), "release": b"fake\n"}),
