@@ -105,7 +105,7 @@ def host_parts(build):
         only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
         for release in releases:
             if not only or release in only[1]:
-                part = pytest(f"{file.stem}-{release}", [file], build, 600, FCM_HOST_RELEASE=release)
+                part = pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
                 part.beside = True
                 yield part
 
