@@ -110,15 +110,16 @@ static void note_failure(struct op *op, const struct before *b, const struct fcm
 {
 	struct vm *vm = op->vm;
 	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "begin") == 0;
+	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
 
-	if (untouched && (!op->alone || b->state == VM_RUNNING)) {
+	if (same) {
 		VM_SET(vm, view->state = b->state; view->desired = b->desired; view->reason = b->reason);
 	} else {
 		set_reason(vm, fcm_code_info(err->code)->wire, err);
 		VM_SET(vm, view->state = VM_FAILED);
 	}
 	/* of a destroy that got stuck config.json goes on saying so: the next daemon finishes it */
-	if (untouched || op->table != &table_destroy)
+	if (same || op->table != &table_destroy)
 		save_or_log(vm);
 }
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/core/util.h"
+#include "daemon/engine/op.h"
 #include "daemon/engine/reconcile.h"
 #include "daemon/engine/step.h"
 #include "daemon/engine/supervise.h"
@@ -179,6 +180,71 @@ static void all_that_is_made_is_released(void **unused)
 			    has(&table_destroy, table_create.rows[i].step, STEP_UNDO));
 }
 
+/* ---- the runner, with steps that write down what is done to them ---- */
+
+static struct buf trace;
+
+static int note(const char *what, bool fails, struct fcm_error *err)
+{
+	buf_str(&trace, what);
+	return fails ? fcm_fail(err, FCM_HOST, "scripted") : 0;
+}
+
+#define STEP(name_, fails, undo_fails)                                                                       \
+	static int run_##name_(struct op *op, struct fcm_error *err)                                         \
+	{                                                                                                    \
+		(void)op;                                                                                    \
+		return note("+" #name_, fails, err);                                                         \
+	}                                                                                                    \
+	static int undo_##name_(struct op *op, struct fcm_error *err)                                        \
+	{                                                                                                    \
+		(void)op;                                                                                    \
+		return note("-" #name_, undo_fails, err);                                                    \
+	}                                                                                                    \
+	static const struct step step_##name_ = {.name = #name_, .run = run_##name_, .undo = undo_##name_}
+
+STEP(good, false, false);
+STEP(sticky, false, true);
+STEP(bad, true, false);
+
+static void run_and_expect(const struct op_table *table, const char *expected)
+{
+	struct vm *vm = vm_new();
+	struct op *op = op_new(table, vm, NULL);
+	struct fcm_error err;
+	bool kept = true;
+
+	assert_int_equal(steps_run(op, &kept, &err), -1);
+	assert_false(kept); /* no VMM lives */
+	assert_string_equal(err.step, "bad");
+	assert_string_equal(trace.p, expected);
+	buf_done(&trace);
+	op_unref(op);
+	vm_unref(vm);
+}
+
+/* The row that failed may be half done, so it is undone too; what a row undid is not done again. */
+static void what_was_done_is_undone(void **unused)
+{
+	static const struct op_table table = {.name = "test",
+		.rows = {{&step_good, STEP_DO}, {&step_bad, STEP_UNDO}, {&step_good, STEP_DO},
+			{&step_bad, STEP_KEEP}}};
+
+	(void)unused;
+	run_and_expect(&table, "+good-bad+good+bad-bad-good-good");
+}
+
+/* What is below a failed undo may still be in use. */
+static void a_failed_undo_ends_the_roll_back(void **unused)
+{
+	static const struct op_table table = {.name = "test",
+		.rows = {{&step_good, STEP_DO}, {&step_sticky, STEP_DO}, {&step_good, STEP_DO},
+			{&step_bad, STEP_DO}}};
+
+	(void)unused;
+	run_and_expect(&table, "+good+sticky+good+bad-bad-good-sticky");
+}
+
 static void rows_are_well_formed(void **unused)
 {
 	(void)unused;
@@ -207,6 +273,8 @@ int main(void)
 		cmocka_unit_test(what_an_end_means),
 		cmocka_unit_test(backoff_grows_and_ends),
 		cmocka_unit_test(all_that_is_made_is_released),
+		cmocka_unit_test(what_was_done_is_undone),
+		cmocka_unit_test(a_failed_undo_ends_the_roll_back),
 		cmocka_unit_test(rows_are_well_formed),
 	};
 
