@@ -8,6 +8,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -95,6 +96,7 @@ def main():
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--assets", type=Path, required=True)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ["FCM_ASSETS"] = str(options.assets.resolve())
     work = Path(tempfile.mkdtemp(prefix="demo-", dir=options.build.resolve()))
     host = None

@@ -11,6 +11,7 @@ FCM_REAL=driver takes the real VMM in place of the scripted one, too, and fails 
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -59,6 +60,11 @@ def add_assets(host, options):
     host.add_assets(*options.get("assets", ("kernel", "tiny")))
     vmm = host.api.get("/v1").ok()["vmm"]
     assert not REAL or (vmm["driver"], vmm["accel"]) == (REAL, "kvm"), vmm
+
+
+def pytest_sessionstart():
+    """A SIGTERM (of timeout(1), of run.py) ends like ^C: the hosts are taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
