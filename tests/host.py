@@ -144,6 +144,13 @@ class Groups:
         files = " ".join(f"{path}/cgroup.procs" for path in self.paths)
         return ["sh", "-c", f'for f in {files}; do echo $$ 2>/dev/null >$f; done; exec "$@"', "sh", *argv]
 
+    def pids(self):
+        """All that lives in the groups and below: also a VM whose daemon is gone and whose namespace is its own."""
+        for path in self.paths:
+            for procs in path.rglob("cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    yield from map(int, procs.read_text().split())
+
     def remove(self):
         for path in self.paths:
             for folder, _, _ in os.walk(path, topdown=False):
@@ -512,7 +519,7 @@ class Host:
                 self.stop_daemon()
         for child in reversed(self.children):
             end(child)
-        for pid in self.strangers():
+        for pid in {*self.strangers(), *self.groups.pids()}:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         self.world.close()
