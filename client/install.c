@@ -252,15 +252,16 @@ static int by_version(const void *a_, const void *b_)
 
 static size_t read_versions(int dirfd, struct release *ret)
 {
-	auto_close int own = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int own = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = own < 0 ? NULL : fdopendir(own);
 	struct fcm_error ignored;
 	struct dirent *e;
 	size_t n = 0;
 
-	if (d == NULL)
+	if (d == NULL) {
+		fcm_closep(&own);
 		return 0;
-	own = -1; /* closedir() closes it */
+	}
 	while (n < VERSIONS_MAX && (e = readdir(d)))
 		if (e->d_name[0] != 'v' && release_parse(e->d_name, &ret[n], &ignored) == 0)
 			n++;

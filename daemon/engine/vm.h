@@ -64,8 +64,8 @@ int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_er
 void registry_drop(struct vm *vm);
 
 /* Choose what the request left open (id, name, address, uid, MAC, domain) and check that nothing is taken.
- * With `insert` also enter the VM in the list, in the same breath, claimed by `op`. */
-int registry_choose(struct vm *vm, struct op *op, bool insert, struct fcm_error *err) must_check;
+ * With `enter` also put the VM in the list, in the same breath, claimed by `op`. */
+int registry_choose(struct vm *vm, struct op *op, bool enter, struct fcm_error *err) must_check;
 
 /* Enter a VM that was loaded from disk. */
 void registry_add(struct vm *vm);
@@ -85,7 +85,7 @@ int registry_dirfd(struct vm *vm);
 
 /* All VMs, each with a reference, in order of creation; *ret is the caller's array. */
 size_t registry_all(struct vm ***ret);
-void registry_all_done(struct vm **vms, size_t n);
+void registry_all_done(struct vm **all, size_t n);
 
 /* Is there a VM with that domain, other than `self`? Call with the lock held. */
 bool registry_domain_taken(const char *domain, const struct vm *self);
