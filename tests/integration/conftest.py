@@ -6,6 +6,7 @@ A file says what it needs in a dict HOST:
     assets     what the daemon is given: ("kernel", "tiny") by default, made by ./bootstrap
     fake       True: the scripted VMM of tests/fake instead of QEMU, and assets of a few bytes
     daemon     False: the test starts it
+    argv       how it is started (default: fcmd)
 FCM_REAL=driver takes the real VMM in place of the scripted one, too, and fails unless it is that driver's, with KVM.
 """
 import io
@@ -80,7 +81,7 @@ def host(request):
     try:
         before = None
         if options.get("daemon", True):
-            machine.start_daemon()
+            machine.start_daemon(argv=options.get("argv", ("fcmd",)))
             add_assets(machine, options)
             before = machine.residue()
         yield machine

@@ -4,7 +4,7 @@ import re
 from host import DASHED, USER
 
 # The default for a site is a public certificate; here Caddy's own authority stands in, by the administrator's hand.
-HOST = {"assets": ("kernel", "base"), "caddyfile": "{\n\tlocal_certs\n}\n"}
+HOST = {"argv": ("fcm", "daemon"), "assets": ("kernel", "base"), "caddyfile": "{\n\tlocal_certs\n}\n"}
 
 DOMAIN = f"test.{DASHED}.sslip.io"
 
