@@ -22,6 +22,7 @@ TOKEN = "fcm_test_0123456789"
 AUTH = f"Authorization: Bearer {TOKEN}\r\n"
 JSON = "Content-Type: application/json\r\n"
 HOST = "Host: localhost\r\n"
+BUSY = 2  # seconds that a machine with other work may add to what the code allows
 
 # The sanitizer keeps freed memory for a while, so sizes say nothing.
 SANITIZED = DRIVE.exists() and (b"__asan_init" in DRIVE.read_bytes() or b"__tsan_init" in DRIVE.read_bytes())
@@ -295,7 +296,7 @@ def test_handlers_run_side_by_side(drive):
         begin = time.monotonic()
         for _ in range(20):
             assert drive.get("/v1/who").status == 200
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 1.4, "they would have waited for the sleeper"
         assert Answer(read_all(s)).body == b"slept\n"
 
 
@@ -508,12 +509,13 @@ def test_slow_head(own):
                 time.sleep(0.05)
         except OSError:
             pass
-        assert 0.9 < time.monotonic() - begin < 4
+        # 1 s for the head, 2 s of lingering, and up to 1 s until the gate looks again
+        assert 0.9 < time.monotonic() - begin < 4 + BUSY
     with d.connect() as s:
         s.sendall(b"GET / HT")
         a = Answer(read_all(s))
     assert (a.status, a.code) == (408, "request_timeout")
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 8 + BUSY
 
 
 def test_slow_body(own):
@@ -527,7 +529,7 @@ def test_slow_body(own):
                 time.sleep(0.05)
         except OSError:
             pass
-    assert 0.9 < time.monotonic() - begin < 5
+    assert 0.9 < time.monotonic() - begin < 5 + BUSY
     with d.connect() as s:
         s.sendall(f"POST /v1/echo HTTP/1.1\r\n{HOST}{AUTH}{JSON}Content-Length: 100\r\n\r\n{{".encode())
         a = Answer(read_all(s))
@@ -724,7 +726,7 @@ def test_stop_wakes_what_waits_and_waits_for_what_works(own):
     assert Answer(read_all(opened["body"])).code == "unavailable"
     read_all(opened["tunnel"])
     assert d.process.wait(10) == 0
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 4 + BUSY
     for line in ("slow cancelled", "sleep ends", "stream done", "upgrade ends", "stopped"):
         assert line in d.lines()
     with pytest.raises(OSError):
