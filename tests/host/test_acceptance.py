@@ -13,7 +13,7 @@ import pytest
 import host as hosts
 
 TOP = "/srv/fcm"  # in the host
-LIMIT = 900
+LIMIT = 900  # seconds for a file
 DRIVER = "firecracker"
 UNDO = "test_undo.py::"
 # The scripted VMM fails and dies at every step; here are those where the real one answers something else.
@@ -38,8 +38,9 @@ CHOSEN = WHOLE if os.environ.get("FCM_ACCEPTANCE") == "whole" else HEART[os.envi
 def nodes():
     """The tests of CHOSEN, by the ids that pytest gives them."""
     folder = hosts.TOP / "tests/integration"
+    env = {**os.environ, "FCM_SEEN": "", "FCM_BUILD": str(hosts.BUILD.resolve())}
     done = subprocess.run([sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *CHOSEN],
-                          cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "FCM_SEEN": ""})
+                          cwd=folder, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return re.findall(r"^test_\w+\.py::.*$", done.stdout, re.M)
 
