@@ -90,6 +90,11 @@ void fj_append(field_json *array, field_json *value);
 field_json *fj_str(const char *s); /* made printable UTF-8, like fj_set_str() */
 field_json *fj_ref(field_json *v);
 void fj_free(field_json *v); /* NULL-safe */
+static inline void fj_freep(field_json **v)
+{
+	fj_free(*v);
+}
+#define auto_json _cleanup_(fj_freep) /* a value of ours, freed at the end of its scope */
 
 /* Parse one JSON object or array (RFC 8259) of n bytes; depth, duplicate keys and NULs as in field_decode(). The
  * caller's. FCM_BAD_JSON with line and column; FCM_INVALID for a number that doesn't fit. */

@@ -7,12 +7,6 @@
 #include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
 
-static void freep(field_json **v)
-{
-	fj_free(*v);
-}
-#define auto_json _cleanup_(freep)
-
 /* ---- the answer ---- */
 
 /* "HTTP/1.1 204 No Content": the text may be missing (RFC 9112, 4). */

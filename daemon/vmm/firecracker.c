@@ -41,12 +41,6 @@ struct vmm {
 	int run_dirfd;
 };
 
-static void freep(field_json **v)
-{
-	fj_free(*v);
-}
-#define auto_json _cleanup_(freep)
-
 /* ---- the calls ---- */
 
 static field_json *machine_config(const struct vmm_config *config)

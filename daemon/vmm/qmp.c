@@ -6,12 +6,6 @@
 #include "common/field.h"
 #include "daemon/vmm/socket.h"
 
-static void freep(field_json **v)
-{
-	fj_free(*v);
-}
-#define auto_json _cleanup_(freep)
-
 /* Length of the first whole line in q->in with its newline; more is read until there is one. */
 static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_error *err)
 {
