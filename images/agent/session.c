@@ -194,7 +194,10 @@ void session_serve(struct agent *a)
 			break;
 		case FRAME_RES:
 		case FRAME_EVENT:
-			break; /* only we say these */
+		case FRAME_DATA:
+		case FRAME_CREDIT:
+		case FRAME_END:
+			break;
 		}
 		channel_done_frame(&a->channel, &f);
 	}

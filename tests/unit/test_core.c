@@ -141,6 +141,32 @@ static void frames(void **unused)
 	assert_int_equal(frame_parse("\0\0\0\0\xff\xff\1\0", 8, &f), -1);
 }
 
+static void stream_frames(void **unused)
+{
+	static const uint8_t bad[][FRAME_HEADER + 4] = {
+		{1, 0, 0, 0, 0, 0, FRAME_DATA, 3},   /* no such channel */
+		{1, 0, 0, 0, 0, 0, FRAME_REQ, 1},    /* a type without channels */
+		{1, 0, 0, 0, 3, 0, FRAME_CREDIT, 1}, /* not a u32 */
+		{1, 0, 0, 0, 1, 0, FRAME_END, 1},
+	};
+	_cleanup_(buf_done) struct buf b = {0};
+	struct frame f;
+
+	(void)unused;
+	frame_add_data(&b, 7, FRAME_STDERR, "x\0y", 3);
+	frame_add_credit(&b, 7, FRAME_STDOUT, 0x89abcdef);
+	frame_add_end(&b, 7, FRAME_STDIN);
+	buf_drop(&b, (size_t)frame_parse(b.p, b.n, &f));
+	assert_true(f.stream == 7 && f.type == FRAME_DATA && f.channel == FRAME_STDERR && f.len == 3);
+	ssize_t n = frame_parse(b.p, b.n, &f);
+	assert_true(f.type == FRAME_CREDIT && f.channel == FRAME_STDOUT && frame_credit(&f) == 0x89abcdef);
+	buf_drop(&b, (size_t)n);
+	assert_int_equal(frame_parse(b.p, b.n, &f), (ssize_t)b.n);
+	assert_true(f.type == FRAME_END && f.channel == FRAME_STDIN && f.len == 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(frame_parse(bad[i], sizeof bad[i], &f), -1);
+}
+
 static void hello_in_rubbish(void **unused)
 {
 	_cleanup_(buf_done) struct buf b = {0}, hello = {0};
@@ -241,6 +267,7 @@ int main(void)
 		cmocka_unit_test(guest_text),
 		cmocka_unit_test(kv_lists),
 		cmocka_unit_test(frames),
+		cmocka_unit_test(stream_frames),
 		cmocka_unit_test(hello_in_rubbish),
 		cmocka_unit_test(files),
 		cmocka_unit_test(times),
