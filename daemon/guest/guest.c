@@ -26,6 +26,7 @@
 #include "common/core/clock.h"
 #include "common/core/kv.h"
 #include "daemon/guest/intake.h"
+#include "daemon/guest/stream.h"
 #include "daemon/loop.h"
 
 enum {
@@ -56,13 +57,15 @@ struct guest {
 	enum { GREETING, UP, LOST } state;
 	struct guest_hello hello;
 	unsigned sessions; /* begun so far */
-	unsigned users;	   /* threads inside guest_hello() and guest_call() */
+	unsigned users;	   /* threads inside guest_hello(), guest_call() and guest_stream_open() */
+	unsigned refs;	   /* guest_ref(), and one until guest_close() */
 	struct intake in;
 	struct buf out;
 	size_t noise;
 	bool paused, closing;
 	uint32_t last_stream;
 	struct call calls[CALLS];
+	struct stream_list streams;
 };
 
 /* All functions from here to the next ruler are called with the lock held. */
@@ -88,6 +91,8 @@ static void flush(struct guest *g)
 	}
 	if (g->out.n == 0)
 		buf_done(&g->out);
+	if (g->out.n < STREAM_OUT_MAX)
+		stream_wake(&g->streams);
 	watch(g);
 }
 
@@ -108,6 +113,7 @@ static void fail_calls(struct guest *g)
 {
 	for (size_t i = 0; i < CALLS; i++)
 		g->calls[i].failed = true;
+	stream_fail_all(&g->streams);
 	pthread_cond_broadcast(&g->changed);
 }
 
@@ -172,7 +178,34 @@ static void add_noise(struct guest *g, size_t n)
 	loop_set_timer(g->timer, clock_in(TICK_MS));
 }
 
+struct buf *guest_out(struct guest *g)
+{
+	return g->state == UP ? &g->out : NULL;
+}
+
+void guest_flush(struct guest *g)
+{
+	flush(g);
+}
+
+uint32_t guest_number(struct guest *g)
+{
+	if (++g->last_stream == 0)
+		g->last_stream = 1;
+	return g->last_stream;
+}
+
 /* ---- */
+
+void guest_lock(struct guest *g)
+{
+	pthread_mutex_lock(&g->lock);
+}
+
+void guest_unlock(struct guest *g)
+{
+	pthread_mutex_unlock(&g->lock);
+}
 
 static void say_power(struct guest *g, enum guest_power intent)
 {
@@ -195,7 +228,11 @@ static void take_messages(struct guest *g)
 			take_hello(g, &m.hello);
 			break;
 		case INTAKE_ANSWER:
-			if (!take_answer(g, &m.frame))
+			if (!take_answer(g, &m.frame) && !stream_take(&g->streams, &m.frame))
+				add_noise(g, m.size);
+			break;
+		case INTAKE_STREAM:
+			if (!stream_take(&g->streams, &m.frame))
 				add_noise(g, m.size);
 			break;
 		case INTAKE_POWER:
@@ -287,7 +324,7 @@ static void free_guest(struct guest *g)
 	buf_done(&g->out);
 	pthread_cond_destroy(&g->changed);
 	pthread_mutex_destroy(&g->lock);
-	close(g->fd);
+	fcm_closep(&g->fd);
 	free(g);
 }
 
@@ -296,7 +333,7 @@ int guest_open(struct loop *loop, int fd, const struct guest_events *events, str
 {
 	struct guest *g = xalloc(sizeof *g);
 
-	*g = (struct guest){.loop = loop, .fd = fd, .events = *events};
+	*g = (struct guest){.loop = loop, .fd = fd, .events = *events, .refs = 1};
 	init_lock(g);
 	if (loop_add_timer(loop, FCM_FOREVER, on_tick, g, &g->timer, err) < 0) {
 		free_guest(g);
@@ -379,23 +416,29 @@ int guest_hello(struct guest *g, int64_t deadline, struct guest_hello *ret, stru
 	return 0;
 }
 
+/* Can this request be sent? */
+static int check_request(const struct guest *g, const struct buf *request, struct fcm_error *err)
+{
+	if (request->n > FRAME_MAX)
+		return fcm_fail(err, FCM_TOO_LARGE,
+			"a request of %zu bytes is too large for the guest's agent", request->n);
+	if (g->out.n + FRAME_HEADER + request->n > OUT_MAX)
+		return fcm_fail(err, FCM_GUEST, "the guest's agent doesn't read its requests");
+	return 0;
+}
+
 static int begin_call(struct guest *g, const struct buf *request, struct call **ret, struct fcm_error *err)
 {
 	struct call *c = g->calls;
 
-	if (request->n > FRAME_MAX)
-		return fcm_fail(err, FCM_TOO_LARGE,
-			"a request of %zu bytes is too large for the guest's agent", request->n);
+	if (check_request(g, request, err) < 0)
+		return -1;
 	while (c < g->calls + CALLS && c->stream)
 		c++;
 	if (c == g->calls + CALLS)
 		return fcm_fail(
 			err, FCM_UNAVAILABLE, "%d requests to the guest's agent are in progress", CALLS);
-	if (g->out.n + FRAME_HEADER + request->n > OUT_MAX)
-		return fcm_fail(err, FCM_GUEST, "the guest's agent doesn't read its requests");
-	if (++g->last_stream == 0)
-		g->last_stream = 1;
-	*c = (struct call){.stream = g->last_stream};
+	*c = (struct call){.stream = guest_number(g)};
 	frame_add(&g->out, c->stream, FRAME_REQ, request->p, request->n);
 	flush(g);
 	*ret = c;
@@ -455,6 +498,45 @@ int guest_call(
 	return 0;
 }
 
+int guest_stream_open(struct guest *g, const struct buf *request, int64_t deadline, struct guest_stream **ret,
+	struct fcm_error *err)
+{
+	struct guest_stream *s = NULL;
+
+	enter(g);
+	if (wait_up(g, deadline, err) == 0 && check_request(g, request, err) == 0) {
+		uint32_t number = guest_number(g);
+		s = stream_new(&g->streams, g, number, err);
+		if (s) {
+			g->refs++;
+			frame_add(&g->out, number, FRAME_REQ, request->p, request->n);
+			flush(g);
+			*ret = s;
+		}
+	}
+	leave(g);
+	return s ? 0 : -1;
+}
+
+struct guest *guest_ref(struct guest *g)
+{
+	guest_lock(g);
+	g->refs++;
+	guest_unlock(g);
+	return g;
+}
+
+void guest_unref(struct guest *g)
+{
+	if (g == NULL)
+		return;
+	guest_lock(g);
+	bool last = --g->refs == 0;
+	guest_unlock(g);
+	if (last)
+		free_guest(g);
+}
+
 void guest_close(struct guest *g)
 {
 	if (g == NULL)
@@ -469,6 +551,8 @@ void guest_close(struct guest *g)
 	pthread_mutex_lock(&g->lock);
 	while (g->users)
 		pthread_cond_wait(&g->changed, &g->lock);
+	fcm_closep(&g->fd);
+	g->fd = -1;
 	pthread_mutex_unlock(&g->lock);
-	free_guest(g);
+	guest_unref(g);
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/core/error.h"
+#include "common/core/frame.h"
 #include "common/core/util.h"
 
 struct loop;
@@ -47,6 +48,62 @@ int guest_hello(struct guest *g, int64_t deadline, struct guest_hello *ret, stru
 int guest_call(struct guest *g, const struct buf *request, int64_t deadline, struct buf *ret,
 	struct fcm_error *err) must_check;
 
-/* Close the session and the descriptor; calls in progress end with FCM_GUEST, and no handler runs any more
- * when it returns. Any thread, but not while holding a lock that a handler takes. NULL-safe. */
+/* Close the session and the descriptor; calls in progress end with FCM_GUEST, streams are broken, and no handler runs any
+ * more when it returns. What is left is freed by the last guest_unref(), if there was a guest_ref(). Any thread, but not
+ * while holding a lock that a handler takes. NULL-safe. */
 void guest_close(struct guest *g);
+
+/* Hold a session that another thread may close: calls then fail. */
+struct guest *guest_ref(struct guest *g);
+void guest_unref(struct guest *g); /* NULL-safe */
+
+/* ---- streams (docs/AGENT.md) ----
+ *
+ * A request whose answer is the end of something longer, with bytes in up to three channels meanwhile. A stream belongs to
+ * one thread, which waits for its descriptor and then tries again all that was to be done later. It keeps its session's
+ * memory, not the session: with that one it breaks. */
+
+struct guest_stream;
+
+enum guest_read {
+	GUEST_LATER,  /* nothing now */
+	GUEST_DATA,   /* n bytes of `channel` */
+	GUEST_END,    /* `channel` has ended; said once for each, also when the guest forgot to */
+	GUEST_RESULT, /* it is over: guest_stream_result() */
+	GUEST_BROKEN, /* and so it is, but guest_stream_result() has an error */
+};
+
+struct guest_piece {
+	enum frame_channel channel; /* stdout or stderr */
+	size_t n;
+	char p[FRAME_MAX / 2];
+};
+
+/* Send a request that opens a stream. Waits for the HELLO, but not for the answer. Errors as for guest_call(), FCM_UNAVAILABLE
+ * when 128 are open. */
+int guest_stream_open(struct guest *g, const struct buf *request, int64_t deadline, struct guest_stream **ret,
+	struct fcm_error *err) must_check;
+
+/* Readable when something has changed since guest_stream_clear(), which is called before one tries again. */
+int guest_stream_fd(const struct guest_stream *s);
+void guest_stream_clear(struct guest_stream *s);
+
+/* Send to its stdin what the guest's credit and the channel have room for. Returns how many of the n bytes; the rest later. A
+ * stream that is over or broken takes all and throws it away. */
+size_t guest_stream_write(struct guest_stream *s, const void *p, size_t n);
+
+/* Its stdin ends. False: later. */
+bool guest_stream_end(struct guest_stream *s);
+
+/* Send a request about it (a kv list, `stream` is added), such as signal, whose answer nobody waits for. False: later, for the
+ * one before isn't answered yet. */
+bool guest_stream_control(struct guest_stream *s, const struct buf *request);
+
+/* What comes next. The guest may send as much again as is read here. */
+enum guest_read guest_stream_read(struct guest_stream *s, struct guest_piece *ret);
+
+/* Its answer, a kv list that is good until guest_stream_close(): after GUEST_RESULT. Else FCM_GUEST with the reason. */
+int guest_stream_result(struct guest_stream *s, const struct buf **ret, struct fcm_error *err) must_check;
+
+/* Be done with it: what isn't over is cancelled (op=close). NULL-safe. */
+void guest_stream_close(struct guest_stream *s);

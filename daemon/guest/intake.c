@@ -77,5 +77,7 @@ enum intake_kind intake_next(struct intake *in, struct intake_message *m)
 	m->size = in->used = (size_t)n;
 	if (m->frame.type == FRAME_RES)
 		return INTAKE_ANSWER;
+	if (m->frame.type >= FRAME_DATA)
+		return INTAKE_STREAM;
 	return read_power(&m->frame, &m->intent) ? INTAKE_POWER : INTAKE_NOISE;
 }

@@ -21,6 +21,7 @@ enum intake_kind {
 	INTAKE_MORE,   /* nothing whole is there */
 	INTAKE_HELLO,  /* `hello`; the session is up */
 	INTAKE_ANSWER, /* `frame`, a RES */
+	INTAKE_STREAM, /* `frame`, a DATA, CREDIT or END */
 	INTAKE_POWER,  /* `intent` */
 	INTAKE_NOISE,  /* a good frame that means nothing to us */
 	INTAKE_BROKEN, /* not a frame: the session is lost */
