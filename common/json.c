@@ -33,6 +33,11 @@ field_json *fj_str(const char *s)
 	return checked(json_stringn(copy, n));
 }
 
+field_json *fj_exact(const char *p, size_t n)
+{
+	return n && memchr(p, '\0', n) ? NULL : json_stringn(n ? p : "", n);
+}
+
 void fj_set(field_json *object, const char *key, field_json *value)
 {
 	if (json_object_set_new(object, key, value ? value : json_null()) < 0)

@@ -62,26 +62,66 @@ static bool env_name_valid(const char *s, size_t n)
 	return n > 0 && strchr(first, s[0]) && strspn(s, all) == n;
 }
 
+static int check_env_names(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *env = value;
+
+	for (size_t i = 0; i < env->n; i++) {
+		size_t n = strcspn(env->v[i], "=");
+		auto_free char *name = xprintf("%.*s", (int)MIN(n, (size_t)64), env->v[i]);
+		if (!env_name_valid(env->v[i], n))
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: '%s' is no name (letters, digits and _)", key, field_clip(name).s);
+	}
+	return 0;
+}
+
+/* A VM's environment is a file with a line for each, unlike that of one command. */
 static int check_env(const void *value, const char *key, struct fcm_error *err)
 {
 	const struct strv *env = value;
 	size_t bytes = 0;
 
+	if (check_env_names(value, key, err) < 0)
+		return -1;
 	for (size_t i = 0; i < env->n; i++) {
-		const char *entry = env->v[i];
-		size_t n = strcspn(entry, "=");
-		auto_free char *name = xprintf("%.*s", (int)MIN(n, (size_t)64), entry);
-		if (!env_name_valid(entry, n))
-			return fcm_fail_field(err, FCM_INVALID, key,
-				"%s: '%s' is no name (letters, digits and _)", key, field_clip(name).s);
-		if (strpbrk(entry, "\n\r"))
+		auto_free char *name = xprintf("%.*s", (int)strcspn(env->v[i], "="), env->v[i]);
+		if (strpbrk(env->v[i], "\n\r"))
 			return fcm_fail_field(err, FCM_INVALID, key, "%s: the value of %s has a line break",
 				key, field_clip(name).s);
-		bytes += strlen(entry) + 1;
+		bytes += strlen(env->v[i]) + 1;
 	}
 	if (bytes > VM_MAX_ENV_BYTES)
 		return fcm_fail_field(err, FCM_INVALID, key, "%s: larger than %d KiB together", key,
 			VM_MAX_ENV_BYTES >> 10);
+	return 0;
+}
+
+static int check_words(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *words = value;
+
+	if (words->n == 0 || words->v[0][0] == '\0')
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: say what to run", key);
+	return 0;
+}
+
+static int check_workdir(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *dir = *(char *const *)value;
+
+	if (dir && dir[0] != '/')
+		return fcm_fail_field(
+			err, FCM_INVALID, key, "%s: '%s' doesn't begin with /", key, field_clip(dir).s);
+	return 0;
+}
+
+static int check_user(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *user = *(char *const *)value;
+
+	if (user && (*user == '\0' || !one_line(user)))
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: a name or a number", key);
 	return 0;
 }
 
@@ -234,6 +274,31 @@ const struct field expose_request_fields[] = {
 const struct field stop_request_fields[] = {
 	F(struct stop_request, time, FIELD_U32, .min = 0, .max = VM_MAX_STOP_SECONDS,
 		.doc = "seconds that the guest has before it is killed"),
+	FIELD_END,
+};
+
+const struct field exec_request_fields[] = {
+	F(struct exec_request, cmd, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = check_words,
+		.flags = FIELD_REQUIRED, .doc = "the program and its arguments"),
+	F(struct exec_request, env, FIELD_MAP, .max = VM_MAX_ENV, .check = check_env_names,
+		.flags = FIELD_OMIT_EMPTY, .doc = "environment beside the VM's"),
+	F(struct exec_request, workdir, FIELD_STR, .max = 4095, .check = check_workdir,
+		.flags = FIELD_OMIT_EMPTY, .doc = "where it runs"),
+	F(struct exec_request, user, FIELD_STR, .max = 64, .check = check_user, .flags = FIELD_OMIT_EMPTY,
+		.doc = "who runs it: a name or number, user:group; root when left out"),
+	F(struct exec_request, tty, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY, .doc = "on a terminal"),
+	FK("stdin", struct exec_request, with_stdin, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "its stdin comes on the stream; empty else"),
+	F(struct exec_request, input, FIELD_STR, .max = EXEC_MAX_INPUT, .flags = FIELD_OMIT_EMPTY,
+		.doc = "its stdin, without a stream"),
+	F(struct exec_request, detach, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "answer when it has started"),
+	F(struct exec_request, timeout, FIELD_U32, .max = EXEC_MAX_SECONDS, .flags = FIELD_OMIT_EMPTY,
+		.doc = "seconds before it is ended"),
+	F(struct exec_request, rows, FIELD_U32, .max = EXEC_MAX_ROWS, .flags = FIELD_OMIT_EMPTY,
+		.doc = "of the terminal"),
+	F(struct exec_request, cols, FIELD_U32, .max = EXEC_MAX_ROWS, .flags = FIELD_OMIT_EMPTY,
+		.doc = "of the terminal"),
 	FIELD_END,
 };
 

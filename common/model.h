@@ -39,6 +39,10 @@ enum {
 	VM_MAX_ENV_BYTES = 16 << 10, /* of all "K=V" together: they travel to the guest in one frame */
 	VM_MAX_LABEL_BYTES = 255,    /* of one value */
 	VM_MAX_STOP_SECONDS = 3600,
+	EXEC_MAX_WORDS = 1024,	  /* they travel to the guest in one frame, too */
+	EXEC_MAX_INPUT = 1 << 20, /* bytes */
+	EXEC_MAX_SECONDS = 7 * 86400,
+	EXEC_MAX_ROWS = 1000, /* and columns */
 };
 
 /* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
@@ -139,6 +143,21 @@ struct stop_request {
 	uint32_t time; /* seconds to wait for the guest, then force */
 };
 extern const struct field stop_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/exec. */
+struct exec_request {
+	struct strv cmd;
+	struct strv env; /* "K=V", beside what the VM has */
+	char *workdir;	 /* or NULL */
+	char *user;	 /* name or number, "user:group"; NULL: root */
+	bool tty;
+	bool with_stdin; /* on the wire "stdin": it comes on the stream */
+	char *input;	 /* what stdin is where there is no stream; NULL: empty */
+	bool detach;
+	uint32_t timeout;    /* seconds; 0: none */
+	uint32_t rows, cols; /* of the terminal; 0: the agent's own choice */
+};
+extern const struct field exec_request_fields[];
 
 /* Body of PUT /v1/vms/{vm}/ssh-keys: keys to add. */
 struct keys_request {

@@ -247,7 +247,7 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 static void let_go(struct vm *vm)
 {
 	supervise_unwatch(vm);
-	guest_close(STEAL(vm->guest));
+	vm_set_guest(vm, NULL);
 	if (vm->vmm)
 		vm->driver->free(STEAL(vm->vmm));
 }

@@ -482,7 +482,7 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	if (claim(op, err) < 0)
 		return -1;
 	if (is_deaf(vm) && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
-		guest_close(STEAL(vm->guest));
+		vm_set_guest(vm, NULL);
 		if (vm->vmm)
 			vm->driver->free(STEAL(vm->vmm));
 		rc = adopt_claimed(op, err);

@@ -34,6 +34,23 @@ static void make_cond(void)
 	pthread_condattr_destroy(&attr);
 }
 
+struct guest *vm_guest(struct vm *vm)
+{
+	registry_lock();
+	struct guest *g = vm->guest ? guest_ref(vm->guest) : NULL;
+	registry_unlock();
+	return g;
+}
+
+void vm_set_guest(struct vm *vm, struct guest *guest)
+{
+	registry_lock();
+	struct guest *old = vm->guest;
+	vm->guest = guest;
+	registry_unlock();
+	guest_close(old);
+}
+
 void registry_lock(void)
 {
 	pthread_mutex_lock(&lock);

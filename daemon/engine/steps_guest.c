@@ -74,9 +74,11 @@ static int say_hello(struct op *op, struct fcm_error *err)
 	int fd = connect_agent(op, deadline, err);
 	const struct guest_events events = {.power = supervise_power, .lost = supervise_lost, .arg = vm};
 	struct guest_hello hello;
+	struct guest *guest;
 
-	if (fd < 0 || guest_open(engine()->loop, fd, &events, &vm->guest, err) < 0)
+	if (fd < 0 || guest_open(engine()->loop, fd, &events, &guest, err) < 0)
 		return -1;
+	vm_set_guest(vm, guest);
 	while (guest_hello(vm->guest, MIN(clock_in(SLICE_MS), deadline), &hello, err) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
 			return vm_last_words(vm, err);
@@ -245,7 +247,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 static int guest_down(struct op *op, struct fcm_error *err)
 {
 	(void)err;
-	guest_close(STEAL(op->vm->guest));
+	vm_set_guest(op->vm, NULL);
 	return 0;
 }
 

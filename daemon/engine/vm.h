@@ -27,7 +27,7 @@ struct vm {
 	int shim_pidfd; /* or -1 */
 	const struct vmm_driver *driver;
 	struct vmm *vmm;
-	struct guest *guest;
+	struct guest *guest;	   /* changed by vm_set_guest() */
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
@@ -53,6 +53,12 @@ struct vm *vm_new(void);
 /* Take and drop a reference. */
 struct vm *vm_ref(struct vm *vm);
 void vm_unref(struct vm *vm); /* NULL-safe */
+
+/* The channel to its agent, held for the caller (guest_unref), or NULL. Any thread. */
+struct guest *vm_guest(struct vm *vm);
+
+/* Enter a new one, or NULL; the one before is closed. */
+void vm_set_guest(struct vm *vm, struct guest *guest);
 
 /* The engine lock. */
 void registry_lock(void);

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -58,7 +59,7 @@ struct guest {
 	struct guest_hello hello;
 	unsigned sessions; /* begun so far */
 	unsigned users;	   /* threads inside guest_hello(), guest_call() and guest_stream_open() */
-	unsigned refs;	   /* guest_ref(), and one until guest_close() */
+	atomic_uint refs;  /* guest_ref(), and one until guest_close() */
 	struct intake in;
 	struct buf out;
 	size_t noise;
@@ -453,7 +454,15 @@ static int finish_call(struct guest *g, struct call *c, int64_t deadline, struct
 	return c->done ? 0 : fcm_fail(err, FCM_GUEST, "the guest's agent went away before it answered");
 }
 
-/* Is it a good answer? Its text is the guest's: short and printable, or it doesn't get further. */
+void guest_text(const char *s, char *ret, size_t size)
+{
+	fcm_copy(ret, size, s);
+	ret[fcm_printable(ret, strlen(ret))] = '\0';
+	for (char *c = ret; (c = strpbrk(c, "\n\t"));)
+		*c = ' ';
+}
+
+/* Is it a good answer? */
 static int check_answer(const struct buf *b, struct fcm_error *err)
 {
 	const char *error = kv_get(b->p, b->n, "error"), *ok = kv_get(b->p, b->n, "ok");
@@ -463,10 +472,7 @@ static int check_answer(const struct buf *b, struct fcm_error *err)
 		return 0;
 	if (error == NULL)
 		return fcm_fail(err, FCM_GUEST, "the guest's agent gave an answer that makes no sense");
-	fcm_copy(text, sizeof text, error);
-	text[fcm_printable(text, strlen(text))] = '\0';
-	for (char *s = text; (s = strpbrk(s, "\n\t"));)
-		*s = ' ';
+	guest_text(error, text, sizeof text);
 	fcm_fail(err, FCM_GUEST, "the guest's agent says: %s", text);
 	err->sys = (int)kv_i64(b->p, b->n, "errno", 1, 4095, 0);
 	return -1;
@@ -508,7 +514,7 @@ int guest_stream_open(struct guest *g, const struct buf *request, int64_t deadli
 		uint32_t number = guest_number(g);
 		s = stream_new(&g->streams, g, number, err);
 		if (s) {
-			g->refs++;
+			guest_ref(g);
 			frame_add(&g->out, number, FRAME_REQ, request->p, request->n);
 			flush(g);
 			*ret = s;
@@ -520,20 +526,13 @@ int guest_stream_open(struct guest *g, const struct buf *request, int64_t deadli
 
 struct guest *guest_ref(struct guest *g)
 {
-	guest_lock(g);
-	g->refs++;
-	guest_unlock(g);
+	atomic_fetch_add(&g->refs, 1);
 	return g;
 }
 
 void guest_unref(struct guest *g)
 {
-	if (g == NULL)
-		return;
-	guest_lock(g);
-	bool last = --g->refs == 0;
-	guest_unlock(g);
-	if (last)
+	if (g && atomic_fetch_sub(&g->refs, 1) == 1)
 		free_guest(g);
 }
 

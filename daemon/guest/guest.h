@@ -48,12 +48,15 @@ int guest_hello(struct guest *g, int64_t deadline, struct guest_hello *ret, stru
 int guest_call(struct guest *g, const struct buf *request, int64_t deadline, struct buf *ret,
 	struct fcm_error *err) must_check;
 
+/* What a guest says, on its way to people: at most `size` - 1 bytes, printable, on one line. */
+void guest_text(const char *s, char *ret, size_t size);
+
 /* Close the session and the descriptor; calls in progress end with FCM_GUEST, streams are broken, and no handler runs any
  * more when it returns. What is left is freed by the last guest_unref(), if there was a guest_ref(). Any thread, but not
  * while holding a lock that a handler takes. NULL-safe. */
 void guest_close(struct guest *g);
 
-/* Hold a session that another thread may close: calls then fail. */
+/* Hold a session that another thread may close: calls then fail. Takes no lock. */
 struct guest *guest_ref(struct guest *g);
 void guest_unref(struct guest *g); /* NULL-safe */
 

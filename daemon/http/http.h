@@ -83,6 +83,9 @@ const char *http_request_id(const struct request *rq);
 /* Is this a ROUTE_PROGRESS route, with Accept: application/x-ndjson? */
 bool http_wants_progress(const struct request *rq);
 
+/* Does the client ask for a switch to `protocol`? For routes that answer without one, too. */
+bool http_wants_upgrade(const struct request *rq, const char *protocol);
+
 /* Is the client gone (also: has it closed its sending half), or the server stopping? Handlers that wait ask this, or
  * poll(2) the two descriptors themselves: the connection's for POLLRDHUP, the server's for POLLIN, without reading. */
 bool http_cancelled(struct request *rq);

@@ -37,13 +37,18 @@ void upgrade_end(struct request *rq)
 	free(u);
 }
 
+bool http_wants_upgrade(const struct request *rq, const char *protocol)
+{
+	return rq->head.minor > 0 && head_has_word(&rq->head, "connection", "upgrade") &&
+	       head_has_word(&rq->head, "upgrade", protocol);
+}
+
 int http_upgrade(struct request *rq, const char *protocol,
 	void (*run)(void *arg, int fd, const void *extra, size_t n), void *arg)
 {
 	struct fcm_error err;
 
-	if (rq->head.minor == 0 || !head_has_word(&rq->head, "connection", "upgrade") ||
-		!head_has_word(&rq->head, "upgrade", protocol)) {
+	if (!http_wants_upgrade(rq, protocol)) {
 		run(arg, -1, NULL, 0);
 		fcm_fail(&err, FCM_BAD_REQUEST, "this path speaks %s after an upgrade", protocol);
 		fcm_hint(&err, "send Connection: Upgrade and Upgrade: %s", protocol);
