@@ -11,14 +11,9 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "daemon/api/api.h"
+#include "daemon/api/relay.h"
 
-enum {
-	CONNECT_MS = 5000,
-	CHUNK = 65536,
-	/* how often an idle tunnel looks whether its VM still runs: one that was killed sends no FIN */
-	LOOK_MS = 1000,
-	STALL_MS = 60000, /* how long what a side left behind may wait for the other to take it */
-};
+enum { CONNECT_MS = 5000 };
 
 struct tunnel {
 	int fd;	       /* the connection into the guest */
@@ -45,95 +40,6 @@ static int connect_to(struct in_addr ip, uint16_t port, const char *name, struct
 	return STEAL_FD(fd);
 }
 
-/* One direction of a tunnel: bytes read from `from` and not yet written to `to`. */
-struct flow {
-	int from, to;
-	char data[CHUNK];
-	size_t n;
-	bool eof;
-};
-
-/* Move what can be moved. False when the connection broke. */
-static bool pump(struct flow *f, short from_events, short to_events)
-{
-	if (f->n == 0 && !f->eof && from_events) {
-		ssize_t n = recv(f->from, f->data, sizeof f->data, MSG_DONTWAIT);
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR;
-		f->n = (size_t)n;
-		f->eof = n == 0;
-		if (f->eof)
-			shutdown(f->to, SHUT_WR);
-		to_events = POLLOUT; /* likely: try at once */
-	}
-	if (f->n && to_events) {
-		ssize_t n = send(f->to, f->data, f->n, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR;
-		memmove(f->data, f->data + n, f->n - (size_t)n);
-		f->n -= (size_t)n;
-	}
-	return true;
-}
-
-/* What to wait for at the side that `in` comes from and `out` goes to. Where that is nothing the descriptor is left out: a
- * side that has hung up says so without end. */
-static struct pollfd wants(const struct flow *in, const struct flow *out)
-{
-	short events = (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
-
-	return (struct pollfd){.fd = events ? in->from : -1, .events = events};
-}
-
-/* Has this side hung up, in both directions? */
-static bool is_gone(int fd)
-{
-	struct pollfd p = {.fd = fd};
-
-	return poll(&p, 1, 0) == 1;
-}
-
-static bool runs(struct vm *vm)
-{
-	registry_lock();
-	bool yes = vm->listed && (vm->view.state == VM_RUNNING || vm->view.state == VM_STARTING);
-	registry_unlock();
-	return yes;
-}
-
-/* Asked when nothing moved for LOOK_MS. What a side that is gone left behind is delivered, if the other one takes it. */
-static bool is_over(const struct flow *up, const struct flow *down, unsigned *stalled)
-{
-	if (up->n == 0 && is_gone(up->from))
-		return true;
-	bool stuck = (up->n && is_gone(up->from)) || (down->n && is_gone(down->from));
-	*stalled = stuck ? *stalled + 1 : 0;
-	return *stalled * LOOK_MS >= STALL_MS;
-}
-
-static void relay(struct vm *vm, struct flow *up, struct flow *down)
-{
-	unsigned stalled = 0;
-
-	while (!(up->eof && down->eof)) {
-		struct pollfd p[] = {
-			wants(up, down), wants(down, up), {.fd = http_stop_fd(), .events = POLLIN}};
-		int n = poll(p, ARRAY_SIZE(p), LOOK_MS);
-		if (n < 0 && errno != EINTR)
-			return;
-		if (n == 0 && (!runs(vm) || is_over(up, down, &stalled)))
-			return;
-		if (n <= 0)
-			continue;
-		stalled = 0;
-		if (p[2].revents || ((p[0].revents | p[1].revents) & (POLLERR | POLLNVAL)))
-			return;
-		if (!pump(up, p[0].revents & (POLLIN | POLLHUP), p[1].revents & POLLOUT) ||
-			!pump(down, p[1].revents & (POLLIN | POLLHUP), p[0].revents & POLLOUT))
-			return;
-	}
-}
-
 static void tunnel_free(struct tunnel *t)
 {
 	close(t->fd);
@@ -145,14 +51,10 @@ static void tunnel_free(struct tunnel *t)
 static void run_tunnel(void *arg, int client, const void *extra, size_t n)
 {
 	struct tunnel *t = arg;
-	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
+	struct relay r = {.vm = t->vm, .client = client, .guest = t->fd};
 
-	up->from = down->to = client;
-	up->to = down->from = t->fd;
-	up->n = MIN(n, sizeof up->data);
-	memcpy(up->data, extra, up->n);
 	if (client >= 0)
-		relay(t->vm, up, down);
+		relay_run(&r, extra, n);
 	tunnel_free(t);
 }
 
@@ -161,16 +63,11 @@ int api_vm_tunnel(struct request *rq, struct fcm_error *err)
 	struct vm *vm = http_vm(rq);
 	int64_t port;
 
-	if (api_number(rq, "port", 1, 65535, 22, &port, err) < 0)
+	if (api_number(rq, "port", 1, 65535, 22, &port, err) < 0 || relay_vm_runs(vm, err) < 0)
 		return -1;
 	registry_lock();
 	struct in_addr ip = vm->view.ip;
-	enum vm_state state = vm->view.state;
 	registry_unlock();
-	if (!runs(vm)) {
-		fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
-		return fcm_hint(err, "fcm start %s", vm->view.name);
-	}
 	int fd = connect_to(ip, (uint16_t)port, vm->view.name, err);
 	if (fd < 0)
 		return -1;

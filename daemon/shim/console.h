@@ -12,8 +12,9 @@
 
 #include "common/core/error.h"
 #include "common/core/util.h"
+#include "daemon/shim/plan.h"
 
-enum { CONSOLE_READERS = 8, CONSOLE_INPUT = 4096 };
+enum { CONSOLE_INPUT = 4096 };
 
 struct console_reader {
 	int fd; /* -1: free */
@@ -27,7 +28,7 @@ struct console {
 	int out_fd;	/* from the VMM's stdout and stderr; -1 once it is closed */
 	int in_fd;	/* to its stdin; -1 likewise */
 	uint64_t start; /* of this run in the ring's count: a reader sees this run only */
-	struct console_reader readers[CONSOLE_READERS];
+	struct console_reader readers[SHIM_READERS];
 	char input[CONSOLE_INPUT];
 	size_t input_n;
 };

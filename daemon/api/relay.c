@@ -1,0 +1,150 @@
+#include "daemon/api/relay.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "daemon/api/api.h"
+
+enum {
+	CHUNK = 65536,
+	/* how often an idle relay looks whether its VM still runs: one that was killed sends no FIN */
+	LOOK_MS = 1000,
+	STALL_MS = 60000, /* how long what a side left behind may wait for the other to take it */
+};
+
+/* One direction: bytes read from `from` and not yet written to `to`. */
+struct flow {
+	int from, to;
+	char data[CHUNK];
+	size_t n;
+	bool eof;
+	bool mute; /* what comes is thrown away */
+};
+
+/* Move what can be moved. False when the connection broke. */
+static bool pump(struct flow *f, short from_events, short to_events)
+{
+	if (f->n == 0 && !f->eof && from_events) {
+		ssize_t n = recv(f->from, f->data, sizeof f->data, MSG_DONTWAIT);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		f->n = f->mute ? 0 : (size_t)n;
+		f->eof = n == 0;
+		if (f->eof)
+			shutdown(f->to, SHUT_WR);
+		to_events = POLLOUT; /* likely: try at once */
+	}
+	if (f->n && to_events) {
+		ssize_t n = send(f->to, f->data, f->n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		memmove(f->data, f->data + n, f->n - (size_t)n);
+		f->n -= (size_t)n;
+	}
+	return true;
+}
+
+/* What to wait for at the side that `in` comes from and `out` goes to. Where that is nothing the descriptor is left out: a
+ * side that has hung up says so without end. */
+static struct pollfd wants(const struct flow *in, const struct flow *out)
+{
+	short events = (short)((in->n == 0 && !in->eof ? POLLIN : 0) | (out->n ? POLLOUT : 0));
+
+	return (struct pollfd){.fd = events ? in->from : -1, .events = events};
+}
+
+/* Has this side hung up, in both directions? */
+static bool is_gone(int fd)
+{
+	struct pollfd p = {.fd = fd};
+
+	return poll(&p, 1, 0) == 1;
+}
+
+static bool state_runs(const struct vm *vm)
+{
+	return vm->listed && (vm->view.state == VM_RUNNING || vm->view.state == VM_STARTING);
+}
+
+static bool runs(struct vm *vm)
+{
+	registry_lock();
+	bool yes = state_runs(vm);
+	registry_unlock();
+	return yes;
+}
+
+int relay_vm_runs(struct vm *vm, struct fcm_error *err)
+{
+	registry_lock();
+	bool yes = state_runs(vm);
+	enum vm_state state = vm->view.state;
+	registry_unlock();
+	if (yes)
+		return 0;
+	fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
+	return fcm_hint(err, "fcm start %s", vm->view.name);
+}
+
+/* Asked when nothing moved for LOOK_MS. What a side that is gone left behind is delivered, if the other one takes it. */
+static bool is_over(const struct flow *up, const struct flow *down, unsigned *stalled)
+{
+	if (up->n == 0 && is_gone(up->from))
+		return true;
+	bool stuck = (up->n && is_gone(up->from)) || (down->n && is_gone(down->from));
+	*stalled = stuck ? *stalled + 1 : 0;
+	return *stalled * LOOK_MS >= STALL_MS;
+}
+
+/* What is said to the client waits until what the guest said is away, but for the right to send nobody waits. */
+static void ask(const struct relay *r, struct flow *up, struct flow *down)
+{
+	_cleanup_(buf_done) struct buf note = {0};
+
+	if (r->may_send == NULL)
+		return;
+	up->mute = !r->may_send(r->arg, down->n ? NULL : &note);
+	if (up->mute)
+		up->n = 0;
+	if (note.n) {
+		down->n = MIN(note.n, sizeof down->data);
+		memcpy(down->data, note.p, down->n);
+	}
+}
+
+static void move(const struct relay *r, struct flow *up, struct flow *down)
+{
+	unsigned stalled = 0;
+
+	while (!(up->eof && down->eof)) {
+		ask(r, up, down);
+		struct pollfd p[] = {
+			wants(up, down), wants(down, up), {.fd = http_stop_fd(), .events = POLLIN}};
+		int n = poll(p, ARRAY_SIZE(p), LOOK_MS);
+		if (n < 0 && errno != EINTR)
+			return;
+		if (n == 0 && (!runs(r->vm) || is_over(up, down, &stalled)))
+			return;
+		if (n <= 0)
+			continue;
+		stalled = 0;
+		if (p[2].revents || ((p[0].revents | p[1].revents) & (POLLERR | POLLNVAL)))
+			return;
+		if (!pump(up, p[0].revents & (POLLIN | POLLHUP), p[1].revents & POLLOUT) ||
+			!pump(down, p[1].revents & (POLLIN | POLLHUP), p[0].revents & POLLOUT))
+			return;
+	}
+}
+
+void relay_run(const struct relay *r, const void *extra, size_t n)
+{
+	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
+
+	up->from = down->to = r->client;
+	up->to = down->from = r->guest;
+	up->n = MIN(n, sizeof up->data);
+	memcpy(up->data, extra, up->n);
+	move(r, up, down);
+}
