@@ -9,12 +9,10 @@
 #include <sys/socket.h>
 
 #include "common/core/fileio.h"
-#include "daemon/shim/plan.h"
 
 enum {
 	CHUNK = 16384,
-	/* A new reader begins this far behind: with less room the next output would overtake it at once. */
-	REPLAY = SHIM_RING - 4 * CHUNK,
+	REPLAY = 2 * CHUNK, /* a new reader begins this far behind: a few screens */
 };
 
 static char chunk[CHUNK];
@@ -22,7 +20,7 @@ static char chunk[CHUNK];
 int console_open(struct console *c, int ring_fd, const char *socket, struct fcm_error *err)
 {
 	*c = (struct console){.ring_fd = ring_fd, .listen_fd = -1, .out_fd = -1, .in_fd = -1};
-	for (size_t i = 0; i < CONSOLE_READERS; i++)
+	for (size_t i = 0; i < SHIM_READERS; i++)
 		c->readers[i].fd = -1;
 	/* Only the head is mapped: a mapping of it all would count a MiB to every VM's resident memory. */
 	c->ring = mmap(NULL, SHIM_RING_HEADER, PROT_READ | PROT_WRITE, MAP_SHARED, ring_fd, 0);
@@ -79,19 +77,31 @@ static void reader_send(struct console *c, struct console_reader *r)
 	}
 }
 
+/* Where a new reader begins: in this run, with a line, for half an escape sequence would spoil the screen. */
+static uint64_t replay_from(const struct console *c)
+{
+	uint64_t total = atomic_load(&c->ring->total), pos = total > REPLAY ? total - REPLAY : 0;
+
+	if (pos <= c->start)
+		return c->start;
+	size_t at = pos % SHIM_RING;
+	ssize_t n =
+		pread(c->ring_fd, chunk, MIN(sizeof chunk, SHIM_RING - at), (off_t)(SHIM_RING_HEADER + at));
+	const char *end = n > 0 ? memchr(chunk, '\n', (size_t)n) : NULL;
+	return end ? pos + (uint64_t)(end - chunk) + 1 : pos;
+}
+
 static void reader_new(struct console *c)
 {
 	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	uint64_t total = atomic_load(&c->ring->total);
 
 	if (fd < 0)
 		return;
-	for (size_t i = 0; i < CONSOLE_READERS; i++) {
+	for (size_t i = 0; i < SHIM_READERS; i++) {
 		struct console_reader *r = &c->readers[i];
 		if (r->fd >= 0)
 			continue;
-		*r = (struct console_reader){
-			.fd = fd, .pos = total > REPLAY ? MAX(c->start, total - REPLAY) : c->start};
+		*r = (struct console_reader){.fd = fd, .pos = replay_from(c)};
 		return;
 	}
 	close(fd);
@@ -139,7 +149,7 @@ static bool output_take(struct console *c)
 	return n > 0;
 }
 
-enum { P_PID, P_OUT, P_LISTEN, P_IN, P_READERS, P_N = P_READERS + CONSOLE_READERS };
+enum { P_PID, P_OUT, P_LISTEN, P_IN, P_READERS, P_N = P_READERS + SHIM_READERS };
 
 static void fill_poll(const struct console *c, int pidfd, struct pollfd p[P_N])
 {
@@ -149,7 +159,7 @@ static void fill_poll(const struct console *c, int pidfd, struct pollfd p[P_N])
 	p[P_OUT] = (struct pollfd){c->out_fd, POLLIN, 0};
 	p[P_LISTEN] = (struct pollfd){c->listen_fd, POLLIN, 0};
 	p[P_IN] = (struct pollfd){c->input_n ? c->in_fd : -1, POLLOUT, 0};
-	for (size_t i = 0; i < CONSOLE_READERS; i++) {
+	for (size_t i = 0; i < SHIM_READERS; i++) {
 		const struct console_reader *r = &c->readers[i];
 		short events =
 			(short)((r->silent || c->input_n ? 0 : POLLIN) | (r->pos < total ? POLLOUT : 0));
@@ -161,7 +171,7 @@ static void serve(struct console *c, const struct pollfd p[P_N])
 {
 	if (p[P_OUT].revents)
 		output_take(c);
-	for (size_t i = 0; i < CONSOLE_READERS; i++) {
+	for (size_t i = 0; i < SHIM_READERS; i++) {
 		struct console_reader *r = &c->readers[i];
 		short got = p[P_READERS + i].revents;
 		if ((got & POLLIN) && c->input_n == 0)
@@ -191,6 +201,6 @@ void console_run(struct console *c, int pidfd, int out_fd, int in_fd)
 	/* The pipe holds 64 KiB at most, but a child that the VMM left behind could go on for ever. */
 	for (size_t n = 0; n < SHIM_RING && c->out_fd >= 0 && output_take(c); n += CHUNK)
 		;
-	for (size_t i = 0; i < CONSOLE_READERS; i++)
+	for (size_t i = 0; i < SHIM_READERS; i++)
 		reader_send(c, &c->readers[i]);
 }
