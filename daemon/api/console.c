@@ -114,7 +114,13 @@ static void console_free(struct console *c)
 static void run_console(void *arg, int client, const void *extra, size_t n)
 {
 	struct console *c = arg;
-	struct relay r = {.vm = c->vm, .client = client, .guest = c->fd, .may_send = may_send, .arg = c};
+	/* a client on TCP that has left looks as one that only sends no more: it must not keep others from typing */
+	struct relay r = {.vm = c->vm,
+		.client = client,
+		.guest = c->fd,
+		.may_send = may_send,
+		.arg = c,
+		.no_half = true};
 
 	if (client >= 0)
 		relay_run(&r, extra, n);

@@ -1,6 +1,7 @@
 #include "daemon/api/relay.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -118,7 +119,7 @@ static void move(const struct relay *r, struct flow *up, struct flow *down)
 {
 	unsigned stalled = 0;
 
-	while (!(up->eof && down->eof)) {
+	while (!(up->eof && (down->eof || r->no_half))) {
 		ask(r, up, down);
 		struct pollfd p[] = {
 			wants(up, down), wants(down, up), {.fd = http_stop_fd(), .events = POLLIN}};
@@ -138,6 +139,19 @@ static void move(const struct relay *r, struct flow *up, struct flow *down)
 	}
 }
 
+/* tcp(7): keys aren't kept back, and a client whose machine is gone doesn't hold its place for ever. */
+static void tune(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1}, {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+		{IPPROTO_TCP, TCP_KEEPINTVL, 10}, {IPPROTO_TCP, TCP_KEEPCNT, 3},
+		{IPPROTO_TCP, TCP_NODELAY, 1}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) /* a unix socket refuses those of TCP */
+		(void)!setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
 void relay_run(const struct relay *r, const void *extra, size_t n)
 {
 	auto_free struct flow *up = xalloc(sizeof *up), *down = xalloc(sizeof *down);
@@ -146,5 +160,6 @@ void relay_run(const struct relay *r, const void *extra, size_t n)
 	up->to = down->from = r->guest;
 	up->n = MIN(n, sizeof up->data);
 	memcpy(up->data, extra, up->n);
+	tune(r->client);
 	move(r, up, down);
 }

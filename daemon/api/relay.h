@@ -17,6 +17,7 @@ struct relay {
 	 * is said to the client. Asked each round, at least once a second. NULL: always. */
 	bool (*may_send)(void *arg, struct buf *note);
 	void *arg;
+	bool no_half; /* the end of what the client sends ends all of it */
 };
 
 /* Is the VM running or about to? FCM_WRONG_STATE otherwise. */

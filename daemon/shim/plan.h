@@ -30,7 +30,7 @@ enum {
 	SHIM_PLAN_MAX = 32768,
 	SHIM_RING = 1 << 20,
 	SHIM_RING_HEADER = 4096,
-	SHIM_READERS = 8, /* at the console at a time; one more is hung up on */
+	SHIM_READERS = 8,  /* at the console at a time; one more is hung up on */
 	SHIM_FAILED = 125, /* the shim's own exit status when no VMM was started */
 };
 
