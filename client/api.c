@@ -408,14 +408,14 @@ int api_stream(struct api *a, const char *path, int (*data)(void *arg, const cha
 	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
 }
 
-int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel **ret, struct fcm_error *err)
+int api_upgrade(struct api *a, const char *path, const char *protocol, struct httpc_tunnel **ret,
+	struct fcm_error *err)
 {
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
-	auto_free char *path = api_vm_path(vm, "/tunnel");
 
 	if (find(a, err) < 0)
 		return -1;
-	auto_free char *url = xprintf("%s%s?port=%" PRIu32, a->where.url, path, port);
+	auto_free char *url = xprintf("%s%s", a->where.url, path);
 	const char *headers[2] = {a->bearer};
 	struct httpc_request rq = {.method = "GET",
 		.url = url,
@@ -423,7 +423,7 @@ int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel
 		.timeout_ms = READ_MS,
 		.socket = a->where.socket[0] ? a->where.socket : NULL};
 	debug_request(a, &rq);
-	if (httpc_upgrade(&rq, "fcm-tunnel", ret, &answer, err) < 0)
+	if (httpc_upgrade(&rq, protocol, ret, &answer, err) < 0)
 		return fail_request(a, err);
 	debug_answer(a, &answer, 0);
 	return *ret ? 0 : fail_answer(a, &answer, err);

@@ -41,8 +41,8 @@ int api_upload(struct api *a, const char *path, int fd, uint64_t size, const cha
 int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
 	struct fcm_error *err) must_check;
 
-/* Open a tunnel to a port of a VM; the caller's. */
-int api_tunnel(struct api *a, const char *vm, uint32_t port, struct httpc_tunnel **ret,
+/* GET a path of routes that switch to `protocol`, and become a stream of bytes; the caller's. */
+int api_upgrade(struct api *a, const char *path, const char *protocol, struct httpc_tunnel **ret,
 	struct fcm_error *err) must_check;
 
 /* Replace the secret part of everything in `s` that looks like a token of fcm by "***"; the caller's. */

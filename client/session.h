@@ -1,10 +1,22 @@
 /*
- * A tunnel to a port of a VM, joined to two descriptors.
+ * A tunnel into a VM, joined to two descriptors.
  */
 #pragma once
 
 #include "common/httpc.h"
 
-/* Move bytes from `in` to the tunnel and from the tunnel to `out` until the VM's side ends. The end of `in` ends that
- * direction only. Does not change the flags of the descriptors, which others share. */
-int session_relay(struct httpc_tunnel *t, int in, int out, struct fcm_error *err) must_check;
+enum { SESSION_NO_KEY = -1 };
+enum { SESSION_ENDED, SESSION_LEFT };
+
+struct session {
+	int in, out; /* in: or -1 */
+	int leave;   /* the byte in `in` that ends it, or SESSION_NO_KEY */
+	bool mute;   /* but for that byte, what comes from `in` is thrown away */
+	/* After the end of `in`, leave when nothing came for so long. 0: tell the other side of that end, and stay. */
+	int quiet_ms;
+};
+
+/* Move bytes from `in` to the tunnel and from the tunnel to `out` until the VM's side ends (SESSION_ENDED), or until
+ * that key or quiet_ms say so (SESSION_LEFT). The end of `in` ends that direction only. Does not change the
+ * flags of the descriptors, which others share. */
+int session_run(const struct session *s, struct httpc_tunnel *t, struct fcm_error *err) must_check;

@@ -217,7 +217,9 @@ static int run_proxy(struct cli *cli, void *options, struct fcm_error *err)
 		return fcm_fail(err, FCM_USAGE, "port: %s is outside 1..65535", cli->argv[1]);
 	if (strip_suffix(vm) && port == SSH_PORT && prepare(cli, vm, &id, &name, err) < 0)
 		return -1;
-	if (api_tunnel(cli->api, id ? id : vm, (uint32_t)port, &tunnel, err) < 0) {
+	auto_free char *query = xprintf("/tunnel?port=%d", (int)port);
+	auto_free char *path = api_vm_path(id ? id : vm, query);
+	if (api_upgrade(cli->api, path, "fcm-tunnel", &tunnel, err) < 0) {
 		if (err->code == FCM_GUEST && strcmp(err->hint, fcm_code_info(FCM_GUEST)->hint) == 0)
 			fcm_hint(err, "does something listen there? fcm ssh %.63s -- ss -ltn", vm);
 		return -1;
@@ -225,7 +227,8 @@ static int run_proxy(struct cli *cli, void *options, struct fcm_error *err)
 	/* Ctrl-C is for ssh, which then says goodbye through us */
 	if (port == SSH_PORT && !isatty(STDIN_FILENO))
 		signal(SIGINT, SIG_IGN);
-	int r = session_relay(tunnel, STDIN_FILENO, STDOUT_FILENO, err);
+	const struct session s = {.in = STDIN_FILENO, .out = STDOUT_FILENO, .leave = SESSION_NO_KEY};
+	int r = session_run(&s, tunnel, err);
 	httpc_tunnel_free(tunnel);
 	return r;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,8 +27,11 @@ static struct {
 	char text[MAX_LINE];
 } progress = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static volatile sig_atomic_t progress_shown; /* for the signal handler */
+/* For the signal handler. */
+static volatile sig_atomic_t progress_shown;
 static const char *volatile progress_note;
+static volatile sig_atomic_t raw_fd = -1;
+static struct termios raw_before;
 
 unsigned term_width(int fd)
 {
@@ -52,10 +56,18 @@ bool term_has_colour(void)
 	return isatty(STDOUT_FILENO) && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
 }
 
+void term_raw_end(void)
+{
+	if (raw_fd >= 0)
+		tcsetattr(raw_fd, TCSAFLUSH, &raw_before);
+	raw_fd = -1;
+}
+
 static void on_signal(int sig)
 {
 	const char *note = progress_note;
 
+	term_raw_end();
 	if (progress_shown)
 		(void)!write(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
 	if (note)
@@ -70,6 +82,25 @@ static void catch_signals(void)
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGHUP, &sa, NULL);
+	sigaction(SIGQUIT, &sa, NULL);
+}
+
+int term_raw(int fd, bool interruptible, struct fcm_error *err)
+{
+	struct termios raw;
+
+	if (tcgetattr(fd, &raw_before) < 0)
+		return fcm_fail_errno(err, "the terminal");
+	raw = raw_before;
+	cfmakeraw(&raw);
+	if (interruptible)
+		raw.c_lflag |= ISIG;
+	catch_signals();
+	raw_fd = fd;
+	if (tcsetattr(fd, TCSADRAIN, &raw) == 0)
+		return 0;
+	raw_fd = -1;
+	return fcm_fail_errno(err, "the terminal");
 }
 
 /* Draw what there is to say after `ms`, unless it stands there already. */

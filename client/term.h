@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "common/core/error.h"
 #include "common/core/util.h"
 
 /* Is stderr a terminal that takes a line of progress? Not when FCM_DEBUG shows the requests there. */
@@ -24,6 +25,14 @@ void term_progress_end(void);
 
 /* Columns of the terminal at fd, or 0 when it is none. */
 unsigned term_width(int fd);
+
+/* Make the terminal at fd raw (cfmakeraw(3)), so that all keys go to the guest; with `interruptible` ^C still ends the
+ * program. It is put back by term_raw_end() and when SIGINT, SIGTERM, SIGHUP or SIGQUIT ends the program. */
+int term_raw(int fd, bool interruptible, struct fcm_error *err) must_check;
+
+/* Put it back and throw away what was typed and not read: an answer of the terminal to the guest is not for the shell.
+ * Does nothing without term_raw(). */
+void term_raw_end(void);
 
 /* What a guest wrote, on its way to a terminal: escape sequences (ECMA-48) and carriage returns go, and what then still
  * isn't printable becomes '?'. Zero-initialised is the start of a stream; a character that is cut at the end of a piece

@@ -215,15 +215,22 @@ class Handler(BaseHTTPRequestHandler):
     def put_ssh_keys(self, one, query, body):
         return self.answer(200, one | {"ssh_keys": body["keys"]})
 
-    def get_tunnel(self, one, query, body):
-        if self.headers.get("Upgrade") != "fcm-tunnel":
-            return self.fail(400, "bad_request", "this route is for Upgrade: fcm-tunnel")
-        if query["port"] == "1":
-            return self.fail(500, "guest", "nothing listens at port 1")
-        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: fcm-tunnel\r\n\r\nhello\n")
+    def shout(self, protocol):
+        """Say hello, and repeat all in capitals."""
+        if self.headers.get("Upgrade") != protocol:
+            return self.fail(400, "bad_request", f"this route is for Upgrade: {protocol}")
+        self.wfile.write(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\nhello\n".encode())
         while data := self.connection.recv(65536):
             self.connection.sendall(data.upper())
         self.close_connection = True
+
+    def get_tunnel(self, one, query, body):
+        if query["port"] == "1":
+            return self.fail(500, "guest", "nothing listens at port 1")
+        return self.shout("fcm-tunnel")
+
+    def get_console(self, one, query, body):
+        return self.shout("fcm-console")
 
 
 class UnixServer(ThreadingHTTPServer):

@@ -6,7 +6,7 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "ls", "ps", "inspect", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
-            "logs", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor", "daemon",
+            "logs", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor", "daemon",
             "version", "help"]
 
 

@@ -156,6 +156,24 @@ def test_proxy_refused(fcm):
     assert done.status == 1 and done.err.startswith("fcm: nothing listens at port 1\n")
 
 
+def test_console_of_a_script(fcm, daemon):
+    done = fcm("console", "web", input=b"some words" * 100000)
+    assert (done.status, done.out, done.err) == (0, "hello\n" + "SOME WORDS" * 100000, "")
+    assert last(daemon)["path"] == "/v1/vms/web/console?input=now"
+
+
+def test_console_read_only_of_a_script(fcm, daemon):
+    """stdin isn't looked at, so its end is no reason to leave."""
+    child = subprocess.Popen([fcm.binary, "console", "--read-only", "web"], env=fcm.env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE)
+    assert child.stdout.read(6) == b"hello\n"
+    assert last(daemon)["path"] == "/v1/vms/web/console?input=no"
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(2.5)
+    child.kill()
+    child.communicate()
+
+
 @pytest.fixture
 def tls(fcm, tmp_path):
     """The fake daemon behind TLS, with a certificate of its own."""

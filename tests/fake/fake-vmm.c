@@ -150,6 +150,41 @@ static bool agent_listens(const struct machine *m)
 	return m->running && clock_ms() - m->booted_ms >= MARKER_MS;
 }
 
+static struct buf console; /* what was typed */
+static bool console_ended;
+
+/* The serial console: "flood N" prints N MiB, any other line is answered by "fake guest: got <line>". */
+static void console_line(const char *line)
+{
+	long mib = strncmp(line, "flood ", 6) == 0 ? strtol(line + 6, NULL, 10) : 0;
+	char text[1024];
+
+	memset(text, 'f', sizeof text);
+	text[sizeof text - 1] = '\n';
+	for (long i = 0; i < mib * 1024; i++)
+		(void)!fd_write_all(STDOUT_FILENO, text, sizeof text);
+	printf("fake guest: got %s\r\n", line);
+	fflush(stdout);
+}
+
+static void console_input(void)
+{
+	char chunk[4096];
+	ssize_t n = read(STDIN_FILENO, chunk, sizeof chunk);
+	char *end;
+
+	if (n <= 0) {
+		console_ended = true;
+		return;
+	}
+	buf_add(&console, chunk, (size_t)n);
+	while ((end = console.n ? memchr(console.p, '\n', console.n) : NULL)) {
+		*end = '\0';
+		console_line(console.p);
+		buf_drop(&console, (size_t)(end - console.p) + 1);
+	}
+}
+
 static int timeout(const struct machine *m)
 {
 	if (m->fault == FAULT_PANIC && m->booted_ms)
@@ -166,10 +201,13 @@ static void step(struct machine *m)
 		{m->agent.fd < 0 ? m->agent.listen_fd : m->agent.fd,
 			(short)((listens || m->agent.fd < 0 ? POLLIN : 0) | (m->agent.out.n ? POLLOUT : 0)),
 			0},
+		{console_ended ? -1 : STDIN_FILENO, POLLIN, 0},
 	};
 
-	if (poll(p, 2, timeout(m)) < 0)
+	if (poll(p, ARRAY_SIZE(p), timeout(m)) < 0)
 		return;
+	if (p[2].revents)
+		console_input();
 	if (p[0].revents && peer_accept(&m->control))
 		greet(m);
 	else if ((p[0].revents & (POLLIN | POLLHUP)) && peer_receive(&m->control))
