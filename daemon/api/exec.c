@@ -225,7 +225,7 @@ static field_json *answer_of(const struct exec_result *result, struct output out
 	if (out[0].truncated || out[1].truncated)
 		fj_set_bool(v, "truncated", true);
 	if (result->error[0])
-		fj_set_str(v, "error", result->error);
+		fj_set_str(v, "reason", result->error);
 	return v;
 }
 

@@ -159,12 +159,13 @@ static bool receive(struct relay *r)
 
 /* ---- to the client ---- */
 
-static void work_out(struct relay *r, struct guest_piece *piece)
+/* Take from the guest what there is room for. False when that was all. */
+static bool work_out(struct relay *r, struct guest_piece *piece)
 {
 	while (!r->over && r->out.n < OUT_MAX) {
 		switch (guest_stream_read(r->e->stream, piece)) {
 		case GUEST_LATER:
-			return;
+			return false;
 		case GUEST_DATA:
 			frame_add_data(&r->out, STREAM, piece->channel, piece->p, piece->n);
 			break;
@@ -174,9 +175,10 @@ static void work_out(struct relay *r, struct guest_piece *piece)
 		case GUEST_RESULT:
 		case GUEST_BROKEN:
 			finish_result(r);
-			break;
+			return false;
 		}
 	}
+	return !r->over;
 }
 
 static bool send_some(struct relay *r)
@@ -219,12 +221,17 @@ static bool wait_round(struct relay *r)
 static void relay(struct relay *r)
 {
 	auto_free struct guest_piece *piece = xalloc(sizeof *piece);
+	bool more;
 
 	do {
 		guest_stream_clear(r->e->stream);
 		work_in(r);
-		work_out(r, piece);
-	} while (send_some(r) && !(r->over && r->out.n == 0) && wait_round(r));
+		do {
+			more = work_out(r, piece);
+			if (!send_some(r))
+				return;
+		} while (more && r->out.n < OUT_MAX);
+	} while (!(r->over && r->out.n == 0) && wait_round(r));
 }
 
 /* `client` is -1 when the client left before the switch of protocols. */

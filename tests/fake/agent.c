@@ -25,6 +25,7 @@ static void answer_hello(struct machine *m, const struct frame *f)
 	kv_addf(&b, "version", "%d", FRAME_VERSION);
 	kv_add(&b, "nonce", nonce ? nonce : "");
 	kv_add(&b, "boot_id", m->boot_id);
+	exec_reset();
 	send_frame(m, 0, FRAME_HELLO, &b);
 }
 
@@ -71,6 +72,12 @@ static void answer_request(struct machine *m, const struct frame *f)
 		send_frame(m, f->stream, FRAME_RES, &b);
 		return;
 	}
+	if (strcmp(op, "exec") == 0) {
+		exec_open(m, f);
+		return;
+	}
+	if (!strcmp(op, "signal") || !strcmp(op, "resize") || !strcmp(op, "close"))
+		exec_control(m, op, f);
 	kv_add(&b, "ok", "1");
 	if (strcmp(op, "mount") == 0) {
 		m->mounted = true;
@@ -98,6 +105,8 @@ static void parse(struct machine *m)
 			answer_hello(m, &f);
 		if (n > 0 && f.type == FRAME_REQ)
 			answer_request(m, &f);
+		if (n > 0 && f.type >= FRAME_DATA)
+			exec_frame(m, &f);
 		buf_drop(in, n > 0 ? (size_t)n : 1);
 	}
 }

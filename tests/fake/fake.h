@@ -56,6 +56,14 @@ struct machine {
 /* Take in what the host says on the agent's channel; answers go to m->agent.out. */
 void agent_input(struct machine *m);
 
+/* Streams (exec.c): a request op=exec; a DATA, CREDIT or END; op=signal, resize or close, which the caller answers; a new
+ * session. */
+struct frame;
+void exec_open(struct machine *m, const struct frame *f);
+void exec_frame(struct machine *m, const struct frame *f);
+void exec_control(struct machine *m, const char *op, const struct frame *f);
+void exec_reset(void);
+
 /* The fault of that name, or FAULT_NONE; and that of a guest whose name in the kernel's command line is fault-<kind>. */
 enum fault fault_find(const char *kind, size_t n);
 enum fault fault_of_line(const char *line);
