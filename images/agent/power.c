@@ -3,7 +3,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/reboot.h>
+#include <unistd.h>
 
 #include "common/core/clock.h"
 
@@ -33,6 +35,8 @@ static void term_all(void)
 		return;
 	kill(-1, SIGTERM);
 	kill(-1, SIGCONT);
+	/* An interactive shell ignores SIGTERM, but not that its terminal is gone. */
+	ioctl(STDERR_FILENO, TIOCVHANGUP);
 }
 
 void power_begin(struct power *p, enum power_intent intent, int64_t grace_ms)

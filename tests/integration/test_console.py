@@ -1,24 +1,19 @@
 """fcm console and its route, with the scripted VMM: it answers what is typed by "fake guest: got <line>"."""
 import contextlib
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
-import termios
 import time
 from pathlib import Path
 
 import pytest
-from host import Failed, wait_for
+from console import LEAVE, Terminal, attached, until
+from host import wait_for
 
 HOST = {"fake": True, "config": "mem_overcommit_percent = 10000\ndisk_reserve_mib = 0\n"}
 SPEC = {"image": "tiny", "memory": 64, "disk": 64, "restart": "no"}
 UP = b"fake guest: up\r\n"
-LEAVE = b"\x1d"
 
 
 @pytest.fixture
@@ -27,31 +22,6 @@ def vm(host, request):
     machine = host.api.post("/v1/vms", {**SPEC, "name": name}).ok(201)
     yield machine
     host.api.delete(f"/v1/vms/{name}?force=1").ok()
-
-
-def until(sock, marker):
-    data = b""
-    while marker not in data:
-        chunk = sock.recv(65536)
-        assert chunk, data[-400:]
-        data += chunk
-    return data
-
-
-@contextlib.contextmanager
-def attached(host, vm, query=""):
-    """The raw route; gives the socket, behind the headers."""
-    sock = host.api.connect(False, 10)
-    with contextlib.closing(sock):
-        sock.sendall(f"GET /v1/vms/{vm['id']}/console{query} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
-                     "Upgrade: fcm-console\r\n\r\n".encode())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(1)
-        if not head.startswith(b"HTTP/1.1 101 "):
-            raise Failed(head)
-        host.api.seen.add(("GET /v1/vms/{vm}/console", 101, ""))
-        yield sock
 
 
 # ---- the route ----
@@ -188,41 +158,6 @@ def test_a_scripts_input_is_not_lost(host, vm):
         until(sock, UP)
         done = host.fcm("console", vm["name"], input="hello\n", check=False)
         assert done.returncode == 4 and "types at the console" in done.stderr
-
-
-class Terminal:
-    """`fcm console` with a terminal of its own."""
-
-    def __init__(self, host, *argv):
-        self.fd, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-        self.before = termios.tcgetattr(self.slave)
-        self.child = host.spawn(["setsid", "-c", "fcm", "console", *argv], stdin=self.slave, stdout=self.slave, stderr=self.slave)
-        self.text = b""
-
-    def until(self, marker, seconds=10):
-        deadline = time.monotonic() + seconds
-        while marker not in self.text:
-            assert select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0], self.text[-400:]
-            self.text += os.read(self.fd, 65536)
-        return self.text
-
-    def type(self, data):
-        os.write(self.fd, data)
-
-    def ends(self, status=0):
-        assert self.child.wait(10) == status, self.text
-        assert self.is_restored()
-        while select.select([self.fd], [], [], 0.1)[0]:
-            self.text += os.read(self.fd, 65536)
-        return self.text
-
-    def is_restored(self):
-        return termios.tcgetattr(self.slave) == self.before
-
-    def close(self):
-        os.close(self.fd)
-        os.close(self.slave)
 
 
 @pytest.fixture
