@@ -408,17 +408,25 @@ int api_stream(struct api *a, const char *path, int (*data)(void *arg, const cha
 	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
 }
 
-int api_upgrade(struct api *a, const char *path, const char *protocol, struct httpc_tunnel **ret,
-	struct fcm_error *err)
+int api_upgrade(struct api *a, const char *path, const field_json *body, const char *protocol,
+	struct httpc_tunnel **ret, struct fcm_error *err)
 {
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
 
 	if (find(a, err) < 0)
 		return -1;
-	auto_free char *url = xprintf("%s%s", a->where.url, path);
-	const char *headers[2] = {a->bearer};
-	struct httpc_request rq = {.method = "GET",
+	auto_free char *url = xprintf("%s%s", a->where.url, path),
+		       *text = body ? fj_print(body, false) : NULL;
+	const char *headers[3] = {NULL};
+	size_t n = 0;
+	if (body)
+		headers[n++] = "Content-Type: application/json";
+	if (a->bearer)
+		headers[n++] = a->bearer;
+	struct httpc_request rq = {.method = body ? "POST" : "GET",
 		.url = url,
+		.body = text,
+		.body_size = text ? strlen(text) : 0,
 		.headers = headers,
 		.timeout_ms = READ_MS,
 		.socket = a->where.socket[0] ? a->where.socket : NULL};

@@ -41,9 +41,10 @@ int api_upload(struct api *a, const char *path, int fd, uint64_t size, const cha
 int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
 	struct fcm_error *err) must_check;
 
-/* GET a path of routes that switch to `protocol`, and become a stream of bytes; the caller's. */
-int api_upgrade(struct api *a, const char *path, const char *protocol, struct httpc_tunnel **ret,
-	struct fcm_error *err) must_check;
+/* GET a path of routes that switch to `protocol`, or POST it where there is a body, and become a stream of bytes; the
+ * caller's. */
+int api_upgrade(struct api *a, const char *path, const field_json *body, const char *protocol,
+	struct httpc_tunnel **ret, struct fcm_error *err) must_check;
 
 /* Replace the secret part of everything in `s` that looks like a token of fcm by "***"; the caller's. */
 char *api_redact(const char *s);

@@ -25,11 +25,15 @@ struct cli {
 	char **argv;
 	struct strv given; /* keys of the command's fields that were set by options */
 	int status;	   /* exit status when run() returns 0 */
+	bool own_status;   /* of a command that is COMMAND_OWN_STATUS */
 };
 
 enum {
 	COMMAND_FIRST_ENDS =
 		1 << 0, /* options end at the first argument: the rest is somebody else's command */
+	COMMAND_OWN_STATUS =
+		1 << 1, /* the exit status is that of somebody else's command, so ours is COMMAND_FAILED */
+	COMMAND_FAILED = 125,
 };
 
 struct command {
@@ -53,7 +57,7 @@ enum { ANY_ARGS = 1 << 20 };
 extern const struct command *const commands[];
 
 extern const struct command cmd_create, cmd_ls, cmd_ps, cmd_inspect, cmd_ssh, cmd_ssh_config, cmd_proxy,
-	cmd_stop, cmd_start, cmd_restart, cmd_kill, cmd_destroy, cmd_logs, cmd_console, cmd_expose,
+	cmd_stop, cmd_start, cmd_restart, cmd_kill, cmd_destroy, cmd_logs, cmd_exec, cmd_console, cmd_expose,
 	cmd_unexpose, cmd_wait, cmd_token, cmd_info, cmd_version, cmd_doctor, cmd_daemon, cmd_image,
 	cmd_images, cmd_assets, cmd_help;
 

@@ -72,7 +72,7 @@ static int attach(struct cli *cli, bool read_only, struct fcm_error *err)
 		s.in = -1;
 	else
 		s.quiet_ms = QUIET_MS;
-	if (api_upgrade(cli->api, path, "fcm-console", &tunnel, err) < 0)
+	if (api_upgrade(cli->api, path, NULL, "fcm-console", &tunnel, err) < 0)
 		return -1;
 	out_hint("%s %s%s", read_only ? "watching" : "connected to", cli->argv[0],
 		keys ? "; Ctrl-] detaches" : "");

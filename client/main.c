@@ -46,6 +46,7 @@ static int run_command(
 	};
 	int first;
 
+	cli->own_status = cmd->flags & COMMAND_OWN_STATUS;
 	if (cmd->defaults)
 		memcpy(options, cmd->defaults, cmd->size);
 	int r = options_parse(sets, argc, argv, cmd->flags & COMMAND_FIRST_ENDS, &first, err);
@@ -117,7 +118,7 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "");
 	if (run(&cli, argc, argv, &err) < 0) {
 		report(&err);
-		cli.status = report_status(&err);
+		cli.status = cli.own_status ? COMMAND_FAILED : report_status(&err);
 	}
 	api_free(cli.api);
 	strv_done(&cli.given);

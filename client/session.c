@@ -56,9 +56,8 @@ static int flow_sent(struct flow *f, ssize_t n, const char *what, struct fcm_err
 	return 0;
 }
 
-/* Write without blocking and without O_NONBLOCK, which would also change the flags for others that share this pipe or
- * terminal: poll(2) said that there is room, and then PIPE_BUF bytes of a pipe don't block (pipe(7)). */
-static ssize_t write_some(int fd, const char *p, size_t n)
+/* PIPE_BUF bytes of a pipe don't block then (pipe(7)). */
+ssize_t session_write(int fd, const char *p, size_t n)
 {
 	ssize_t r = send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -105,7 +104,7 @@ static int move_down(struct relay *r, bool writable, struct fcm_error *err)
 {
 	if (!flow_empty(&r->down) && writable &&
 		flow_sent(&r->down,
-			write_some(r->s->out, r->down.p + r->down.start, r->down.end - r->down.start),
+			session_write(r->s->out, r->down.p + r->down.start, r->down.end - r->down.start),
 			"write", err) < 0)
 		return -1;
 	if (flow_empty(&r->down) && !r->down.eof)

@@ -8,6 +8,10 @@
 enum { SESSION_NO_KEY = -1 };
 enum { SESSION_ENDED, SESSION_LEFT };
 
+/* Write without blocking and without O_NONBLOCK, which would also change the flags for others that share this pipe or
+ * terminal: when poll(2) has said that there is room. Like write(2). */
+ssize_t session_write(int fd, const char *p, size_t n);
+
 struct session {
 	int in, out; /* in: or -1 */
 	int leave;   /* the byte in `in` that ends it, or SESSION_NO_KEY */

@@ -219,7 +219,7 @@ static int run_proxy(struct cli *cli, void *options, struct fcm_error *err)
 		return -1;
 	auto_free char *query = xprintf("/tunnel?port=%d", (int)port);
 	auto_free char *path = api_vm_path(id ? id : vm, query);
-	if (api_upgrade(cli->api, path, "fcm-tunnel", &tunnel, err) < 0) {
+	if (api_upgrade(cli->api, path, NULL, "fcm-tunnel", &tunnel, err) < 0) {
 		if (err->code == FCM_GUEST && strcmp(err->hint, fcm_code_info(FCM_GUEST)->hint) == 0)
 			fcm_hint(err, "does something listen there? fcm ssh %.63s -- ss -ltn", vm);
 		return -1;

@@ -42,6 +42,17 @@ unsigned term_width(int fd)
 	return ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
 }
 
+bool term_size(int fd, uint32_t *ret_rows, uint32_t *ret_cols)
+{
+	struct winsize w;
+
+	if (ioctl(fd, TIOCGWINSZ, &w) < 0 || w.ws_row == 0 || w.ws_col == 0)
+		return false;
+	*ret_rows = w.ws_row;
+	*ret_cols = w.ws_col;
+	return true;
+}
+
 bool term_has_progress(void)
 {
 	const char *term = getenv("TERM");

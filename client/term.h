@@ -26,6 +26,9 @@ void term_progress_end(void);
 /* Columns of the terminal at fd, or 0 when it is none. */
 unsigned term_width(int fd);
 
+/* Its size; false when it is none or doesn't know. */
+bool term_size(int fd, uint32_t *ret_rows, uint32_t *ret_cols);
+
 /* Make the terminal at fd raw (cfmakeraw(3)), so that all keys go to the guest; with `interruptible` ^C still ends the
  * program. It is put back by term_raw_end() and when SIGINT, SIGTERM, SIGHUP or SIGQUIT ends the program. */
 int term_raw(int fd, bool interruptible, struct fcm_error *err) must_check;

@@ -87,7 +87,7 @@ void fj_set_str(field_json *object, const char *key,
 void fj_set_int(field_json *object, const char *key, int64_t value);
 void fj_set_bool(field_json *object, const char *key, bool value);
 void fj_append(field_json *array, field_json *value);
-field_json *fj_str(const char *s); /* made printable UTF-8, like fj_set_str() */
+field_json *fj_str(const char *s);	       /* made printable UTF-8, like fj_set_str() */
 field_json *fj_exact(const char *p, size_t n); /* as it is; NULL when it isn't UTF-8 without NUL */
 field_json *fj_ref(field_json *v);
 void fj_free(field_json *v); /* NULL-safe */

@@ -419,12 +419,15 @@ static void upgrade_request(const struct httpc_request *rq, const char *upgrade,
 	const char *host = strstr(rq->url, "://") + 3;
 	const char *target = strchrnul(host, '/');
 
-	buf_printf(
-		b, "GET %s HTTP/1.1\r\nHost: %.*s\r\n", *target ? target : "/", (int)(target - host), host);
+	buf_printf(b, "%s %s HTTP/1.1\r\nHost: %.*s\r\n", rq->method, *target ? target : "/",
+		(int)(target - host), host);
 	buf_printf(b, "Connection: Upgrade\r\nUpgrade: %s\r\n", upgrade);
 	for (size_t i = 0; rq->headers && rq->headers[i]; i++)
 		buf_printf(b, "%s\r\n", rq->headers[i]);
+	if (rq->body)
+		buf_printf(b, "Content-Length: %zu\r\n", rq->body_size);
 	buf_str(b, "\r\n");
+	buf_add(b, rq->body, rq->body_size);
 }
 
 /* Read up to the empty line behind the headers; b then begins behind it. */

@@ -71,7 +71,7 @@ void httpc_answer_done(struct httpc_answer *a);
 /* A connection that has become a stream of bytes. */
 struct httpc_tunnel;
 
-/* Ask for the protocol `upgrade` with a GET of rq->url (`headers`, `url` and `socket` count). On a 101 *ret
+/* Ask for the protocol `upgrade` with rq->method, and a body if there is one (`headers`, `url` and `socket` count, too). On a 101 *ret
  * is the tunnel; on any other answer *ret is NULL and *answer holds status and body. Both are the caller's.
  * Errors as above. */
 int httpc_upgrade(const struct httpc_request *rq, const char *upgrade, struct httpc_tunnel **ret,

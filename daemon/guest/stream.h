@@ -32,6 +32,7 @@ void stream_fail_all(struct stream_list *all);
 
 /* ---- what stream.c needs of guest.c ---- */
 
+/* The lock of a session and its streams. */
 void guest_lock(struct guest *g);
 void guest_unlock(struct guest *g);
 

@@ -3,11 +3,13 @@ statuses of the client can be tested without a host. VM names choose the answer:
 import json
 import socket
 import ssl
+import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+RES, DATA, END = 3, 5, 7  # frames of fcm-stream: common/core/frame.h
 TOKEN = "fcm_abcd1234_" + "S" * 43
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHCPJHdIYBUzxSWnMXQ6MgUF7/EH4Y0YqHxnGkQmyUEk"
 
@@ -223,6 +225,32 @@ class Handler(BaseHTTPRequestHandler):
         while data := self.connection.recv(65536):
             self.connection.sendall(data.upper())
         self.close_connection = True
+
+    def post_exec(self, one, query, body):
+        """Says what it was asked, and what came on stdin; "die" is a daemon that ends in the middle."""
+        if self.headers.get("Upgrade") != "fcm-stream":
+            return self.answer(200, {"pid": 4711} if body.get("detach") else {"exit": 3, "stdout": "out\n", "stderr": ""})
+        self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: fcm-stream\r\n\r\n")
+        self.close_connection = True
+
+        def send(kind, payload=b"", channel=0):
+            self.wfile.write(struct.pack("<IHBB", 1, len(payload), kind, channel) + payload)
+
+        def receive():
+            size, kind = struct.unpack("<IHBB", self.rfile.read(8))[1:3]
+            return kind, self.rfile.read(size)
+
+        if body["cmd"] == ["die"]:
+            return send(DATA, b"one\n", 1)
+        if body["cmd"] == ["error"]:
+            return send(RES, b"error=it took \x1b[31mtoo long\0code=timeout\0hint=wait\0")
+        if body["cmd"] == ["rubbish"]:
+            return self.wfile.write(b"\xff" * 100)
+        send(DATA, " ".join(body["cmd"]).encode() + b"\n", 1)
+        while body.get("stdin") and (frame := receive())[0] != END:
+            self.server.seen.append(frame)
+            send(DATA, frame[1].upper(), 2)
+        return send(END, channel=1) or send(END, channel=2) or send(RES, b"ok=1\0exit=5\0")
 
     def get_tunnel(self, one, query, body):
         if query["port"] == "1":

@@ -69,6 +69,19 @@ def test_doctor_fails_when_a_check_does(fcm):
     assert fcm("doctor").status == 1
 
 
+def test_exec_has_a_status_of_its_own(fcm):
+    """125 is ours: the command's may be any other."""
+    for argv in (["exec", "nope", "true"], ["exec", "web"], ["exec", "--nope", "web", "true"], ["exec", "-dt", "web", "true"],
+                 ["exec", "--json", "-i", "web", "true"], ["exec", "-it", "web", "true"], ["exec", "-w", "x", "web", "true"],
+                 ["exec", "-d", "--timeout", "1", "web", "true"], ["exec", "-e", "1=x", "web", "true"],
+                 ["exec", "--timeout", "x", "web", "true"], ["exec", "web", b"\xff"], ["exec", "web", ""]):
+        done = fcm(*argv)
+        assert (done.status, done.out) == (125, ""), argv
+        assert done.err.startswith("fcm: "), argv
+    done = fcm("exec", "web", "true", env={"FCM_URL": "http://127.0.0.1:1"})
+    assert done.status == 125 and done.err.startswith("fcm: no daemon at ")
+
+
 def test_every_command_without_a_daemon(fcm):
     env = {"FCM_URL": "http://127.0.0.1:1"}
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],

@@ -1,7 +1,12 @@
 """What goes to the daemon: bodies, queries, tokens."""
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
+import termios
+import time
 
 import fake_daemon
 import pytest
@@ -58,6 +63,59 @@ def test_stop_time(fcm, daemon):
     assert last(daemon)["body"] == {"time": 3}
     fcm("stop", "web")
     assert last(daemon)["body"] == {}
+
+
+def test_exec(fcm, daemon):
+    done = fcm("exec", "-e", "A=1", "--env", "B=x=y\nz", "-w", "/srv", "-u", "www:www", "--timeout", "9", "web", "ls", "-e", "",
+               input=b"not for it")
+    assert (done.status, done.out, done.err) == (5, "ls -e \n", "")
+    assert last(daemon)["path"] == "/v1/vms/web/exec" and last(daemon)["body"] == {
+        "cmd": ["ls", "-e", ""], "env": {"A": "1", "B": "x=y\nz"}, "workdir": "/srv", "user": "www:www", "timeout": 9}
+
+
+def test_exec_stdin(fcm):
+    done = fcm("exec", "-i", "web", "--", "cat", input=b"abc" * 50000)
+    assert (done.status, done.out, done.err) == (5, "cat\n", "ABC" * 50000)
+
+
+def test_exec_plain(fcm, daemon):
+    done = fcm("exec", "-d", "web", "true")
+    assert (done.status, done.out) == (0, "4711\n") and last(daemon)["body"] == {"cmd": ["true"], "detach": True}
+    done = fcm("exec", "--json", "web", "true")
+    assert done.status == 3 and json.loads(done.out) == {"exit": 3, "stdout": "out\n", "stderr": ""}
+
+
+@pytest.mark.parametrize("cmd, out, words", [
+    ("die", "one\n", "fcm: the daemon went away, and the command with it\n"),
+    ("error", "", "fcm: it took ?[31mtoo long\n     wait\n"), ("rubbish", "", "fcm: the daemon sent what makes no sense\n")])
+def test_exec_fails_in_the_middle(fcm, cmd, out, words):
+    done = fcm("exec", "web", cmd)
+    assert (done.status, done.out) == (125, out) and done.err.startswith(words)
+
+
+@pytest.mark.parametrize("cmd, status", [("die", 125), ("true", 143)])
+def test_exec_puts_the_terminal_back(fcm, cmd, status):
+    """Raw while it runs: what is typed arrives as it is, ^C and all."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+    before = termios.tcgetattr(slave)
+    child = subprocess.Popen([fcm.binary, "exec", "-it", "web", cmd], env=fcm.env, stdin=slave, stdout=slave, stderr=slave)
+    if cmd == "true":
+        for _ in range(500):
+            if not termios.tcgetattr(slave)[3] & termios.ICANON:
+                break
+            time.sleep(0.01)
+        os.write(master, b"\x03")
+        while not (frames := [s for s in fcm.daemon.seen if isinstance(s, tuple)]):
+            time.sleep(0.01)
+        assert frames[0][1] == b"\x03"
+        child.terminate()
+    assert child.wait(10) == status
+    assert termios.tcgetattr(slave) == before
+    body = next(s for s in fcm.daemon.seen if isinstance(s, dict))["body"]
+    assert body == {"cmd": [cmd], "tty": True, "stdin": True, "rows": 33, "cols": 99}
+    os.close(master)
+    os.close(slave)
 
 
 def test_expose(fcm, daemon):

@@ -363,8 +363,8 @@ class TestClient:
         wait_for("it was cancelled", lambda: opened(api)[0] == 0, 5)
 
     def test_terminal(self, host):
-        done = host.run("script", "-qec", "fcm exec -t web show; echo status $?", "/dev/null")
-        assert "tty=1" in done.stdout and "rows=" in done.stdout and "status 0" in done.stdout
+        done = host.run("script", "-qec", "stty rows 33 cols 99; fcm exec -t web show; echo status $?", "/dev/null")
+        assert "tty=1\nrows=33\ncols=99\n" in done.stdout.replace("\r", "") and "status 0" in done.stdout
 
 
 def test_not_running(host, api):
