@@ -135,6 +135,27 @@ class TestOneVm:
         answer = api.get(f"/v1/vms/web/tunnel?{query}", headers={"Connection": "Upgrade", "Upgrade": "fcm-tunnel"})
         assert answer.status in (400, 502, 504, 500) and answer.code
 
+    @pytest.mark.parametrize("field, values", [
+        ("cmd", [[], [""], "true", None, [1], ["a\0b"], ["x"] * 2000, ["x" * 40_000]]),
+        ("env", [["A=b"], {"": "x"}, {"A=B": "x"}, {"1A": "x"}, {"A": 1}, {"A": "x" * 40_000}, {f"K{i}": "v" for i in range(200)}]),
+        ("workdir", ["", "srv", "../x", 1, "/" + "a" * 5000]), ("user", ["", "a\nb", "x" * 65, 1, "\x1b"]),
+        ("timeout", [-1, 2**31, "1", 1.5]), ("rows", [-1, 1001, "24"]), ("cols", [-1, 1001, []]), ("input", [1, "x" * ((1 << 20) + 1)]),
+        ("tty", [1, "yes", True]), ("stdin", ["", True]), ("detach", ["x", 0]), ("argv", [[]])], ids=lambda v: v if isinstance(v, str) else "")
+    def test_exec(self, api, field, values):
+        for value in values:
+            answer = refused(api.post("/v1/vms/web/exec", {"cmd": ["echo"], field: value}), (400, 413))
+            assert field in answer.error["message"] or answer.status == 413 or answer.code == "bad_json", (value, answer)
+
+    @pytest.mark.parametrize("body", [{"input": "x"}, {"detach": True}], ids=repr)
+    def test_exec_without_a_meaning_on_a_stream(self, api, body):
+        headers = {"Connection": "Upgrade", "Upgrade": "fcm-stream"}
+        answer = refused(api.post("/v1/vms/web/exec", {"cmd": ["echo"], **body}, headers=headers))
+        assert answer.error["field"] in body
+
+    def test_exec_detached(self, api):
+        for more in ({"input": "x"}, {"timeout": 1}):
+            assert refused(api.post("/v1/vms/web/exec", {"cmd": ["echo"], "detach": True, **more})).error["field"] in more
+
     @pytest.mark.parametrize("query", ["state=nosuch", "state=", "timeout=-1", "timeout=x", "timeout=99999999999999999999"])
     def test_wait(self, api, query):
         refused(api.get(f"/v1/vms/web/wait?{query}"))
