@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/core/error.h"
@@ -17,7 +18,13 @@
 
 enum { START_ENV_COUNT = 256 };
 
-/* Collect the `env` entries of a kv list. A name is [A-Za-z_][A-Za-z0-9_]*. -1 with FCM_INVALID. */
+/* Where programs are looked for. */
+#define START_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* Is `s` NAME=value on one line? A name is [A-Za-z_][A-Za-z0-9_]*. */
+bool start_env_valid(const char *s);
+
+/* Collect the `env` entries of a kv list. -1 with FCM_INVALID. */
 int start_env_parse(const void *kv, size_t n, struct strv *ret, struct fcm_error *err) must_check;
 
 /* Write START_ENV and start START_RC with that environment. Doesn't wait for it. */
