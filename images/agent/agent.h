@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "images/agent/channel.h"
+#include "images/agent/exec.h"
 #include "images/agent/mount.h"
 #include "images/agent/power.h"
 
@@ -28,6 +29,7 @@ struct agent {
 	struct channel channel;
 	struct power power;
 	struct guest_root root;
+	struct execs execs;
 	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */
 	bool started;	  /* the image's rc was started in this boot */
 };

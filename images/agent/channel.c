@@ -92,6 +92,7 @@ static void take(struct channel *c, int fd)
 {
 	fcm_closep(&c->fd);
 	c->fd = fd;
+	c->lost = true;
 	buf_drop(&c->in, c->in.n);
 	c->deaf_until = 0;
 }
@@ -160,11 +161,11 @@ void channel_tick(struct channel *c)
 		buf_drop(&c->in, c->in.n);
 }
 
-static void flush(struct channel *c)
+void channel_flush(struct channel *c)
 {
 	if (c->out.n >= CHANNEL_OUT_MAX)
 		c->began = c->heard = clock_ms();
-	while (c->out.n > 0) {
+	while (c->out.n > 0 && c->fd >= 0) {
 		ssize_t n = write(c->fd, c->out.p, c->out.n);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -181,6 +182,7 @@ static void hang_up(struct channel *c)
 		take(c, -1);
 	else
 		buf_drop(&c->in, c->in.n);
+	c->lost = true;
 	c->deaf_until = clock_in(CHANNEL_HANGUP_MS);
 }
 
@@ -206,7 +208,7 @@ static void fill(struct channel *c)
 void channel_serve(struct channel *c, short revents)
 {
 	if (revents & POLLOUT)
-		flush(c);
+		channel_flush(c);
 	if (revents & POLLIN)
 		fill(c);
 	else if (revents & (POLLHUP | POLLERR | POLLNVAL))
@@ -232,8 +234,15 @@ void channel_done_frame(struct channel *c, const struct frame *f)
 void channel_send(struct channel *c, uint32_t stream, enum frame_type type, const struct buf *payload)
 {
 	frame_add(&c->out, stream, type, payload->p, payload->n);
-	if (c->fd >= 0)
-		flush(c);
+	channel_flush(c);
+}
+
+bool channel_lost(struct channel *c)
+{
+	bool lost = c->lost;
+
+	c->lost = false;
+	return lost;
 }
 
 void channel_reset(struct channel *c)

@@ -38,6 +38,7 @@ struct channel {
 	int64_t began;	    /* clock_ms() when the incomplete frame in `in` began */
 	int64_t heard;	    /* clock_ms() of the last byte */
 	int64_t deaf_until; /* clock_ms() until which fd is not polled */
+	bool lost;	    /* the host went away; for who asks channel_lost() */
 };
 
 /* Find the virtio-serial port that the host named "fcm.agent" in /sys/class/virtio-ports, and open it. There
@@ -82,6 +83,12 @@ void channel_done_frame(struct channel *c, const struct frame *f);
 
 /* Queue a frame, and write what goes at once. A payload over FRAME_MAX is a bug of the caller (asserted). */
 void channel_send(struct channel *c, uint32_t stream, enum frame_type type, const struct buf *payload);
+
+/* Write what goes at once of what was added to c->out. */
+void channel_flush(struct channel *c);
+
+/* Has a host gone away since this was last asked? */
+bool channel_lost(struct channel *c);
 
 /* Forget all that waits to be written: a new session began. */
 void channel_reset(struct channel *c);

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -61,17 +60,6 @@ static void serve_signals(struct agent *a, int fd)
 			session_power(a, s.ssi_signo == SIGTERM ? POWER_REBOOT : POWER_OFF, POWER_GRACE_MS);
 }
 
-/* Reap all that is dead. Returns whether we have no child left; orphans become ours, so then nobody else
- * runs. */
-static bool reap(void)
-{
-	pid_t pid;
-
-	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-		;
-	return pid < 0 && errno == ECHILD;
-}
-
 static void look_for_port(struct agent *a, int64_t *next)
 {
 	if (a->channel.fd >= 0 || a->channel.listen_fd >= 0 || clock_ms() < *next)
@@ -82,27 +70,39 @@ static void look_for_port(struct agent *a, int64_t *next)
 		*next = clock_in(clock_ms() < PORT_PATIENCE_MS ? PORT_WAIT_MS : PORT_WAIT_LONG_MS);
 }
 
+static int64_t deadline(const struct agent *a)
+{
+	int64_t next = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
+
+	return MIN(next, exec_deadline(&a->execs));
+}
+
 static void loop(struct agent *a, int signals)
 {
+	enum { FD_SIGNALS, FD_CHANNEL, FD_LISTEN, FD_EXEC };
+	static struct pollfd fds[FD_EXEC + EXEC_FDS];
 	int64_t next_look = 0;
 
 	while (a->power.phase != POWER_END) {
 		look_for_port(a, &next_look);
 		short events = channel_events(&a->channel);
-		struct pollfd fds[] = {{.fd = signals, .events = POLLIN},
-			{.fd = events ? a->channel.fd : -1, .events = events},
-			{.fd = a->channel.listen_fd, .events = POLLIN}};
-		int64_t deadline = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
+		fds[FD_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
+		fds[FD_CHANNEL] = (struct pollfd){.fd = events ? a->channel.fd : -1, .events = events};
+		fds[FD_LISTEN] = (struct pollfd){.fd = a->channel.listen_fd, .events = POLLIN};
+		nfds_t n = FD_EXEC + exec_poll(&a->execs, &a->channel, fds + FD_EXEC);
 
-		poll(fds, ARRAY_SIZE(fds), clock_left(MIN(deadline, next_look)));
-		if (fds[1].revents)
-			channel_serve(&a->channel, fds[1].revents);
-		if (fds[2].revents)
+		poll(fds, n, clock_left(MIN(deadline(a), next_look)));
+		if (fds[FD_CHANNEL].revents)
+			channel_serve(&a->channel, fds[FD_CHANNEL].revents);
+		if (fds[FD_LISTEN].revents)
 			channel_accept(&a->channel);
+		exec_serve(&a->execs, &a->channel, fds + FD_EXEC);
 		channel_tick(&a->channel);
 		session_serve(a);
 		serve_signals(a, signals);
-		power_tick(&a->power, reap(), channel_told(&a->channel));
+		bool alone = exec_reap(&a->execs);
+		exec_tick(&a->execs, &a->channel);
+		power_tick(&a->power, alone, channel_told(&a->channel));
 	}
 }
 

@@ -12,8 +12,9 @@
 
 enum { NONCE_MAX = 64, ECHO_MAX = 1024 };
 
-/* One request: its kv list and raw bytes. */
+/* One request: its stream, its kv list and raw bytes. */
 struct request {
+	uint32_t stream;
 	const void *p;
 	size_t n;
 };
@@ -100,21 +101,52 @@ static void after_power(struct agent *a, const struct request *rq)
 			a, intent, kv_i64(rq->p, rq->n, "grace_ms", 0, POWER_GRACE_MAX_MS, POWER_GRACE_MS));
 }
 
+static int op_exec(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "exec: the machine ends");
+	return exec_start(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
+static int op_signal(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return exec_signal(&a->execs, rq->p, rq->n, err);
+}
+
+static int op_resize(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return exec_resize(&a->execs, rq->p, rq->n, err);
+}
+
+static int op_close(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return exec_close(&a->execs, rq->p, rq->n, err);
+}
+
 struct op {
 	const char *name;
 	bool needs_root;
+	bool answers_later; /* when it goes well */
 	int (*run)(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err);
 	void (*after)(struct agent *a, const struct request *rq); /* once the answer is queued; or NULL */
 };
 
 static const struct op ops[] = {
-	{"mount", false, op_mount, NULL},
-	{"net", true, op_net, NULL},
-	{"file", true, op_file, NULL},
-	{"clock", false, op_clock, NULL},
-	{"start", true, op_start, NULL},
-	{"ping", false, op_ping, NULL},
-	{"power", false, op_power, after_power},
+	{"mount", false, false, op_mount, NULL},
+	{"net", true, false, op_net, NULL},
+	{"file", true, false, op_file, NULL},
+	{"clock", false, false, op_clock, NULL},
+	{"start", true, false, op_start, NULL},
+	{"ping", false, false, op_ping, NULL},
+	{"power", false, false, op_power, after_power},
+	{"exec", true, true, op_exec, NULL},
+	{"signal", true, false, op_signal, NULL},
+	{"resize", true, false, op_resize, NULL},
+	{"close", true, false, op_close, NULL},
 };
 
 static int find_op(
@@ -133,20 +165,26 @@ static int find_op(
 	return fcm_fail_field(err, FCM_INVALID, "op", "op: '%.32s' is not known", name ? name : "");
 }
 
+void session_error(struct buf *answer, const struct fcm_error *err)
+{
+	buf_drop(answer, answer->n);
+	kv_add(answer, "error", err->msg);
+	if (err->sys)
+		kv_addf(answer, "errno", "%d", err->sys);
+}
+
 static void serve_request(struct agent *a, const struct frame *f)
 {
-	const struct request rq = {.p = f->payload, .n = f->len};
+	const struct request rq = {.stream = f->stream, .p = f->payload, .n = f->len};
 	_cleanup_(buf_done) struct buf answer = {0};
 	const struct op *op = NULL;
 	struct fcm_error err = {0};
 
 	kv_add(&answer, "ok", "1");
-	if (find_op(a, &rq, &op, &err) < 0 || op->run(a, &rq, &answer, &err) < 0) {
-		buf_drop(&answer, answer.n);
-		kv_add(&answer, "error", err.msg);
-		if (err.sys)
-			kv_addf(&answer, "errno", "%d", err.sys);
-	}
+	if (find_op(a, &rq, &op, &err) < 0 || op->run(a, &rq, &answer, &err) < 0)
+		session_error(&answer, &err);
+	else if (op->answers_later)
+		return;
 	channel_send(&a->channel, f->stream, FRAME_RES, &answer);
 	if (err.code == FCM_OK && op->after)
 		op->after(a, &rq);
@@ -170,6 +208,7 @@ static void serve_hello(struct agent *a, const struct frame *f)
 	if (f->stream != 0 || magic == NULL || strcmp(magic, FRAME_MAGIC) != 0 || nonce == NULL ||
 		strlen(nonce) > NONCE_MAX)
 		return;
+	exec_close_all(&a->execs);
 	channel_reset(&a->channel);
 	kv_add(&hello, "magic", FRAME_MAGIC);
 	kv_addf(&hello, "version", "%d", FRAME_VERSION);
@@ -184,6 +223,8 @@ void session_serve(struct agent *a)
 {
 	struct frame f;
 
+	if (channel_lost(&a->channel))
+		exec_close_all(&a->execs);
 	while (channel_next(&a->channel, &f)) {
 		switch ((enum frame_type)f.type) {
 		case FRAME_HELLO:
@@ -192,11 +233,13 @@ void session_serve(struct agent *a)
 		case FRAME_REQ:
 			serve_request(a, &f);
 			break;
-		case FRAME_RES:
-		case FRAME_EVENT:
 		case FRAME_DATA:
 		case FRAME_CREDIT:
 		case FRAME_END:
+			exec_take(&a->execs, &f, &a->channel);
+			break;
+		case FRAME_RES:
+		case FRAME_EVENT:
 			break;
 		}
 		channel_done_frame(&a->channel, &f);
@@ -207,5 +250,6 @@ void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 {
 	if (a->power.phase == POWER_UP)
 		send_power_event(a, intent);
+	exec_hang_up(&a->execs);
 	power_begin(&a->power, intent, grace_ms);
 }

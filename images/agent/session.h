@@ -5,6 +5,9 @@
 
 #include "images/agent/agent.h"
 
+/* Write an error as an answer has it: a kv list without a word of what was there before. */
+void session_error(struct buf *answer, const struct fcm_error *err);
+
 /* Serve every whole frame that the channel holds. */
 void session_serve(struct agent *a);
 

@@ -1,0 +1,150 @@
+#include "images/agent/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+enum step { STEP_STDIO, STEP_USER, STEP_DIR, STEP_EXEC };
+
+static const char *const step_names[] = {
+	[STEP_STDIO] = "take stdin and output",
+	[STEP_USER] = "become the user",
+	[STEP_DIR] = "enter the directory",
+	[STEP_EXEC] = "execute the program",
+};
+
+/* Smaller than PIPE_BUF, so it is read whole or not at all: pipe(7). */
+struct report {
+	enum step step;
+	int error;
+};
+
+void spawn_done(struct spawn *s)
+{
+	strv_done(&s->argv);
+	strv_done(&s->env);
+	for (int i = 0; i < 3; i++)
+		fcm_closep(&s->stdio[i]);
+}
+
+/* What PID 1 blocks and ignores isn't for others: both survive an execve(2). */
+static void reset_signals(void)
+{
+	sigset_t none;
+
+	for (int i = 1; i < NSIG; i++)
+		signal(i, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* A descriptor that is 0, 1 or 2 already, as where the kernel gave PID 1 no console, is moved away first. */
+static bool take_stdio(const struct spawn *s)
+{
+	int fds[3];
+
+	for (int i = 0; i < 3; i++)
+		if ((fds[i] = fcntl(s->stdio[i], F_DUPFD_CLOEXEC, 3)) < 0)
+			return false;
+	for (int i = 0; i < 3; i++)
+		if (dup2(fds[i], i) < 0)
+			return false;
+	return !s->tty || ioctl(0, TIOCSCTTY, 0) == 0;
+}
+
+static bool become(const struct user *u)
+{
+	return setgroups(u->group_count, u->groups) == 0 && setgid(u->gid) == 0 && setuid(u->uid) == 0;
+}
+
+static bool enter(const struct spawn *s)
+{
+	if (s->dir)
+		return chdir(s->dir) == 0;
+	return chdir(s->user.home) == 0 || chdir("/") == 0;
+}
+
+static const char *path_of(const struct strv *env)
+{
+	for (size_t i = 0; i < env->n; i++)
+		if (strncmp(env->v[i], "PATH=", 5) == 0)
+			return env->v[i] + 5;
+	return "";
+}
+
+/* As a shell looks for it (POSIX, 2.9.1.1), but what the kernel can't execute isn't given to a shell. Returns errno: of the
+ * first that was there. */
+static int execute(const struct spawn *s)
+{
+	const char *name = s->argv.v[0], *dir = path_of(&s->env);
+	int error = ENOENT;
+
+	if (strchr(name, '/')) {
+		execve(name, s->argv.v, s->env.v);
+		return errno;
+	}
+	for (size_t n; *name && *dir; dir += n + (dir[n] == ':')) {
+		n = strcspn(dir, ":");
+		auto_free char *file = xprintf("%.*s/%s", (int)n, n ? dir : ".", name);
+		execve(file, s->argv.v, s->env.v);
+		if (error == ENOENT && errno != ENOTDIR)
+			error = errno;
+	}
+	return error;
+}
+
+static _Noreturn void run_child(const struct spawn *s, int report)
+{
+	struct report r = {.step = STEP_STDIO};
+
+	report = fcntl(report, F_DUPFD_CLOEXEC, 3);
+	setsid();
+	reset_signals();
+	if (take_stdio(s) && (r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
+		r.step = STEP_EXEC;
+		errno = execute(s);
+	}
+	r.error = errno;
+	if (write(report, &r, sizeof r) < 0)
+		_exit(125);
+	_exit(127);
+}
+
+int spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_error *err)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fcm_fail_errno(err, "make a pipe");
+	auto_close int report = ends[0], child = ends[1];
+	if (fcntl(report, F_SETFL, O_NONBLOCK) < 0)
+		return fcm_fail_errno(err, "make a pipe");
+	pid_t pid = fork();
+	if (pid < 0)
+		return fcm_fail_errno(err, "start a process");
+	if (pid == 0)
+		run_child(s, child);
+	*ret = pid;
+	*ret_report = STEAL_FD(report);
+	return 0;
+}
+
+enum spawn_state spawn_report(int report, int *ret_exit, struct fcm_error *err)
+{
+	struct report r;
+	ssize_t n = read(report, &r, sizeof r);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return SPAWN_LATER;
+	if (n != sizeof r)
+		return SPAWN_RUNS;
+	errno = r.error;
+	fcm_fail_errno(err, "%s", step_names[r.step]);
+	*ret_exit = 0;
+	if (r.step == STEP_EXEC)
+		*ret_exit = r.error == ENOENT || r.error == ENOTDIR ? 127 : 126;
+	return SPAWN_FAILED;
+}
