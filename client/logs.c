@@ -5,20 +5,25 @@
 #include "client/term.h"
 
 struct logs_options {
-	bool follow, raw;
+	bool follow, raw, timestamps;
 	uint32_t tail;
+	char *since;
 };
 
 static const struct field logs_fields[] = {
 	F(struct logs_options, follow, FIELD_BOOL),
 	F(struct logs_options, raw, FIELD_BOOL),
+	F(struct logs_options, timestamps, FIELD_BOOL),
 	F(struct logs_options, tail, FIELD_U32, .max = 1000000),
+	F(struct logs_options, since, FIELD_STR, .max = 64),
 	FIELD_END,
 };
 
 static const struct option_row options[] = {
 	{"follow", 'f', NULL, NULL, "go on as more is written"},
 	{"tail", 'n', "N", NULL, "only the last N lines"},
+	{"since", 0, "TIME", NULL, "only what came since: 5m ago, or 2026-11-25T16:48:13Z"},
+	{"timestamps", 't', NULL, NULL, "the time that each line came, in UTC"},
 	{"raw", 0, NULL, NULL, "as the guest wrote it, escape sequences and all"},
 	{0},
 };
@@ -50,12 +55,18 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	_cleanup_(buf_done) struct buf query = {0};
 	struct logs l = {.raw = o->raw};
 
-	buf_str(&query, "/logs");
 	if (strv_has(&cli->given, "tail"))
-		buf_printf(&query, "?tail=%u", o->tail);
+		buf_printf(&query, "&tail=%u", o->tail);
+	if (o->since) {
+		auto_free char *since = httpc_escape(o->since);
+		buf_printf(&query, "&since=%s", since);
+	}
+	if (o->timestamps)
+		buf_str(&query, "&timestamps=1");
 	if (o->follow)
-		buf_printf(&query, "%cfollow=1", strchr(query.p, '?') ? '&' : '?');
-	auto_free char *path = api_vm_path(cli->argv[0], query.p);
+		buf_str(&query, "&follow=1");
+	auto_free char *rest = xprintf("/logs%s%s", query.n ? "?" : "", query.n ? query.p + 1 : "");
+	auto_free char *path = api_vm_path(cli->argv[0], rest);
 	int r = api_stream(cli->api, path, print_piece, &l, err);
 	if (l.open_line && isatty(STDOUT_FILENO))
 		putchar('\n'); /* the shell's prompt gets a line of its own */

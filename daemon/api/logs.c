@@ -1,5 +1,6 @@
 /*
- * The console: what the shim's ring holds, and, with follow, what comes.
+ * The console: what the shim's ring holds, and, with follow, what comes. The shim marks when bytes came, once a second at
+ * most, so a line has the time of the last mark at or before its first byte.
  */
 #include <string.h>
 
@@ -11,13 +12,18 @@
 enum {
 	TAIL_LINES_MAX = 100000,
 	FOLLOW_MS = 100, /* the ring is looked at that often */
+	PIECE = 4096,	 /* is given times at once: lines can be as short as one byte */
 };
 
-struct follow {
+struct logs {
 	struct request *rq;
 	struct vm *vm; /* held */
-	struct buf out;
+	bool follow, timestamps, mid_line;
+	struct buf text; /* the console up to byte `total` */
 	uint64_t total;
+	struct shim_mark *marks;
+	size_t nmarks;
+	struct buf out;
 };
 
 /* Cut all but the last `lines` lines. */
@@ -34,50 +40,172 @@ static void keep_lines(struct buf *b, int64_t lines)
 		buf_drop(b, (size_t)(p - b->p) + 1);
 }
 
-static ssize_t follow_more(void *arg, char *p, size_t max)
+/* How many marks are at or before byte `pos`. */
+static size_t marks_until(const struct logs *l, uint64_t pos)
 {
-	struct follow *f = arg;
+	size_t low = 0, high = l->nmarks;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (l->marks[middle].pos <= pos)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* Cut what came before `since`, and the rest of the line that was being written then. */
+static int keep_since(struct logs *l, int64_t since, struct fcm_error *err)
+{
+	uint64_t begin = l->total - l->text.n, from = l->total;
+
+	if (l->nmarks == 0 && l->text.n) {
+		fcm_fail(err, FCM_WRONG_STATE, "the console of '%s' has no times: an older fcm started it",
+			l->vm->view.name);
+		return fcm_hint(err, "fcm restart %s", l->vm->view.name);
+	}
+	for (size_t i = l->nmarks; i > 0 && l->marks[i - 1].time >= since; i--)
+		from = l->marks[i - 1].pos;
+	if (from <= begin)
+		return 0;
+	size_t cut = (size_t)(from - begin);
+	const char *p = l->text.p + cut - 1, *end = memchr(p, '\n', l->text.n - cut + 1);
+	buf_drop(&l->text, end ? (size_t)(end - l->text.p) + 1 : l->text.n);
+	return 0;
+}
+
+/* Move a piece of the text to the output, with the time in front of each line. */
+static void add_times(struct logs *l)
+{
+	size_t n = MIN(l->text.n, (size_t)PIECE);
+
+	for (const char *p = l->text.p, *end = p + n, *next; p < end; p = next) {
+		size_t mark = marks_until(l, l->total - l->text.n + (uint64_t)(p - l->text.p));
+		const char *newline = memchr(p, '\n', (size_t)(end - p));
+		next = newline ? newline + 1 : end;
+		if (!l->mid_line)
+			buf_printf(&l->out, "%s ", mark ? clock_rfc3339(l->marks[mark - 1].time).s : "-");
+		buf_add(&l->out, p, (size_t)(next - p));
+		l->mid_line = newline == NULL;
+	}
+	buf_drop(&l->text, n);
+}
+
+static void read_marks(struct logs *l)
+{
+	free(l->marks);
+	l->nmarks = shim_ring_marks(registry_dirfd(l->vm), &l->marks);
+}
+
+/* Wait until the ring has more. 1, 0 at the end, -1. */
+static int wait_more(struct logs *l)
+{
 	struct fcm_error err;
 
-	while (f->out.n == 0) {
-		if (http_cancelled(f->rq) || !registry_listed(f->vm))
+	while (l->text.n == 0) {
+		if (!l->follow || http_cancelled(l->rq) || !registry_listed(l->vm))
 			return 0;
-		if (shim_ring_since(registry_dirfd(f->vm), f->total, &f->out, &f->total, &err) < 0)
+		if (shim_ring_since(registry_dirfd(l->vm), l->total, &l->text, &l->total, &err) < 0)
 			return -1;
-		if (f->out.n == 0)
+		if (l->text.n == 0)
 			clock_sleep(FOLLOW_MS);
+		else if (l->timestamps)
+			read_marks(l);
 	}
-	size_t n = MIN(max, f->out.n);
-	memcpy(p, f->out.p, n);
-	buf_drop(&f->out, n);
+	return 1;
+}
+
+static ssize_t logs_more(void *arg, char *p, size_t max)
+{
+	struct logs *l = arg;
+
+	if (l->out.n == 0) {
+		int r = wait_more(l);
+		if (r <= 0)
+			return r;
+		if (l->timestamps) {
+			add_times(l);
+		} else {
+			l->out = l->text;
+			l->text = (struct buf){0};
+		}
+	}
+	size_t n = MIN(max, l->out.n);
+	memcpy(p, l->out.p, n);
+	buf_drop(&l->out, n);
 	return (ssize_t)n;
 }
 
-static void follow_done(void *arg)
+static void logs_free(void *arg)
 {
-	struct follow *f = arg;
+	struct logs *l = arg;
 
-	vm_unref(f->vm);
-	buf_done(&f->out);
-	free(f);
+	vm_unref(l->vm);
+	buf_done(&l->text);
+	buf_done(&l->out);
+	free(l->marks);
+	free(l);
+}
+
+/* "2026-11-25T16:48:13Z", or "5m": so long ago. */
+static int parse_since(const char *s, int64_t *ret, struct fcm_error *err)
+{
+	static const struct {
+		char unit;
+		int seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	size_t n = strlen(s);
+	int64_t span;
+
+	if (clock_parse(s, ret) == 0)
+		return 0;
+	for (size_t i = 0; n > 1 && n < 16 && i < ARRAY_SIZE(units); i++) {
+		char digits[16] = "";
+		memcpy(digits, s, n - 1);
+		if (s[n - 1] != units[i].unit || !fcm_parse_i64(digits, 0, 1000000000, &span))
+			continue;
+		*ret = clock_wall() - span * units[i].seconds;
+		return 0;
+	}
+	return fcm_fail_field(err, FCM_INVALID, "since",
+		"since: neither a time (2026-11-25T16:48:13Z) nor a span (90s, 5m, 2h, 3d)");
+}
+
+/* Read the ring, and keep of it what the query asks for. */
+static int load(struct logs *l, struct fcm_error *err)
+{
+	const char *since = http_query(l->rq, "since");
+	int64_t tail, from = 0;
+
+	if (api_number(l->rq, "tail", 0, TAIL_LINES_MAX, -1, &tail, err) < 0 ||
+		(since && parse_since(since, &from, err) < 0) ||
+		shim_ring_tail(registry_dirfd(l->vm), SHIM_RING, &l->text, &l->total, err) < 0)
+		return -1;
+	if (since || l->timestamps)
+		read_marks(l);
+	if (since && keep_since(l, from, err) < 0)
+		return -1;
+	if (tail >= 0)
+		keep_lines(&l->text, tail);
+	return 0;
 }
 
 int api_vm_logs(struct request *rq, struct fcm_error *err)
 {
-	struct vm *vm = http_vm(rq);
-	_cleanup_(buf_done) struct buf text = {0};
-	uint64_t total = 0;
-	int64_t tail;
+	struct logs *l = xalloc(sizeof *l);
 
-	if (api_number(rq, "tail", 0, TAIL_LINES_MAX, -1, &tail, err) < 0 ||
-		shim_ring_tail(registry_dirfd(vm), SHIM_RING, &text, &total, err) < 0)
+	*l = (struct logs){.rq = rq,
+		.vm = vm_ref(http_vm(rq)),
+		.follow = api_flag(rq, "follow"),
+		.timestamps = api_flag(rq, "timestamps")};
+	if (load(l, err) < 0) {
+		logs_free(l);
 		return -1;
-	if (tail >= 0)
-		keep_lines(&text, tail);
-	if (!api_flag(rq, "follow"))
-		return http_reply_text(rq, 200, "text/plain; charset=utf-8", text.p ? text.p : "", text.n);
-	struct follow *f = xalloc(sizeof *f);
-	*f = (struct follow){.rq = rq, .vm = vm_ref(vm), .out = text, .total = total};
-	text = (struct buf){0};
-	return http_reply_stream(rq, "text/plain; charset=utf-8", follow_more, follow_done, f);
+	}
+	if (l->follow || l->timestamps)
+		return http_reply_stream(rq, "text/plain; charset=utf-8", logs_more, logs_free, l);
+	int r = http_reply_text(rq, 200, "text/plain; charset=utf-8", l->text.p ? l->text.p : "", l->text.n);
+	logs_free(l);
+	return r;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "common/core/clock.h"
 #include "common/core/fileio.h"
 
 enum {
@@ -17,9 +18,10 @@ enum {
 
 static char chunk[CHUNK];
 
-int console_open(struct console *c, int ring_fd, const char *socket, struct fcm_error *err)
+int console_open(struct console *c, int ring_fd, int times_fd, const char *socket, struct fcm_error *err)
 {
-	*c = (struct console){.ring_fd = ring_fd, .listen_fd = -1, .out_fd = -1, .in_fd = -1};
+	*c = (struct console){
+		.ring_fd = ring_fd, .times_fd = times_fd, .listen_fd = -1, .out_fd = -1, .in_fd = -1};
 	for (size_t i = 0; i < SHIM_READERS; i++)
 		c->readers[i].fd = -1;
 	/* Only the head is mapped: a mapping of it all would count a MiB to every VM's resident memory. */
@@ -47,6 +49,20 @@ static void ring_put(struct console *c, const char *data, size_t n)
 		total += k;
 	}
 	atomic_store(&c->ring->total, total);
+}
+
+/* Note when what comes next came, unless that second is noted already. A mark that can't be written, on a full disk, is
+ * read as none. */
+static void mark_time(struct console *c)
+{
+	struct shim_mark mark = {.pos = atomic_load(&c->ring->total), .time = clock_wall()};
+	uint64_t marks = atomic_load(&c->ring->marks);
+
+	if (mark.time == c->marked)
+		return;
+	c->marked = mark.time;
+	(void)!pwrite(c->times_fd, &mark, sizeof mark, (off_t)(marks % SHIM_MARKS * sizeof mark));
+	atomic_store(&c->ring->marks, marks + 1);
 }
 
 static void reader_drop(struct console_reader *r)
@@ -140,8 +156,10 @@ static bool output_take(struct console *c)
 {
 	ssize_t n = read(c->out_fd, chunk, sizeof chunk);
 
-	if (n > 0)
+	if (n > 0) {
+		mark_time(c);
 		ring_put(c, chunk, (size_t)n);
+	}
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
 		fcm_closep(&c->out_fd);
 		c->out_fd = -1;

@@ -24,7 +24,8 @@ struct console_reader {
 
 struct console {
 	struct shim_ring *ring; /* the head, mapped */
-	int ring_fd, listen_fd;
+	int ring_fd, times_fd, listen_fd;
+	int64_t marked; /* the time of the last mark */
 	int out_fd;	/* from the VMM's stdout and stderr; -1 once it is closed */
 	int in_fd;	/* to its stdin; -1 likewise */
 	uint64_t start; /* of this run in the ring's count: a reader sees this run only */
@@ -33,8 +34,9 @@ struct console {
 	size_t input_n;
 };
 
-/* Map the ring and listen at `socket`. */
-int console_open(struct console *c, int ring_fd, const char *socket, struct fcm_error *err) must_check;
+/* Map the ring and listen at `socket`. times_fd is where the marks go. Both files stay the caller's. */
+int console_open(
+	struct console *c, int ring_fd, int times_fd, const char *socket, struct fcm_error *err) must_check;
 
 /* Carry bytes until the process behind pidfd has ended, then take what is left of its output. out_fd and
  * in_fd are taken over, and must not block. */

@@ -237,8 +237,12 @@ static pid_t start(struct pipes *p, int *ret_exit, int *ret_pidfd, struct fcm_er
 	if (read_plan(err) < 0 || close_others(err) < 0 || set_limits(err) < 0 || join_cgroups(err) < 0)
 		return -1;
 	*ret_exit = new_file("exit", 0600, err);
+	int times = openat(SHIM_DIR_FD, SHIM_TIMES, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (times < 0)
+		return fcm_fail_errno(err, "open " SHIM_TIMES);
 	if (*ret_exit < 0 || jail_enter(plan, plan_n, err) < 0 ||
-		console_open(&console, SHIM_RING_FD, "/run/console.sock", err) < 0 || make_pipes(p, err) < 0)
+		console_open(&console, SHIM_RING_FD, times, "/run/console.sock", err) < 0 ||
+		make_pipes(p, err) < 0)
 		return -1;
 	pid_t pid = start_vmm(p, err);
 	if (pid < 0)
@@ -257,7 +261,7 @@ int main(void)
 {
 	struct pipes p;
 	struct fcm_error err;
-	int exit_fd, pidfd, status;
+	int exit_fd, pidfd = -1, status;
 
 	setsid();
 	set_signals(SIG_IGN);

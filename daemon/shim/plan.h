@@ -5,7 +5,7 @@
  *	2	the daemon's stderr, until "ready"
  *	3	the plan: a kv list (common/core/kv.h) of at most SHIM_PLAN_MAX bytes, read to its end
  *	4	the console ring: a regular file, SHIM_RING_HEADER + SHIM_RING bytes, allocated in full
- *	5	the VM's directory: exit and firecracker.pid are written there
+ *	5	the VM's directory: exit, firecracker.pid and console.times are written there
  *	6..	handed on to the VMM at the same number: `fd=6` (below SHIM_FD_END)
  *
  * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
@@ -41,4 +41,14 @@ enum {
 struct shim_ring {
 	unsigned long long magic;
 	_Atomic unsigned long long total;
+	_Atomic unsigned long long marks; /* ever made; an older shim makes none */
+};
+
+/* When the console had its bytes: those from `pos` on at `time`, in seconds since the epoch, until the next mark. At most
+ * one a second is made. Mark i is at i % SHIM_MARKS of <dir>/console.times, a file of at most SHIM_MARKS of them. */
+#define SHIM_TIMES "console.times"
+enum { SHIM_MARKS = 16384 };
+struct shim_mark {
+	unsigned long long pos;
+	long long time;
 };

@@ -123,3 +123,25 @@ int shim_ring_tail(int vm_dirfd, size_t max, struct buf *ret, uint64_t *ret_tota
 	*ret_total = total;
 	return 0;
 }
+
+static int by_pos(const void *a, const void *b)
+{
+	const struct shim_mark *x = a, *y = b;
+
+	return x->pos < y->pos ? -1 : x->pos > y->pos;
+}
+
+size_t shim_ring_marks(int vm_dirfd, struct shim_mark **ret)
+{
+	auto_close int fd = openat(vm_dirfd, SHIM_TIMES, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct shim_mark *m = xalloc(SHIM_MARKS * sizeof *m);
+	ssize_t got = fd < 0 ? 0 : pread(fd, m, SHIM_MARKS * sizeof *m, 0);
+	size_t n = 0;
+
+	for (size_t i = 0; got > 0 && i < (size_t)got / sizeof *m; i++)
+		if (m[i].time > 0) /* else it was lost */
+			m[n++] = m[i];
+	qsort(m, n, sizeof *m, by_pos);
+	*ret = m;
+	return n;
+}

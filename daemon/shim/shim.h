@@ -7,6 +7,7 @@
 #include "common/core/names.h"
 #include "common/core/util.h"
 #include "daemon/proc/proc.h"
+#include "daemon/shim/plan.h"
 #include "daemon/vmm/vmm.h"
 
 struct shim_spec {
@@ -47,6 +48,10 @@ int shim_ring_tail(
 	int vm_dirfd, size_t max, struct buf *ret, uint64_t *ret_total, struct fcm_error *err) must_check;
 int shim_ring_since(
 	int vm_dirfd, uint64_t since, struct buf *ret, uint64_t *ret_total, struct fcm_error *err) must_check;
+
+/* The marks of when the console had its bytes, in order of their bytes; *ret is the caller's. 0 where there are none, as
+ * an older shim made none. */
+size_t shim_ring_marks(int vm_dirfd, struct shim_mark **ret);
 
 /* The plan that shim_start() sends, for --dry-run, a line each. */
 void shim_describe(const struct shim_spec *spec, struct strv *ret);

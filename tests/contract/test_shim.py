@@ -222,7 +222,7 @@ def test_gets_only_what_the_plan_hands_on(vm):
     links = [os.readlink(f"/proc/{vm.shim}/fd/{fd}") for fd in os.listdir(f"/proc/{vm.shim}/fd")]
     assert not any("hostname" in link or link == str(vm.folder) for link in links), links
     names = sorted(link.rsplit("/", 1)[-1] for link in links if link.startswith(str(vm.folder)))
-    assert names == ["console.ring", "exit"]
+    assert names == ["console.ring", "console.times", "exit"]
 
 
 def test_planted_files_are_not_followed(vm, tmp_path):
