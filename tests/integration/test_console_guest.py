@@ -5,13 +5,15 @@ import pytest
 from console import LEAVE, Terminal, attached, until
 from host import wait_for
 
-SHELLS = {"tiny": b"# ", "base": b"~# "}
+HOST = {"assets": ("kernel", "tiny", "base")}
+PROMPTS = {"tiny": b"# ", "base": b"~# "}
 
 
-@pytest.fixture(scope="module", params=["tiny"])
+@pytest.fixture(scope="module", params=PROMPTS)
 def vm(host, request):
     host.add_user_token()
-    return host.create("shell", image=request.param)
+    yield host.create("shell", image=request.param)
+    host.api.delete("/v1/vms/shell?force=1").ok()
 
 
 @pytest.fixture
@@ -29,9 +31,9 @@ def ask(terminal, command, marker, seconds=30):
 
 
 def test_a_shell_at_the_first_enter(host, vm, terminal):
-    prompt = SHELLS[vm["image"]]
-    before = host.ssh("shell", "ps")
-    assert "getty -n" in before and "/bin/sh --" not in before, before  # an idle console costs no shell
+    prompt = PROMPTS[vm["image"]]
+    before = host.ssh("shell", "ps ax")
+    assert "getty" in before and "/bin/sh --" not in before and "/bin/login" not in before  # an idle console costs no shell
     ask(terminal, b"", prompt)
     assert b"sum 42" in ask(terminal, b"echo sum $((6 * 7))", b"sum 42")
     ask(terminal, b"tty", b"/dev/ttyS0\r\n")
@@ -46,7 +48,7 @@ def test_a_shell_at_the_first_enter(host, vm, terminal):
 
 def test_the_shell_is_there_again(host, vm, terminal):
     """It comes back after its end, not faster than once a second however many ends come."""
-    prompt = SHELLS[vm["image"]]
+    prompt = PROMPTS[vm["image"]]
     ask(terminal, b"", prompt)
     terminal.type(b"\r".join(b"exit" for _ in range(50)) + b"\r" + b"\r" * 500 + b"\x04" * 50)
     time.sleep(3)
@@ -64,7 +66,7 @@ def test_the_shell_is_there_again(host, vm, terminal):
 def test_a_script(host, vm):
     with attached(host, vm) as sock:
         sock.sendall(b"\r")
-        until(sock, SHELLS[vm["image"]])
+        until(sock, PROMPTS[vm["image"]])
     done = host.fcm("console", vm["name"], input="\necho script $((40 + 4))\n")
     assert "script 44" in done.stdout
 
