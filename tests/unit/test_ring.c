@@ -148,6 +148,45 @@ static void test_damaged(void **state)
 	tail(0, 100, 0);
 }
 
+static void put_marks(const void *data, size_t n)
+{
+	auto_close int fd = openat(dirfd, SHIM_TIMES, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	assert_int_equal(fd_write_all(fd, data, n), 0);
+}
+
+static void test_marks(void **state)
+{
+	(void)state;
+	struct shim_mark *m = NULL;
+
+	assert_int_equal(shim_ring_marks(dirfd, &m), 0);
+	free(m);
+	/* the file has come round, one was lost, and the last isn't whole */
+	static const struct shim_mark round[] = {{300, 30}, {400, 40}, {0, 0}, {100, 10}, {200, 20}, {1, 1}};
+	put_marks(round, sizeof round - 1);
+	assert_int_equal(shim_ring_marks(dirfd, &m), 4);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(m[i].pos, 100 * (i + 1));
+		assert_int_equal(m[i].time, 10 * (i + 1));
+	}
+	free(m);
+	/* more than there can be */
+	auto_free char *much = xalloc(2 * SHIM_MARKS * sizeof *m);
+	memset(much, 1, 2 * SHIM_MARKS * sizeof *m);
+	put_marks(much, 2 * SHIM_MARKS * sizeof *m);
+	assert_int_equal(shim_ring_marks(dirfd, &m), SHIM_MARKS);
+	free(m);
+	assert_int_equal(unlinkat(dirfd, SHIM_TIMES, 0), 0);
+	assert_int_equal(symlinkat("/etc/passwd", dirfd, SHIM_TIMES), 0);
+	assert_int_equal(shim_ring_marks(dirfd, &m), 0);
+	free(m);
+	assert_int_equal(unlinkat(dirfd, SHIM_TIMES, 0), 0);
+	assert_int_equal(mkfifoat(dirfd, SHIM_TIMES, 0600), 0);
+	assert_int_equal(shim_ring_marks(dirfd, &m), 0);
+	free(m);
+}
+
 static void test_exit_record(void **state)
 {
 	(void)state;
@@ -171,6 +210,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_made_whole, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_wrap, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_marks, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exit_record, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
