@@ -464,6 +464,7 @@ static void close_kills_the_group(void **state)
 
 static void hello_closes_all(void **state)
 {
+	static const char hello[] = "magic=FCMA\0version=1\0nonce=n";
 	struct world *w = *state;
 	_cleanup_(buf_done) struct buf b = {0};
 	pid_t pids[2];
@@ -476,7 +477,7 @@ static void hello_closes_all(void **state)
 	assert_true(detached > 1);
 	assert_int_equal(w->agent.execs.count, 2);
 	pid_t soft = w->agent.execs.open[1]->pid;
-	frame_add(&b, 0, FRAME_HELLO, "magic=FCMA\0version=1\0nonce=n", 30);
+	frame_add(&b, 0, FRAME_HELLO, hello, sizeof hello);
 	write_host(w, &b);
 	UNTIL(w, w->hello && !alive(soft));
 	assert_true(alive(pids[0]));
