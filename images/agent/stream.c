@@ -41,7 +41,7 @@ void stream_free(struct stream *s)
 
 static bool can_read(const struct stream *s, unsigned i, const struct channel *c)
 {
-	return s->credit[i] > 0 && c->out.n < STREAM_OUT_MAX;
+	return s->credit[i] > 0 && c->out.n == 0;
 }
 
 short stream_events(struct stream *s, unsigned i, const struct channel *c)
@@ -136,7 +136,7 @@ static void end_out(struct stream *s, unsigned i, struct channel *c)
 /* The master of a terminal that nobody has open any more fails with EIO: pty(7), tty_io.c. */
 static void read_out(struct stream *s, unsigned i, struct channel *c)
 {
-	static char chunk[FRAME_MAX];
+	static char chunk[STREAM_READ_MAX];
 
 	if (!can_read(s, i, c))
 		return;
@@ -171,11 +171,22 @@ int64_t stream_deadline(const struct stream *s)
 	return s->ended && output_open(s) ? s->heard + STREAM_QUIET_MS : FCM_FOREVER;
 }
 
+/* A look at what is there: it may be we who were busy so long, and not the program that was silent. */
+static bool is_silent(struct stream *s, unsigned i, struct channel *c)
+{
+	int64_t before = s->heard;
+
+	if (!can_read(s, i, c))
+		s->heard = clock_ms();
+	else
+		read_out(s, i, c);
+	return s->fd[i] >= 0 && s->heard == before;
+}
+
 bool stream_drain(struct stream *s, struct channel *c)
 {
-	if (clock_ms() >= stream_deadline(s))
-		for (unsigned i = FRAME_STDOUT; i < STREAM_CHANNELS; i++)
-			if (s->fd[i] >= 0)
-				end_out(s, i, c);
+	for (unsigned i = FRAME_STDOUT; i < STREAM_CHANNELS; i++)
+		if (s->fd[i] >= 0 && clock_ms() >= stream_deadline(s) && is_silent(s, i, c))
+			end_out(s, i, c);
 	return s->ended && !output_open(s);
 }
