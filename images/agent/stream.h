@@ -2,7 +2,8 @@
  * The bytes of one exec: its stdin, stdout and stderr, with credit (docs/AGENT.md, "Streams").
  *
  * A stream's memory is bounded by what the host may send on its stdin, FRAME_WINDOW; output is read only when the host has
- * granted room for it and the channel has some, so it waits in the program's pipe. All descriptors are non-blocking, and a
+ * granted room for it and nothing waits in the channel. So it waits in the program's pipe, where many small writes become one
+ * frame, and no program keeps us from reading what the host says. All descriptors are non-blocking, and a
  * terminal's master stands twice, as stdin and as stdout.
  *
  * Output is over at its end of file. A process that the program left behind may keep it open for ever, so when the program
@@ -20,9 +21,9 @@
 enum {
 	STREAM_CHANNELS = 3, /* enum frame_channel */
 	STREAM_QUIET_MS = 200,
-	/* Output waits while more waits for the host. A frame more is still less than CHANNEL_OUT_MAX: no program can keep us
-	 * from reading what the host says. */
-	STREAM_OUT_MAX = CHANNEL_OUT_MAX - FRAME_MAX - 2 * FRAME_HEADER,
+	/* Of output that is read at once: with its header what a virtio-serial port takes in one write(2), 32 KiB
+	 * (drivers/char/virtio_console.c). */
+	STREAM_READ_MAX = FRAME_MAX - FRAME_HEADER,
 };
 
 struct stream {
@@ -52,7 +53,7 @@ void stream_free(struct stream *s);
  * before each poll(2). */
 short stream_events(struct stream *s, unsigned i, const struct channel *c);
 
-/* Serve what poll(2) said of s->fd[i]: at most FRAME_MAX bytes. */
+/* Serve what poll(2) said of s->fd[i]: at most STREAM_READ_MAX bytes of output. */
 void stream_serve(struct stream *s, unsigned i, struct channel *c);
 
 /* A frame DATA, CREDIT or END of the host. Returns false when it sent more than it may. */
