@@ -181,10 +181,10 @@ def test_timeout(host):
     wait_for("it was ended", lambda: "1234" not in sh(host, "ps").stdout.replace("grep", ""), 10, 0.3)
 
 
-def test_50_at_once(host):
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda n: host.api.post("/v1/vms/web/exec", {"cmd": ["echo", str(n)]}).ok(), range(50)))
-    assert [a["stdout"] for a in answers] == [f"{n}\n" for n in range(50)]
+def test_100_at_once(host):
+    with concurrent.futures.ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda n: host.api.post("/v1/vms/web/exec", {"cmd": ["echo", str(n)]}).ok(), range(100)))
+    assert [a["stdout"] for a in answers] == [f"{n}\n" for n in range(100)]
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
