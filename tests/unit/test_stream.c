@@ -427,6 +427,7 @@ static void test_broken_rules(void **state)
 		struct guest_stream *s = open_stream(f, &n);
 		rules[i].how(f->agent, n);
 		result(f->agent, n); /* which comes too late */
+		expect_ping(f);	     /* all of it is there before the first byte is read, and more granted */
 		expect_broken(s, rules[i].why);
 		guest_stream_close(s);
 		do
@@ -461,7 +462,7 @@ static void test_close(void **state)
 		say(f->agent, m.f.stream, FRAME_RES, "ok=1", 5);
 	}
 	expect_ping(f);
-	assert_in_range(clock_ms() - begun, 0, 395);
+	assert_in_range(clock_ms() - begun, 0, 3000); /* a pause each would be 8 s */
 }
 
 static void test_control(void **state)
