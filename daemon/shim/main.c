@@ -198,6 +198,8 @@ static int make_pipes(struct pipes *p, struct fcm_error *err)
 	/* Our ends only: a VMM whose stdout doesn't block would lose output. */
 	if (fcntl(p->in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(p->out[0], F_SETFL, O_NONBLOCK) < 0)
 		return fcm_fail_errno(err, "pipe");
+	if (kv_get(plan, plan_n, "stdin") && fcntl(p->in[0], F_SETFL, O_NONBLOCK) < 0)
+		return fcm_fail_errno(err, "pipe");
 	return 0;
 }
 

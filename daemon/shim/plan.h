@@ -11,7 +11,7 @@
  * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
  * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=` (repeats), `group=`
  * (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a network namespace with nothing in
- * it: for a VMM that gets its TAP as a descriptor).
+ * it: for a VMM that gets its TAP as a descriptor), `stdin=nonblock` (its end of stdin, too, doesn't block).
  *
  * The shim first writes "ready <vmm pid>\n" to descriptor 3's other end (the plan is a socketpair), or "failed <what>:
  * <why>\n" and ends with 125. It then lives as long as the VMM, and ends last.

@@ -42,6 +42,8 @@ static void make_plan(const struct shim_spec *spec, struct buf *b)
 		kv_add(b, "net", "none");
 		kv_addf(b, "fd", "%d", plan->tap_fd);
 	}
+	if (plan->stdin_nonblock)
+		kv_add(b, "stdin", "nonblock");
 	add_all(b, "argv", &plan->argv);
 }
 

@@ -167,7 +167,9 @@ static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *re
 
 	if (config->binary[0] != '/')
 		return fcm_fail(err, FCM_CONFIG, "firecracker = %s: not an absolute path", config->binary);
-	*ret = (struct vmm_plan){.tap_fd = -1};
+	/* After each key that the guest took it looks for the next one (devices/legacy/serial.rs), on the thread that serves
+	 * all its devices: where that read blocks, the guest has neither disk nor network. */
+	*ret = (struct vmm_plan){.tap_fd = -1, .stdin_nonblock = true};
 	strv_add(&ret->argv, PROGRAM);
 	strv_add(&ret->argv, "--api-sock");
 	strv_add(&ret->argv, VMM_RUN "/" VMM_CONTROL);

@@ -55,10 +55,11 @@ struct vmm_config {
 
 /* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
 struct vmm_plan {
-	struct strv argv;  /* argv[0] is a path inside the jail */
-	struct strv binds; /* "SRC:DST:ro|rw|dev": what the jail shows (daemon/shim/plan.h) */
-	struct strv links; /* "TARGET:LINK": symbolic links made in the jail ("usr/lib:/lib") */
-	int tap_fd;	   /* the number at which the VMM expects the TAP, or -1 when it opens it by name */
+	struct strv argv;    /* argv[0] is a path inside the jail */
+	struct strv binds;   /* "SRC:DST:ro|rw|dev": what the jail shows (daemon/shim/plan.h) */
+	struct strv links;   /* "TARGET:LINK": symbolic links made in the jail ("usr/lib:/lib") */
+	int tap_fd;	     /* the number at which the VMM expects the TAP, or -1 when it opens it by name */
+	bool stdin_nonblock; /* it reads its stdin also when nothing is there */
 };
 void vmm_plan_done(struct vmm_plan *plan);
 

@@ -62,7 +62,7 @@ static int plan_qemu(
 
 static void plan_program(char **args, const char *run, struct vmm_plan *ret)
 {
-	*ret = (struct vmm_plan){.tap_fd = -1};
+	*ret = (struct vmm_plan){.tap_fd = -1, .stdin_nonblock = getenv("NONBLOCK") != NULL};
 	strv_add(&ret->binds, "/usr:/usr:ro");
 	strv_addf(&ret->binds, "%s:/run:rw", run);
 	strv_add(&ret->binds, "/dev/null:/dev/null:dev");

@@ -390,6 +390,14 @@ def test_flood_is_bounded_and_a_slow_reader_harms_nobody(vm):
     assert (vm.folder / "console.ring").stat().st_blocks * 512 <= RING + 2 * RING_HEADER
 
 
+@pytest.mark.parametrize("nonblock", [False, True])
+def test_stdin_blocks_unless_the_plan_says_no(vm, nonblock):
+    env = {**os.environ, **({"NONBLOCK": "1"} if nonblock else {})}
+    vm.start("argv", "/bin/sh", "-c", "sleep 1000", env=env)
+    flags = int(re.search(r"flags:\s+(\d+)", Path(f"/proc/{vm.vmm}/fdinfo/0").read_text())[1], 8)
+    assert bool(flags & os.O_NONBLOCK) == nonblock
+
+
 def test_input_that_nobody_reads_is_bounded(vm):
     vm.sh("echo up; sleep 1000")
     s = vm.attach()

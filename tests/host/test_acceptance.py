@@ -22,6 +22,7 @@ UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "sto
 # FCM_ACCEPTANCE=whole runs all of these, some twenty minutes of nested guests; without it the heart is run.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
+    "test_console_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
@@ -101,7 +102,7 @@ def inside(request, firecracker, kernel_tar, tiny_tar, base_tar, boot_ids):
     firecracker.install()
     for path in (kernel_tar, tiny_tar, base_tar):
         firecracker.put(f"{TOP}/assets/{path.name}", path.read_bytes())
-    for path in ("tests/host.py", "tests/residue.py", "common/routes.def"):
+    for path in ("tests/host.py", "tests/console.py", "tests/residue.py", "common/routes.def"):
         firecracker.put(f"{TOP}/{path}", (hosts.TOP / path).read_bytes())
     firecracker.put_tree(hosts.TOP / "tests/integration", f"{TOP}/tests/integration")
     firecracker.run(f"mkdir -p {TOP}/build/daemon {TOP}/work; ln -s \"$(command -v fcmd)\" {TOP}/build/daemon/")
