@@ -65,6 +65,7 @@ static void test_plan(void **state)
 	check_list(&plan.binds, binds);
 	assert_int_equal(plan.links.n, 0);
 	assert_int_equal(plan.tap_fd, -1);
+	assert_true(plan.stdin_nonblock);
 	c.binary = "firecracker";
 	assert_int_equal(vmm_firecracker.plan(&c, &plan, &err), -1);
 	assert_int_equal(err.code, FCM_CONFIG);
