@@ -58,11 +58,12 @@ short stream_events(struct stream *s, unsigned i, const struct channel *c)
 
 /* ---- stdin ---- */
 
+/* After its end no more can come, and a ^D of ours mustn't be granted. */
 static void drop_in(struct stream *s, size_t n, struct channel *c)
 {
 	buf_drop(&s->in, n);
 	s->used += n;
-	if (s->used < GRANT_MIN)
+	if (s->used < GRANT_MIN || s->in_ended)
 		return;
 	frame_add_credit(&c->out, s->number, FRAME_STDIN, (uint32_t)s->used);
 	channel_flush(c);
