@@ -305,7 +305,7 @@ static struct vm *by_prefix(const char *text, struct fcm_error *err)
 		found = vms[i];
 	}
 	if (found == NULL)
-		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+		fcm_fail(err, FCM_NOT_FOUND, "there is no VM '%.64s'", text);
 	return found;
 }
 
@@ -316,7 +316,7 @@ struct vm *registry_find(const char *text, bool exact, struct fcm_error *err)
 	if (vm == NULL)
 		vm = by_id(text);
 	if (vm == NULL && exact)
-		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+		fcm_fail(err, FCM_NOT_FOUND, "there is no VM '%.64s'", text);
 	else if (vm == NULL)
 		vm = by_prefix(text, err);
 	if (vm)

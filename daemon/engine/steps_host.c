@@ -1,6 +1,8 @@
 /*
  * What a running VM has of the host besides its VMM: elements in the nftables table, a TAP, a cgroup.
  */
+#include <string.h>
+
 #include "daemon/engine/engine.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -99,8 +101,11 @@ static void group_describe(const struct op *op, bool undo, struct strv *ret)
 	struct strv procs = {0};
 
 	cgroup_procs(&op->vm->id, &procs);
-	for (size_t i = 0; i < procs.n; i++)
-		strv_addf(ret, "%s the group of %s", undo ? "kill and remove" : "make", procs.v[i]);
+	for (size_t i = 0; i < procs.n; i++) {
+		auto_free char *group =
+			xprintf("%.*s", (int)(strrchr(procs.v[i], '/') - procs.v[i]), procs.v[i]);
+		strv_addf(ret, undo ? "kill what is in %s, rmdir it" : "mkdir %s", group);
+	}
 	if (!undo && procs.n)
 		strv_addf(ret, "limit it to %u MiB and %u tasks",
 			op->vm->view.spec.mem_mib + VMM_OVERHEAD_MIB, VMM_PIDS + op->vm->view.spec.vcpus);

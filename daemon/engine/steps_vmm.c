@@ -216,8 +216,9 @@ static void vmm_describe(const struct op *op, bool undo, struct strv *ret)
 	struct fcm_error err;
 
 	if (undo) {
-		strv_addf(ret, "kill process %lld, wait for its shim, remove its sockets",
-			(long long)vm->view.vmm_pid);
+		if (vm->view.vmm_pid)
+			strv_addf(ret, "kill process %lld, wait for its shim", (long long)vm->view.vmm_pid);
+		strv_addf(ret, "remove the sockets below %s/jail/run", vm->id.s);
 		return;
 	}
 	if (vmm_facts(vm, &facts, &err) < 0 || engine()->driver->plan(&facts.config, &plan, &err) < 0) {
