@@ -277,9 +277,10 @@ int op_expose_run(struct op *op, struct fcm_error *err)
 
 	if (claim(op, err) < 0)
 		return -1;
-	op->changed = true;
 	op->before = op->vm->view.expose;
 	int rc = steps_run(op, &kept, err);
+	const struct vm_expose *now = &op->vm->view.expose;
+	op->changed = now->port != op->before.port || strcmp(now->domain, op->before.domain) != 0;
 	registry_drop(op->vm);
 	return rc;
 }
