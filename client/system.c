@@ -39,12 +39,14 @@ static void print_defaults(const field_json *defaults)
 static void print_info(struct cli *cli, const field_json *info)
 {
 	const field_json *vmm = fj_get(info, "vmm"), *vms = fj_get(info, "vms");
-	const char *why = fj_get_str(vmm, "reason");
+	const char *why = fj_get_str(vmm, "reason"), *kvm = fj_get_str(vmm, "kvm");
 
 	line("daemon", "%s at %s", fj_get_str(info, "version"), api_place(cli->api));
 	line("client", "%s", FCM_VERSION);
 	line("vmm", "%s %s, %s%s%s", fj_get_str(vmm, "driver"), fj_get_str(vmm, "version"),
 		fj_get_str(vmm, "accel"), *why ? ": " : "", why);
+	if (*kvm && strcmp(kvm, why) != 0)
+		line("kvm", "%s", kvm);
 	line("vms", "%" PRId64 ", %" PRId64 " running", fj_get_int(vms, "total", 0),
 		fj_get_int(vms, "running", 0));
 	print_defaults(fj_get(info, "defaults"));

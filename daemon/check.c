@@ -61,7 +61,8 @@ static void check_vmm(const struct fcmd_config *config, struct check *c)
 		say(c, CHECK_FAIL, "%s", probe.reason);
 		mend(c, "apt-get install qemu-system-x86");
 	} else if (probe.accel == VMM_KVM) {
-		say(c, CHECK_OK, "%s %s with kvm (%s)", d->name, probe.version, probe.reason);
+		say(c, CHECK_OK, "%s %s with kvm (%s)", d->name, probe.version,
+			*probe.reason ? probe.reason : probe.kvm);
 	} else {
 		say(c, CHECK_WARN, "%s %s without hardware virtualisation: %s", d->name, probe.version,
 			probe.reason);

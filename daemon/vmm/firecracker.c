@@ -20,7 +20,6 @@
 #include "common/core/clock.h"
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/fcapi.h"
-#include "daemon/vmm/kvm.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
@@ -344,25 +343,15 @@ static void firecracker_describe(const struct vmm_config *config, struct strv *r
 
 /* ---- probe ---- */
 
-static void firecracker_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
+static int firecracker_probe(const char *program, struct vmm_probe *ret, struct fcm_error *err)
 {
-	struct fcm_error err;
-	struct kvm_probe kvm;
-
-	*ret = (struct vmm_probe){.accel = VMM_KVM};
-	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
-		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, &err) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
-		return;
-	}
-	if (!version_fits(ret->version)) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s is version %s, not 1.%d or a later 1.x",
-			ret->binary, ret->version, OLDEST_MINOR);
-		return;
-	}
-	kvm_probe(kvm_device, &kvm);
-	ret->usable = kvm.usable;
-	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+	if (program_find(program, ret->binary, sizeof ret->binary, err) < 0 ||
+		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, err) < 0)
+		return -1;
+	if (!version_fits(ret->version))
+		return fcm_fail(err, FCM_NO_VMM, "%s is version %s, not 1.%d or a later 1.x", ret->binary,
+			ret->version, OLDEST_MINOR);
+	return 0;
 }
 
 const struct vmm_driver vmm_firecracker = {

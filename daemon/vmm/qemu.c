@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "daemon/vmm/bootargs.h"
-#include "daemon/vmm/kvm.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/qmp.h"
 #include "daemon/vmm/socket.h"
@@ -223,32 +222,21 @@ static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 
 /* ---- probe ---- */
 
-static void qemu_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
+static int qemu_probe(const char *program, struct vmm_probe *ret, struct fcm_error *err)
 {
-	struct fcm_error err;
-	struct kvm_probe kvm;
-
-	*ret = (struct vmm_probe){.accel = VMM_TCG};
 	/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
-	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
+	if (program_find(program, ret->binary, sizeof ret->binary, err) < 0 ||
 		program_version(
-			ret->binary, "QEMU emulator version ", ret->version, sizeof ret->version, &err) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
-		return;
-	}
-	if (access(QBOOT, R_OK) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, QBOOT " is missing (package qemu-system-data)");
-		return;
-	}
-	kvm_probe(kvm_device, &kvm);
-	ret->usable = true;
-	ret->accel = kvm.usable ? VMM_KVM : VMM_TCG;
-	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+			ret->binary, "QEMU emulator version ", ret->version, sizeof ret->version, err) < 0)
+		return -1;
+	if (access(QBOOT, R_OK) < 0)
+		return fcm_fail(err, FCM_NO_VMM, QBOOT " is missing (package qemu-system-data)");
+	return 0;
 }
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF | VMM_CAP_TCG,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,

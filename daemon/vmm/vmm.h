@@ -32,6 +32,7 @@ enum vmm_cap {
 	VMM_CAP_PAUSE = 1 << 0,
 	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
 	VMM_CAP_SNAPSHOT = 1 << 2,
+	VMM_CAP_TCG = 1 << 3, /* works without KVM */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -62,14 +63,13 @@ struct vmm_plan {
 };
 void vmm_plan_done(struct vmm_plan *plan);
 
-/* Is this driver usable here? */
+/* What works here. */
 struct vmm_probe {
-	bool usable;
 	char binary[256]; /* path of the program that was found, or "" */
 	char version[32];
 	enum vmm_accel accel; /* the best that works */
-	char reason
-		[160]; /* why not usable, or what KVM is like: "no usable KVM: a million guest rounds took 830 ms" */
+	char kvm[128];	      /* what KVM was found to be like, in a line; "": nobody looked */
+	char reason[160];     /* why nothing better; "": this is the best */
 };
 
 /* One live VMM. */
@@ -79,10 +79,9 @@ struct vmm_driver {
 	const char *name; /* "qemu", "firecracker"; also the config's key for its program */
 	unsigned caps;
 
-	/* Find out whether `program` (a path, or a name that is looked for in PATH) works here and with which
-	 * accelerator. `kvm` is the device to look at, NULL when KVM isn't wanted. May take a second; cached by the
-	 * caller. */
-	void (*probe)(const char *program, const char *kvm, struct vmm_probe *ret);
+	/* Find `program` (a path, or a name that is looked for in PATH) and ask which version it is: binary and version of
+	 * *ret, as far as they were found out. FCM_NO_VMM when it is none that we can drive. */
+	int (*probe)(const char *program, struct vmm_probe *ret, struct fcm_error *err);
 
 	/* Pure: what to start for this VM. */
 	int (*plan)(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err);
@@ -127,6 +126,6 @@ struct fcmd_config;
 
 /* The driver for new VMs: the one that the config names, else the best that works here with the accelerator that the
  * config asks for. A program that the config names without a folder is looked for in <state>/<driver>/current, where
- * fcm assets download puts it, then as program_find() does. ret->reason says why this one, or, with NULL, why none.
- * Probes, so it may take a second or two. */
+ * fcm assets download puts it, then as program_find() does. ret->reason says why none better, or, with NULL, why none.
+ * KVM is looked at once, if a driver was found: that takes 10 ms where it works, else a second or more. */
 const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret);

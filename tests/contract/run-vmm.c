@@ -3,7 +3,6 @@
  *
  *	run-vmm SHIM DIR ID UID plan BINARY KERNEL INITRD IMAGE DISK TAP	QEMU; TAP is the number of an open descriptor
  *	run-vmm SHIM DIR ID UID argv PROGRAM ARG...				any program below /usr, in the same jail
- *	run-vmm probe BINARY							is the driver usable?
  *
  * $NAME is the VM's name, $LIMIT_MS the deadline of each step, $CGROUP a cgroup.procs to join.
  *
@@ -132,17 +131,6 @@ static int start(char **argv, struct fcm_error *err)
 	return 0;
 }
 
-static int probe(const char *binary)
-{
-	struct vmm_probe p;
-	double t = now_ms();
-
-	vmm_qemu.probe(binary, "/dev/kvm", &p);
-	printf("usable=%d version=%s accel=%s ms=%.0f reason=%s\n", p.usable, p.version,
-		p.accel == VMM_KVM ? "kvm" : "tcg", now_ms() - t, p.reason);
-	return !p.usable;
-}
-
 int main(int argc, char **argv)
 {
 	struct fcm_error err;
@@ -150,8 +138,6 @@ int main(int argc, char **argv)
 
 	if (limit)
 		limit_ms = atoi(limit);
-	if (argc == 3 && strcmp(argv[1], "probe") == 0)
-		return probe(argv[2]);
 	if (argc < 7 || (strcmp(argv[5], "plan") == 0 && argc != 12)) {
 		fprintf(stderr, "usage: see run-vmm.c\n");
 		return 2;

@@ -493,18 +493,6 @@ def test_qemu_says_why_it_does_not_start(vm, assets):
     assert done.stdout == "error: shim: bind /nonexistent.img: No such file or directory\n"
 
 
-def test_probe():
-    if not QEMU.exists():
-        pytest.skip("QEMU isn't installed")
-    t = time.monotonic()
-    done = subprocess.run([RUN_VMM, "probe", QEMU], capture_output=True, text=True, timeout=20, check=True)
-    assert re.match(r"usable=1 version=[0-9.]+ accel=(kvm|tcg) ms=\d+ reason=.*KVM", done.stdout), done.stdout
-    assert time.monotonic() - t < 6
-    done = subprocess.run([RUN_VMM, "probe", "/bin/true"], capture_output=True, text=True, timeout=20, check=False)
-    assert done.returncode == 1 and "doesn't say" in done.stdout
-    assert shutil.which("qemu-system-x86_64")
-
-
 # ---- the scripted VMM ----
 
 FAKE = BUILD / "tests/fake/fake-vmm"

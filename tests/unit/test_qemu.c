@@ -13,7 +13,6 @@
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
-#include "daemon/vmm/kvm.h"
 #include "daemon/vmm/vmm.h"
 
 static struct fcm_error err;
@@ -113,27 +112,6 @@ static void test_planted(void **state)
 	close(victim);
 }
 
-/* Whatever the machine: an answer within a second, and a reason. */
-static void test_kvm_probe(void **state)
-{
-	(void)state;
-	static const char *const none[] = {"/nonexistent", "/dev/null", "/etc"};
-	struct kvm_probe p;
-
-	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
-		kvm_probe(none[i], &p);
-		assert_false(p.usable);
-		assert_non_null(strstr(p.reason, "no usable KVM: "));
-	}
-	int64_t t = clock_ms();
-	kvm_probe("/dev/kvm", &p);
-	assert_in_range(clock_ms() - t, 0, 1500);
-	assert_true(p.reason[0]);
-	assert_true(p.native_ms > 0);
-	assert_true(!p.usable || p.guest_ms > 0);
-	print_message("%s\n", p.reason);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -141,7 +119,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_never, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ended, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_planted, setup, teardown),
-		cmocka_unit_test(test_kvm_probe),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

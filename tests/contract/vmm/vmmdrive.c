@@ -350,9 +350,9 @@ static int choose(char **assignments)
 		}
 	int64_t t = clock_ms();
 	const struct vmm_driver *d = vmm_choose(&c, &probe);
-	printf("driver=%s version=%s accel=%s binary=%s ms=%lld reason=%s\n", d ? d->name : "none",
+	printf("driver=%s version=%s accel=%s binary=%s ms=%lld reason=%s kvm=%s\n", d ? d->name : "none",
 		probe.version, probe.accel == VMM_KVM ? "kvm" : "tcg", probe.binary,
-		(long long)(clock_ms() - t), probe.reason);
+		(long long)(clock_ms() - t), probe.reason, probe.kvm);
 	config_done(&c);
 	return 0;
 }
