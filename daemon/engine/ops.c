@@ -1,7 +1,10 @@
 #include "daemon/engine/ops.h"
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/core/clock.h"
 #include "common/core/log.h"
@@ -252,7 +255,7 @@ int op_park_run(struct op *op, struct fcm_error *err)
 
 	if (claim(op, err) < 0)
 		return -1;
-	if (op_vmm_lives(op)) {
+	if (op_vmm_lives(op) || op->vm->view.state == VM_STARTING) { /* or waits for its turn */
 		op->park = op->want_running = op->vm->view.desired == WANT_RUNNING;
 		op->changed = true;
 		rc = run_table(op, &table_stop, err);
@@ -377,16 +380,54 @@ int op_ended_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
-int op_revive_run(struct op *op, struct fcm_error *err)
+/* Starts that nobody waits for take turns: a boot of the host makes all of them due, and guests that boot together on few
+ * processors starve each other until every one is late. Whoever waits for a turn hasn't claimed its VM, which can be
+ * stopped, destroyed or started at once meanwhile. */
+static sem_t turns;
+
+static void make_turns(void)
 {
-	struct vm *vm = op->vm;
+	uint32_t n = engine()->config->starts_at_once;
+
+	sem_init(&turns, 0, n ? n : (unsigned)sysconf(_SC_NPROCESSORS_ONLN) + 1);
+}
+
+/* False when the daemon stops. */
+static bool take_turn(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, make_turns);
+	while (!engine_stopping()) {
+		struct timespec t;
+		clock_gettime(CLOCK_MONOTONIC, &t);
+		t.tv_sec++;
+		if (sem_clockwait(&turns, CLOCK_MONOTONIC, &t) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int revive(struct op *op, struct fcm_error *err)
+{
+	const struct vm_view *v = &op->vm->view;
 
 	if (claim(op, err) < 0)
 		return -1;
 	int rc = 0;
-	if (vm->view.desired == WANT_RUNNING && vm->view.state != VM_RUNNING && !engine_stopping())
+	if (v->desired == WANT_RUNNING && (v->state == VM_STARTING || v->state == VM_FAILED) &&
+		!engine_stopping())
 		rc = start_alone(op, err);
-	registry_drop(vm);
+	registry_drop(op->vm);
+	return rc;
+}
+
+int op_revive_run(struct op *op, struct fcm_error *err)
+{
+	if (!take_turn())
+		return 0; /* config.json says what is due */
+	int rc = revive(op, err);
+	sem_post(&turns);
 	return rc;
 }
 
@@ -433,21 +474,22 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 		rc = release_claimed(op, VM_STOPPED, err);
 		break;
 	case REPAIR_START:
-		rc = release_claimed(op, VM_STOPPED, err) < 0 ? -1 : start_alone(op, err);
+		rc = release_claimed(op, VM_STARTING, err);
 		break;
 	case REPAIR_STOP:
 		rc = stop_again(op, err);
 		break;
 	case REPAIR_RESTART:
 		op->want_running = true;
-		rc = stop_again(op, err) < 0 ? -1 : start_alone(op, err);
+		rc = stop_again(op, err) < 0 ? -1 : release_claimed(op, VM_STARTING, err);
 		break;
 	case REPAIR_DESTROY:
 		rc = run_table(op, &table_destroy, err);
 		break;
 	}
+	bool due = rc == 0 && op->vm->view.state == VM_STARTING;
 	registry_drop(op->vm);
-	return rc;
+	return due ? op_revive_run(op, err) : rc;
 }
 
 /* Is it still the run of the VM whose channel broke? Most channels break because the VM ends. */

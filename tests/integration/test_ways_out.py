@@ -14,7 +14,9 @@ import pytest
 from conftest import add_fake_assets
 from host import wait_for
 
-HOST = {"fake": True, "config": "mem_overcommit_percent = 10000\ndisk_reserve_mib = 0\nboot_seconds = 30\n",
+AT_ONCE = 2
+HOST = {"fake": True, "config": "mem_overcommit_percent = 10000\ndisk_reserve_mib = 0\nboot_seconds = 30\n"
+        f"starts_at_once = {AT_ONCE}\n",
         "caddyfile": "{\n\tlocal_certs\n}\ntaken.example.com {\n\trespond taken\n}\n"}
 SPEC = {"image": "tiny", "memory": 64, "disk": 64, "restart": "no"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43 + " "
@@ -341,6 +343,46 @@ def test_a_hundred_vms_are_adopted_at_once(host):
         assert took < (20 if os.environ.get("FCM_SANITIZED") else 5), "adoption is one thread a VM; the hung one takes 10 s"
         destroy(host, "hangs")
         list(pool.map(lambda name: destroy(host, name), names))
+
+
+def vms(host):
+    return {vm["name"]: vm for vm in host.api.get("/v1/vms").ok()["vms"]}
+
+
+def test_starts_take_turns(host):
+    """After a boot of the host few VMs start at a time; one that waits can be stopped, started and destroyed."""
+    names = [f"fault-slow-{n}" for n in range(7)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: create(host, name, restart="always"), names))
+    host.run("fcmd", "--park")
+    host.restart_daemon()
+    wait_for("turns are taken", lambda: sum(vm["vmm_pid"] != 0 for vm in vms(host).values()) == AT_ONCE, 10)
+    now = vms(host)
+    assert {vm["state"] for vm in now.values()} == {"starting"}
+    stopped, destroyed, *waits = (name for name in names if now[name]["vmm_pid"] == 0)
+    begun = time.monotonic()
+    assert host.api.post(f"/v1/vms/{stopped}/stop").ok()["state"] == "stopped"
+    destroy(host, destroyed)
+    assert time.monotonic() - begun < 2
+    host.api.post(f"/v1/vms/{waits[0]}/start").ok()  # whoever asks isn't kept waiting
+    while starting := [vm for vm in vms(host).values() if vm["state"] == "starting" and vm["name"] != waits[0]]:
+        assert sum(vm["vmm_pid"] != 0 for vm in starting) <= AT_ONCE
+        time.sleep(0.05)
+    now = vms(host)
+    assert {name for name in now if now[name]["state"] == "running"} == set(names) - {stopped, destroyed}
+    host.destroy_all()
+
+
+def test_parking_reaches_those_that_wait(host):
+    names = [f"fault-slow-{n}" for n in range(AT_ONCE + 1)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: create(host, name, restart="always"), names))
+    host.run("fcmd", "--park")
+    host.restart_daemon()
+    wait_for("turns are taken", lambda: sum(vm["vmm_pid"] != 0 for vm in vms(host).values()) == AT_ONCE, 10)
+    host.run("fcmd", "--park")
+    assert {(vm["state"], vm["desired"]) for vm in vms(host).values()} == {("stopped", "running")}
+    host.destroy_all()
 
 
 # ---- the daemon's own end ----
