@@ -86,18 +86,23 @@ static void save_or_log(struct vm *vm)
 		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
 }
 
-/* A guest that doesn't answer in time runs on; a daemon that stops leaves the rest to the next one. */
+/* A guest that doesn't answer in time runs on, and is set up when it does; a daemon that stops leaves that to the next one. */
 static void keep_running(struct vm *vm, const struct fcm_error *why)
 {
+	const char *code = fcm_code_info(why->code)->wire;
 	struct fcm_error err;
 
 	if (engine_stopping())
 		return;
-	set_reason(vm, fcm_code_info(why->code)->wire, why);
-	VM_SET(vm, view->state = VM_RUNNING; if (view->started == 0) view->started = clock_wall());
-	save_or_log(vm);
+	if (vm->view.state != VM_RUNNING || strcmp(vm->view.reason.code, code) != 0) {
+		set_reason(vm, code, why);
+		VM_SET(vm, view->state = VM_RUNNING; if (view->started == 0) view->started = clock_wall());
+		save_or_log(vm);
+	}
 	if (supervise_watch(vm, &err) < 0)
 		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
+	if (!vm->set_up)
+		supervise_lost(vm);
 }
 
 /* What a VM was before a table ran. */
@@ -313,7 +318,7 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 		rc = store_vm_save(&vm->view, err);
 	if (rc < 0)
 		cut_keys(vm, before);
-	else if (op->changed && vm->guest && strcmp(vm->sshd, "none") != 0)
+	else if (op->changed && vm->set_up && strcmp(vm->sshd, "none") != 0)
 		rc = guest_put_keys(vm, err);
 	registry_drop(vm);
 	return rc;
@@ -322,8 +327,9 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 /* ---- what nobody asked for ---- */
 
 enum {
-	STABLE_S = 60,	/* a VM that ran that long begins its restarts anew */
-	SLICE_MS = 500, /* how often a wait looks whether it still makes sense */
+	STABLE_S = 60,	 /* a VM that ran that long begins its restarts anew */
+	SLICE_MS = 500,	 /* how often a wait looks whether it still makes sense */
+	RETRY_MS = 5000, /* for the answer of a guest that is tried again; its VM is claimed meanwhile */
 };
 
 /* How a VMM that ended by itself did so, for people. */
@@ -492,7 +498,7 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	return due ? op_revive_run(op, err) : rc;
 }
 
-/* Is it still the run of the VM whose channel broke? Most channels break because the VM ends. */
+/* Is it still the same run of the VM? Most channels break because the VM ends. */
 static bool same_run(const struct op *op)
 {
 	const struct vm *vm = op->vm;
@@ -504,32 +510,40 @@ static bool same_run(const struct op *op)
 	return same && !engine_stopping();
 }
 
-/* Is the session that there is now broken, too? While we waited another operation may have begun a new one. */
+/* Has the guest no setup, or no session any more? While we waited another operation may have mended that. */
 static bool is_deaf(const struct vm *vm)
 {
 	struct guest_hello hello;
 	struct fcm_error err;
 
-	return vm->guest && guest_hello(vm->guest, clock_ms(), &hello, &err) < 0 && err.code == FCM_GUEST;
+	return !vm->set_up || (guest_hello(vm->guest, clock_ms(), &hello, &err) < 0 && err.code == FCM_GUEST);
+}
+
+static int reconnect_claimed(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	if (!is_deaf(vm) || vm->view.state != VM_RUNNING || !op_vmm_lives(op) || engine_stopping())
+		return 0;
+	if (step_guest.undo(op, err) < 0)
+		return -1;
+	op->patience_ms = RETRY_MS;
+	/* of one that runs on, `reason` tells what is wrong, without a line in the log for each try */
+	return adopt_claimed(op, err) < 0 && !op_vmm_lives(op) ? -1 : 0;
 }
 
 int op_reconnect_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	int rc = 0;
 
 	for (int64_t until = clock_in(op->delay_ms); clock_left(until) && same_run(op);)
 		clock_sleep(MIN(SLICE_MS, clock_left(until)));
-	if (!same_run(op))
-		return 0;
-	if (claim(op, err) < 0)
-		return -1;
-	if (is_deaf(vm) && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
-		guest_close(STEAL(vm->guest));
-		if (vm->vmm)
-			vm->driver->free(STEAL(vm->vmm));
-		rc = adopt_claimed(op, err);
-	}
+	bool same = same_run(op);
+	int rc = same ? claim(op, err) : 0;
+	vm->reconnecting = false;
+	if (!same || rc < 0)
+		return rc;
+	rc = reconnect_claimed(op, err);
 	registry_drop(vm);
 	return rc;
 }

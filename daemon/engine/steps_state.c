@@ -69,7 +69,8 @@ static int end(struct op *op, struct fcm_error *err)
 	int64_t used = (int64_t)disk_used(vm->dirfd);
 
 	VM_SET(vm, view->disk_used = used; view->state = state; if (state != VM_RUNNING) view->started = 0;
-		else if (view->started == 0) view->started = clock_wall());
+		else if (view->started == 0) view->started = clock_wall();
+		if (state == VM_RUNNING) view->reason = (struct vm_reason){0});
 	if (store_vm_save(&vm->view, err) < 0) {
 		if (t == &table_create || t == &table_start)
 			return -1;

@@ -256,8 +256,10 @@ static int attach(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
 	int64_t deadline = clock_in(START_MS);
-	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
 
+	if (vm->vmm)
+		return 0; /* only the guest's session is begun anew */
+	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
 	if (run < 0)
 		return -1;
 	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)

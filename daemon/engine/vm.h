@@ -30,12 +30,14 @@ struct vm {
 	struct guest *guest;
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
+	bool set_up;		   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
 	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
-	unsigned losses;	   /* of the agent's channel, in a row: the loop's thread only */
-	int64_t lost_at;
+	_Atomic bool reconnecting; /* another try is planned; who sets this may write the next two */
+	unsigned tries;		   /* to set the guest up, in a row */
+	int64_t tried_at;
 
 	struct op *busy;	 /* the operation that owns this VM now, or NULL */
 	unsigned waiting;	 /* operations that wait for it */

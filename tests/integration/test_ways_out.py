@@ -177,6 +177,22 @@ def test_a_planned_restart_survives_the_daemon(host):
     destroy(host, "stubborn")
 
 
+def test_a_late_guest_is_set_up(host):
+    """One that answers only after boot_seconds is left running, and becomes an ordinary one when it does."""
+    host.restart_daemon(argv=("fcmd", "--set", "boot_seconds=1"))
+    answer = host.api.post("/v1/vms", {**SPEC, "name": "fault-late-guest", "ssh_keys": [KEY + "a"]})
+    assert answer.code == "timeout" and answer.error["step"] == "guest"
+    vm = host.vm("fault-late-guest")
+    assert (vm["state"], vm["reason"]["code"], vm["boot_id"]) == ("running", "timeout", "")
+    wait_for("it is set up", lambda: host.vm("fault-late-guest")["reason"] is None, 20)
+    now = host.vm("fault-late-guest")
+    assert now["boot_id"] and (now["state"], now["vmm_pid"], now["boots"]) == ("running", vm["vmm_pid"], 1)
+    host.api.put("/v1/vms/fault-late-guest/ssh-keys", {"keys": [KEY + "b"]}).ok()
+    assert host.api.post("/v1/vms/fault-late-guest/stop", {"time": 5}).ok()["forced"] is False
+    destroy(host, "fault-late-guest")
+    host.restart_daemon()
+
+
 def test_a_restart_that_fails_is_tried_again(host):
     create(host, "stubborn", restart="always")
     host.stop_daemon()
