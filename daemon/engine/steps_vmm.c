@@ -69,6 +69,8 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.image = ret->image,
 		.disk = ret->disk,
 		.run = ret->run,
+		.disk_mib_per_second = engine()->config->disk_mib_per_second,
+		.disk_ops_per_second = engine()->config->disk_ops_per_second,
 		.accel = engine()->probe.accel,
 		.tsc_khz = engine()->tsc_khz,
 	};

@@ -79,12 +79,32 @@ static field_json *image_drive(const struct vmm_config *config)
 	return drive("image", VMM_IMAGE, true);
 }
 
+/* A bucket holds what may pass in a second. One of size 0 would let nothing pass. */
+static void add_bucket(field_json *limiter, const char *key, int64_t size)
+{
+	if (size == 0)
+		return;
+	field_json *o = fj_object();
+	fj_set_int(o, "size", size);
+	fj_set_int(o, "refill_time", 1000);
+	fj_set(limiter, key, o);
+}
+
+static field_json *rate_limiter(const struct vmm_config *config)
+{
+	field_json *o = fj_object();
+
+	add_bucket(o, "bandwidth", (int64_t)config->disk_mib_per_second << 20);
+	add_bucket(o, "ops", config->disk_ops_per_second);
+	return o;
+}
+
 static field_json *disk_drive(const struct vmm_config *config)
 {
 	field_json *o = drive("disk", VMM_DISK, false);
 
-	(void)config;
 	fj_set_str(o, "cache_type", "Writeback"); /* the default, Unsafe, ignores the guest's flushes */
+	fj_set(o, "rate_limiter", rate_limiter(config));
 	return o;
 }
 

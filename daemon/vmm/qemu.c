@@ -73,16 +73,24 @@ static void add_boot(const struct vmm_config *config, struct strv *argv)
 	add(argv, "-append", line);
 }
 
+/* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing file of
+ * the host's. No locks: each file is opened by one VMM or is read-only. A throttle of 0 is none. */
+static void add_drives(const struct vmm_config *config, struct strv *argv)
+{
+	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
+	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
+	strv_add(argv, "-drive");
+	strv_addf(argv,
+		"id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off,"
+		"throttling.bps-total=%llu,throttling.iops-total=%u",
+		(unsigned long long)config->disk_mib_per_second << 20, config->disk_ops_per_second);
+	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
+}
+
 static void add_devices(const struct vmm_config *config, struct strv *argv)
 {
 	const uint8_t *m = config->mac;
 
-	/* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing
-	 * file of the host's. No locks: each file is opened by one VMM or is read-only. */
-	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
-	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
-	add(argv, "-drive", "id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off");
-	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
 	strv_add(argv, "-netdev");
 	strv_addf(argv, "tap,id=net,fd=%d", TAP_FD);
 	strv_add(argv, "-device");
@@ -153,6 +161,7 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 	add(&ret->argv, "-display", "none");
 	add_boot(config, &ret->argv);
 	add_control(&ret->argv);
+	add_drives(config, &ret->argv);
 	add_devices(config, &ret->argv);
 	add_files(config, ret);
 	return 0;

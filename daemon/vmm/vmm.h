@@ -50,6 +50,9 @@ struct vmm_config {
 	const char *image;  /* path of the image's ext4 */
 	const char *disk;   /* path of rootfs.img */
 	const char *run;    /* path of <id>/jail/run */
+	/* What passes to and from the VM's own disk; 0: no limit. The image has none: all VMs share it in the host's
+	 * memory. */
+	unsigned disk_mib_per_second, disk_ops_per_second;
 	enum vmm_accel accel;
 	uint64_t tsc_khz; /* of the host, for the guest's command line */
 };

@@ -101,9 +101,11 @@ static void test_plan_tcg(void **state)
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-drive", "id=image,file=/image.ext4,format=raw,if=none,readonly=on,file.locking=off",
 		"-device", "virtio-blk-device,drive=image,serial=image", "-drive",
-		"id=disk,file=/rootfs.img,format=raw,if=none,discard=unmap,file.locking=off", "-device",
-		"virtio-blk-device,drive=disk,serial=disk", "-netdev", "tap,id=net,fd=6", "-device",
-		"virtio-net-device,netdev=net,mac=06:00:ac:10:00:32", "-object",
+		"id=disk,file=/"
+		"rootfs.img,format=raw,if=none,discard=unmap,file.locking=off,throttling.bps-total=4194304,"
+		"throttling.iops-total=20",
+		"-device", "virtio-blk-device,drive=disk,serial=disk", "-netdev", "tap,id=net,fd=6",
+		"-device", "virtio-net-device,netdev=net,mac=06:00:ac:10:00:32", "-object",
 		"rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng", "-device",
 		"virtio-serial-device", "-chardev", "socket,id=agent,path=/run/agent.sock,server=on,wait=off",
 		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device", "i8042", NULL};
@@ -114,6 +116,8 @@ static void test_plan_tcg(void **state)
 	_cleanup_(vmm_plan_done) struct vmm_plan plan;
 	struct vmm_config c = config(VMM_TCG);
 
+	c.disk_mib_per_second = 4;
+	c.disk_ops_per_second = 20;
 	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
 	check_list(&plan.argv, argv);
 	check_list(&plan.binds, binds);

@@ -87,7 +87,7 @@ static void test_calls(void **state)
 		    "\"is_read_only\":true}",
 		API "/drives/disk "
 		    "{\"drive_id\":\"disk\",\"path_on_host\":\"/rootfs.img\",\"is_root_device\":false,"
-		    "\"is_read_only\":false,\"cache_type\":\"Writeback\"}",
+		    "\"is_read_only\":false,\"cache_type\":\"Writeback\",\"rate_limiter\":{}}",
 		API "/network-interfaces/eth0 {\"iface_id\":\"eth0\",\"guest_mac\":\"02:fc:ac:10:00:32\","
 		    "\"host_dev_name\":\"tap_k3f9x2ab\"}",
 		API "/vsock {\"guest_cid\":3,\"uds_path\":\"/run/agent.sock\"}", API "/entropy {}",
@@ -97,6 +97,32 @@ static void test_calls(void **state)
 
 	vmm_firecracker.describe(&c, &lines);
 	check_list(&lines, want);
+}
+
+static void test_disk_limits(void **state)
+{
+	(void)state;
+	static const struct {
+		unsigned mib, ops;
+		const char *want;
+	} samples[] = {
+		{4, 0, "\"rate_limiter\":{\"bandwidth\":{\"size\":4194304,\"refill_time\":1000}}}"},
+		{0, 20, "\"rate_limiter\":{\"ops\":{\"size\":20,\"refill_time\":1000}}}"},
+		{8388608, 1,
+			"\"rate_limiter\":{\"bandwidth\":{\"size\":8796093022208,\"refill_time\":1000},"
+			"\"ops\":{\"size\":1,\"refill_time\":1000}}}"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+		_cleanup_(strv_done) struct strv lines = {0};
+		struct vmm_config c = config();
+		c.disk_mib_per_second = samples[i].mib;
+		c.disk_ops_per_second = samples[i].ops;
+		vmm_firecracker.describe(&c, &lines);
+		assert_non_null(strstr(lines.v[2], "/drives/image"));
+		assert_null(strstr(lines.v[2], "rate_limiter"));
+		assert_string_equal(strstr(lines.v[3], "\"rate_limiter\""), samples[i].want);
+	}
 }
 
 /* ---- talk ---- */
@@ -266,6 +292,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_disk_limits),
 		cmocka_unit_test_setup_teardown(test_channel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_channel_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_channel_never, setup, teardown),

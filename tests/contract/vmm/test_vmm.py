@@ -133,6 +133,7 @@ class Vm:
                 os.kill(pid, 9)
             except ProcessLookupError:
                 pass
+        self.pids = {}
         self.process.wait(20)
         self.process.stdout.close()
         subprocess.run(["ip", "link", "del", f"tap_{self.id}"], check=False, stderr=subprocess.DEVNULL)
@@ -250,6 +251,38 @@ def test_no_tap_is_an_error(make):
         machine = make(kind, "notap", tap=False).up("start", "attach")
         with pytest.raises(Refused, match="there is no device tap_notap"):
             machine("configure")
+
+
+def seconds_in_guest(machine, folder, **reads):
+    """Seconds that the guest needs to read its disk as each of bs=count says, past its cache."""
+    script = ["#!/bin/sh", "now() { sed 's/ .*//; s/[.]//' /proc/uptime; }"]
+    for bs, count in reads.items():
+        script += ["begun=$(now)", f"dd if=/dev/vdb of=/dev/null iflag=direct bs={bs} count={count} 2>&1 | grep -v records",
+                   f"echo took-{bs} $(($(now) - begun))."]
+    path = folder / "rc"
+    path.write_text("\n".join([*script, "echo all-done"]) + "\n")
+    machine.up()
+    talk(machine)
+    for command in ("call mount image=/dev/vda disk=/dev/vdb", f"rc {path}", "call start"):
+        machine(command)
+    until = time.monotonic() + 40
+    while "all-done" not in machine.console():
+        assert time.monotonic() < until, machine.console()
+        time.sleep(0.1)
+    machine.close()
+    return {bs: int(cs) / 100 for bs, cs in re.findall(r"took-(\w+) (\d+)\.", machine.console())}
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_the_disk_has_a_limit(make, kind, tmp_path):
+    """4 MiB and 20 operations a second, the first of which may come at once: 12 MiB, and 60 operations, take two more."""
+    reads = {"64k": 192, "4k": 60}
+    free = seconds_in_guest(make(kind), tmp_path, **reads)
+    bytes_ = seconds_in_guest(make(kind).up("disk 4 0"), tmp_path, **reads)
+    operations = seconds_in_guest(make(kind).up("disk 0 20"), tmp_path, **{"4k": 60})
+    print(f"{kind}: no limit {free}, 4 MiB/s {bytes_}, 20 operations/s {operations}")
+    assert bytes_["64k"] >= 1.5 and operations["4k"] >= 1.5
+    assert free["64k"] < 1.5 and free["4k"] < 1.5 and bytes_["4k"] < 1.5, "the control"
 
 
 # ---- Firecracker's refusals ----

@@ -6,8 +6,9 @@
  *	vmmdrive DRIVER ACCEL PROGRAM SHIM DIR ID UID ASSETS DISK	then a command a line on stdin, an answer a line on stdout
  *
  * ASSETS is a folder of vmlinux, initrd and image.ext4. DIR/jail and DIR/jail/run must exist, and the device tap_ID where a
- * VMM opens it. Commands: plan, describe, start, attach, configure, boot, channel, hello, call OP, event, pause, resume,
- * soft_off, free, limit MS (of each call that follows; 15000), ended MS. Answers: "ok [words]" or "error <code> <message>".
+ * VMM opens it. Commands: plan, describe, disk MIB OPS (its limits), start, attach, configure, boot, channel, hello,
+ * call OP, rc FILE (for the guest to run), event, pause, resume, soft_off, free, limit MS (of each call that follows; 15000),
+ * ended MS. Answers: "ok [words]" or "error <code> <message>".
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -165,6 +166,13 @@ static int do_channel(const char *arg, struct fcm_error *err)
 	return channel < 0 ? -1 : 0;
 }
 
+static int do_disk(const char *arg, struct fcm_error *err)
+{
+	return sscanf(arg, "%u %u", &config.disk_mib_per_second, &config.disk_ops_per_second) == 2
+		       ? 0
+		       : fcm_fail(err, FCM_USAGE, "disk MIB OPS");
+}
+
 static int do_limit(const char *arg, struct fcm_error *err)
 {
 	(void)err;
@@ -286,6 +294,21 @@ static int do_call(const char *arg, struct fcm_error *err)
 	return say(++stream, FRAME_REQ, &request, err) < 0 ? -1 : next_frame(stream, FRAME_RES, err);
 }
 
+/* Make a file of the host's what the guest runs at its start. */
+static int do_rc(const char *arg, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf request = {0}, text = {0};
+
+	if (file_read(AT_FDCWD, arg, 4096, &text, err) < 0)
+		return -1;
+	kv_add(&request, "op", "file");
+	kv_add(&request, "path", "/etc/fcm/rc");
+	kv_add(&request, "mode", "755");
+	buf_add(&request, "", 1);
+	buf_add(&request, text.p, text.n);
+	return say(0, FRAME_REQ, &request, err) < 0 ? -1 : next_frame(0, FRAME_RES, err);
+}
+
 static int do_event(const char *arg, struct fcm_error *err)
 {
 	(void)arg;
@@ -307,11 +330,13 @@ static const struct {
 	{"channel", do_channel},
 	{"hello", do_hello},
 	{"call", do_call},
+	{"rc", do_rc},
 	{"event", do_event},
 	{"pause", do_pause},
 	{"resume", do_resume},
 	{"soft_off", do_soft_off},
 	{"free", do_free},
+	{"disk", do_disk},
 	{"limit", do_limit},
 	{"ended", do_ended},
 };
