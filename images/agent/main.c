@@ -74,7 +74,7 @@ static bool reap(void)
 
 static void look_for_port(struct agent *a, int64_t *next)
 {
-	if (a->channel.fd >= 0 || a->channel.listen_fd >= 0 || clock_ms() < *next)
+	if (clock_ms() < *next)
 		return;
 	if (channel_open(&a->channel))
 		*next = FCM_FOREVER;
@@ -84,7 +84,7 @@ static void look_for_port(struct agent *a, int64_t *next)
 
 static void loop(struct agent *a, int signals)
 {
-	int64_t next_look = 0;
+	int64_t next_look = a->channel.listen_fd >= 0 ? FCM_FOREVER : 0;
 
 	while (a->power.phase != POWER_END) {
 		look_for_port(a, &next_look);
