@@ -4,6 +4,8 @@ host         a machine of its own for each test file, restored from the snapshot
              without); a file that says RELEASES = ("trixie",) runs on those only
 installed    the same with the product below /usr/local
 firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
+package      the path of the Debian package for the release (`./bootstrap test` makes both); skipped where there is none
+packaged     the package and Firecracker in a host, a product.Product, for the file to install; says what booted there
 """
 import os
 import sys
@@ -14,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import firecracker as wheel  # noqa: E402  pylint: disable=wrong-import-position
 import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
+import product as products  # noqa: E402  pylint: disable=wrong-import-position
 
 ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
 NOTES = []
@@ -53,6 +56,22 @@ def firecracker(host):
         pytest.skip(f"firecracker {wheel.VERSION}: {reason}")
     host.put_tree(folder, "/usr/local/bin")
     return host
+
+
+@pytest.fixture(scope="module")
+def package(release):
+    path = products.deb(release)
+    if not path:
+        pytest.skip(f"no package for {release} in {products.PACKAGES}: ./bootstrap package {release}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def packaged(request, package, firecracker):
+    it = products.Product(firecracker, package)
+    yield it
+    NOTES.append(f"{request.module.__name__}: VMs on {' and '.join(sorted({driver for _, driver in it.boots.values()}))}")
+    BOOT_IDS.extend(f"{boot_id} {request.module.__name__} {name}" for boot_id, (name, _) in it.boots.items())
 
 
 def asset(name):

@@ -16,9 +16,9 @@ DROP_IN = "/etc/systemd/system/fcmd.service.d/fault.conf"
 
 
 @pytest.fixture(scope="module")
-def product(host, release, kernel_tar, tiny_tar):
-    it = products.Product(host)
-    it.install(products.deb(release))
+def product(packaged, kernel_tar, tiny_tar):
+    it = packaged
+    it.install()
     it.add_assets(kernel_tar, tiny_tar)
     for name, (policy, state, _) in VMS.items():
         it.create(name, "--restart", policy)
