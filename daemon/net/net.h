@@ -91,6 +91,9 @@ int net_list_taps(struct strv *ret, struct fcm_error *err) must_check;
  * only. */
 int net_pool_free(const struct ip_net *pool, struct fcm_error *err) must_check;
 
+/* Would the kernel take our table of rules? Looks only. */
+int net_filter_check(const struct ip_net *pool, struct fcm_error *err) must_check;
+
 /* Resolvers for guests: config, else the host's IPv4 ones (/run/systemd/resolve/resolv.conf, then /etc/resolv.conf), at
  * most 3, never one that the rules keep from VMs: loopback, link-local, an address of this host. May be empty. */
 void net_resolvers(struct strv *ret);
