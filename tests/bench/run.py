@@ -25,40 +25,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+# tests/host is last: its host.py is another one.
 sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests/integration")]
+sys.path.append(str(TOP / "tests/host"))
 import host as hosts  # noqa: E402
+from by_hand import Agent  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
+from table import by_turns, row, table  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
-HELLO, ROWS = 1, []
 AT_ONCE = 20  # creates whose rate is measured
-
-
-def row(what, ours, bare, goal, unit="ms", lower=True):
-    """One line of the table. `lower`: the ratio ours/bare shall be at most the goal, else at least."""
-    ratio = ours / bare if bare else ours
-    if goal is None:
-        verdict = ""
-    elif bare is None:
-        verdict = "met" if ours <= goal else "MISSED"
-    else:
-        verdict = "met" if (ratio <= goal if lower else ratio >= goal) else "MISSED"
-    ROWS.append((what, f"{ours:.1f} {unit}", f"{bare:.1f} {unit}" if bare else "-", f"{ratio:.2f}" if bare else "-",
-                 f"{'<=' if lower else '>='} {goal:g}" if goal is not None else "-", verdict))
-    print("  ".join(ROWS[-1]), file=sys.stderr, flush=True)
-
-
-def by_turns(rounds, *measures):
-    """Call each measure in turn, `rounds` times; their medians. A first round warms up and isn't counted. What one left to be
-    written to disk is written before the next one, whose fsync would wait for it."""
-    results = [[] for _ in measures]
-    for number in range(rounds + 1):
-        for result, measure in zip(results, measures):
-            os.sync()
-            value = measure(number)
-            if number:
-                result.append(value)
-    return [statistics.median(r) for r in results]
 
 
 # ---- real guests ----
@@ -124,21 +100,11 @@ class Bare:
         return hosts.wait_for(name, attempt, 10, 0.002)
 
     def boot(self):
-        """Let it run and wait until the agent answers; seconds."""
+        """Let it run, and set the guest up as the daemon does; seconds."""
         begun = time.monotonic()
         self.qmp.sendall(b'{"execute":"cont"}\n')
-        with contextlib.closing(self.connect("agent.sock")) as agent:
-            agent.settimeout(0.2)
-            nonce, seen = os.urandom(8).hex().encode(), b""
-            payload = b"magic=FCMA\0version=1\0nonce=" + nonce + b"\0"
-            frame = struct.pack("<IHBB", 0, len(payload), HELLO, 0) + payload
-            while time.monotonic() - begun < 60:
-                agent.sendall(frame)
-                with contextlib.suppress(TimeoutError):
-                    seen += agent.recv(4096)
-                if nonce in seen:
-                    return time.monotonic() - begun
-        raise hosts.Failed("the bare guest doesn't answer")
+        Agent(begun + 60, self.run_dir / "agent.sock", port=None).set_up("172.16.0.250")
+        return time.monotonic() - begun
 
     def end(self):
         begun = time.monotonic()
@@ -194,7 +160,7 @@ def bench_guests(host, rounds):
 
     by_turns(rounds, ours, theirs)
     for key, what, goal in (("ready", "create to VMM ready / bare launch of its argv", 1.15),
-                            ("marker", "create to the agent's HELLO / bare", 1.03),
+                            ("marker", "create to the guest set up by its agent / the same by hand", 1.03),
                             ("gone", "destroy / SIGKILL and reap", None)):
         row(what, statistics.median(figures[key][1:]) * 1e3, statistics.median(base[key][1:]) * 1e3, goal)
 
@@ -287,13 +253,6 @@ def timed(call):
     begun = time.monotonic()
     call()
     return time.monotonic() - begun
-
-
-def table():
-    head = ("what", "fcm", "bare", "ratio", "goal", "verdict")
-    widths = [max(len(r[i]) for r in [head, *ROWS]) for i in range(len(head))]
-    for line in [head, *ROWS]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
 
 
 @contextlib.contextmanager
