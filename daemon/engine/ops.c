@@ -358,7 +358,7 @@ static int ended_claimed(struct op *op, struct fcm_error *err)
 	if (vm->view.started && clock_wall() - vm->view.started > STABLE_S)
 		vm->crashes = 0;
 	struct verdict v =
-		supervise_verdict(vm->intent, vm->view.spec.restart, vm->view.desired, vm->crashes);
+		supervise_verdict(vm_last_wish(vm), vm->view.spec.restart, vm->view.desired, vm->crashes);
 	describe_end(vm, &why);
 	if (v.code[0]) {
 		vm->crashes++;

@@ -13,6 +13,7 @@
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
+#include "daemon/guest/intake.h"
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -24,7 +25,7 @@ enum {
 		30000, /* shim and VMM up and answering; 35 ms on an idle machine, seconds when many start at once */
 	END_MS = 200,	     /* from a VMM that closes its socket to its end */
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
-	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
+	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message, or for the guest's intent */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
 };
@@ -99,6 +100,30 @@ int vm_last_words(const struct vm *vm, struct fcm_error *err)
 	return fcm_hint(err, "fcm logs %s", vm->view.name);
 }
 
+enum guest_power vm_last_wish(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+	uint64_t total, begin = (uint64_t)vm->run.console;
+	struct fcm_error ignored;
+
+	if (vm->intent != GUEST_CRASHED ||
+		shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || total < begin)
+		return vm->intent;
+	size_t n = MIN(tail.n, total - begin); /* an earlier run's last word isn't this one's */
+	return n ? intake_console(tail.p + tail.n - n, n) : GUEST_CRASHED;
+}
+
+/* Where the console of the run that begins now will begin. */
+static int64_t console_begin(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf none = {0};
+	uint64_t total = 0;
+	struct fcm_error ignored;
+
+	(void)!shim_ring_tail(vm->dirfd, 0, &none, &total, &ignored);
+	return (int64_t)total;
+}
+
 static int spawn(
 	struct vm *vm, const struct vmm_facts *facts, const struct vmm_plan *plan, struct fcm_error *err)
 {
@@ -152,6 +177,7 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 	vm->driver = engine()->driver;
 	vm->intent = GUEST_CRASHED;
 	vm->run.booted = false;
+	vm->run.console = console_begin(vm);
 	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */
 	if (remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->plan(&facts.config, &plan, err) < 0 || spawn(vm, &facts, &plan, err) < 0)

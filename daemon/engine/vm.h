@@ -32,7 +32,7 @@ struct vm {
 
 	bool set_up;		   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
-	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
+	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
 	_Atomic bool reconnecting; /* another try is planned; who sets this may write the next two */
@@ -123,6 +123,10 @@ bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
 
 /* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
 int vm_last_words(const struct vm *vm, struct fcm_error *err);
+
+/* What the guest of a VMM that ended meant by it: its agent's last word, on the channel or, when nobody listened there, on
+ * the console. */
+enum guest_power vm_last_wish(const struct vm *vm);
 
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */

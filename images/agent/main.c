@@ -128,6 +128,7 @@ static _Noreturn void run_pid1(void)
 	loop(&a, signals);
 	mount_finish(&a.root);
 	channel_close(&a.channel);
+	power_say(a.power.intent);
 	power_reset();
 }
 
