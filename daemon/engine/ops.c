@@ -547,3 +547,18 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	registry_drop(vm);
 	return rc;
 }
+
+int op_tap_gone_run(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	if (claim(op, err) < 0)
+		return -1;
+	struct vm_reason lost = vm_network(vm); /* no longer, where another operation was first */
+	if (lost.code[0] && vm->view.state == VM_RUNNING) {
+		VM_SET(vm, view->reason = lost);
+		save_or_log(vm);
+	}
+	registry_drop(vm);
+	return 0;
+}

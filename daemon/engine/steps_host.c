@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "common/core/clock.h"
 #include "daemon/engine/engine.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -71,6 +72,20 @@ static void tap_describe(const struct op *op, bool undo, struct strv *ret)
 }
 
 const struct step step_tap = {.name = "tap", .run = tap_up, .undo = tap_down, .describe = tap_describe};
+
+/* A VMM holds a descriptor of its TAP, which leads nowhere once somebody has deleted the device, whatever is made anew. */
+struct vm_reason vm_network(const struct vm *vm)
+{
+	struct vm_reason r = {0};
+
+	if (net_tap_exists(&vm->id))
+		return r;
+	fcm_copy(r.code, sizeof r.code, "network_lost");
+	fcm_format(r.message, sizeof r.message, "somebody deleted %s, its way to the network: fcm restart %s",
+		net_tap_name(&vm->id).s, vm->view.name);
+	r.time = clock_wall();
+	return r;
+}
 
 /* ---- cgroup: limits, and the surest way to find what belongs to a VM ---- */
 

@@ -132,6 +132,17 @@ static void on_network_change(void *arg, const char *what)
 	log_warn("the network was changed by somebody else: %s", what);
 }
 
+static void on_tap_gone(void *arg, const struct vm_id *id)
+{
+	struct fcm_error err;
+	struct vm *vm = registry_find(id->s, true, &err);
+
+	(void)arg;
+	if (vm)
+		supervise_run(op_new(&table_adopt, vm, op_tap_gone_run));
+	vm_unref(vm);
+}
+
 static struct loop_source *site_timer;
 static _Atomic int64_t site_delay = SITE_RETRY_MS; /* any thread may begin anew */
 
@@ -175,7 +186,9 @@ void supervise_sites(void)
 
 int supervise_host(struct fcm_error *err)
 {
-	if (net_watch(engine()->loop, on_network_change, NULL, err) < 0)
+	const struct net_events events = {.changed = on_network_change, .tap_gone = on_tap_gone};
+
+	if (net_watch(engine()->loop, &events, err) < 0)
 		return -1;
 	return loop_add_timer(engine()->loop, clock_in(SITE_RETRY_MS), on_site_timer, NULL, &site_timer, err);
 }

@@ -128,6 +128,9 @@ int vm_last_words(const struct vm *vm, struct fcm_error *err);
  * the console. */
 enum guest_power vm_last_wish(const struct vm *vm);
 
+/* What a running VM's `reason` says of its network: nothing, or that its TAP is gone. */
+struct vm_reason vm_network(const struct vm *vm);
+
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */
 int guest_put_keys(struct vm *vm, struct fcm_error *err) must_check;

@@ -85,10 +85,9 @@ int net_init(const struct net_config *config, const char *state_dir, const struc
 	return r;
 }
 
-int net_watch(
-	struct loop *loop, void (*changed)(void *arg, const char *what), void *arg, struct fcm_error *err)
+int net_watch(struct loop *loop, const struct net_events *events, struct fcm_error *err)
 {
-	return watch_start(loop, changed, arg, err);
+	return watch_start(loop, events, err);
 }
 
 /* The reverse order of net_init(). */

@@ -217,6 +217,26 @@ def test_a_release_that_fails_is_told(host):
     host.restart_daemon()
 
 
+def test_a_tap_that_somebody_deletes(host):
+    """The VM runs on and says what it lacks, also to the next daemon; a restart mends it."""
+    for deleted_while in ("serving", "down"):
+        vm = create(host, "cut")
+        if deleted_while == "down":
+            host.stop_daemon()
+        host.ns.run("ip", "link", "del", f"tap_{vm['id']}")
+        if deleted_while == "down":
+            host.start_daemon()
+        now = wait_for("it is noticed", lambda: (now := host.vm("cut"))["reason"] and now, 5)
+        assert now["reason"]["code"] == "network_lost" and "fcm restart cut" in now["reason"]["message"]
+        assert (now["state"], now["vmm_pid"]) == ("running", vm["vmm_pid"])
+        host.restart_daemon()
+        assert host.vm("cut")["reason"]["code"] == config(host, vm)["reason"]["code"] == "network_lost"
+        now = host.api.post("/v1/vms/cut/restart", {"time": 2}).ok()
+        assert now["state"] == "running" and host.vm("cut")["reason"] is None
+        host.ns.run("ip", "link", "show", f"tap_{vm['id']}")
+        destroy(host, "cut")
+
+
 def test_a_stop_goes_on_gently(host):
     """The daemon is killed while the guest shuts down; the next one asks again instead of killing it."""
     vm = create(host, "gentle")
