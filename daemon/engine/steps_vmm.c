@@ -65,6 +65,7 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.gateway = engine()->config->gateway,
 		.prefix = engine()->ipam.pool.prefix,
 		.binary = engine()->probe.binary,
+		.version = engine()->probe.version,
 		.kernel = ret->vmlinux,
 		.initrd = ret->initrd,
 		.image = ret->image,

@@ -3,9 +3,9 @@
  * Debian's kernel doesn't know).
  *
  * The command line says next to nothing: configure() makes the calls of the table below, in its order, and boot() lets the
- * machine run. The guest's serial console is the VMM's stdin and stdout, which the shim's ring bounds, together with what
- * Firecracker logs; so no log file is configured, nor one for metrics, which nobody reads yet. There is no balloon: it
- * gives back nothing that a guest of this kind doesn't keep in use.
+ * machine run. The guest's serial console is the VMM's stdin and stdout, as it still is where there is a call `serial`
+ * (since 1.14), which would only lead it to a file that nothing bounds. The shim's ring bounds it, together with what
+ * Firecracker logs, so there is no log file either. No metrics: nothing of ours reads them.
  *
  * It opens its TAP by name, as the TAP's owner, so unlike QEMU it stays in the host's network namespace; Firecracker's own
  * seccomp filter keeps it from opening any socket there but unix ones below its jail.
@@ -39,6 +39,14 @@ enum {
 struct vmm {
 	int run_dirfd;
 };
+
+/* "1.12.1", also "1.14.0-dev": 12, 14; -1 when it isn't a version 1. */
+static int minor_of(const char *version)
+{
+	unsigned major = 0, minor = 0;
+
+	return sscanf(version, "%3u.%3u", &major, &minor) == 2 && major == 1 ? (int)minor : -1;
+}
 
 /* ---- the calls ---- */
 
@@ -143,6 +151,18 @@ static field_json *entropy(const struct vmm_config *config)
 	return fj_object();
 }
 
+/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. */
+static field_json *balloon(const struct vmm_config *config)
+{
+	field_json *o = fj_object();
+
+	(void)config;
+	fj_set_int(o, "amount_mib", 0);
+	fj_set_bool(o, "deflate_on_oom", true);
+	fj_set_bool(o, "free_page_reporting", true);
+	return o;
+}
+
 static field_json *action(const char *type)
 {
 	field_json *o = fj_object();
@@ -160,18 +180,22 @@ static field_json *instance_start(const struct vmm_config *config)
 /* In the order in which the guest finds the devices: the image is vda, the disk vdb. The id in a path must be that in the
  * body. */
 static const struct call {
+	int since; /* minor version; one before it gets on without */
 	const char *path;
 	field_json *(*body)(const struct vmm_config *config);
 } calls[] = {
-	{"/machine-config", machine_config},
-	{"/boot-source", boot_source},
-	{"/drives/image", image_drive},
-	{"/drives/disk", disk_drive},
-	{"/network-interfaces/eth0", network_interface},
-	{"/vsock", vsock},
-	{"/entropy", entropy},
+	{OLDEST_MINOR, "/machine-config", machine_config}, {OLDEST_MINOR, "/boot-source", boot_source},
+	{OLDEST_MINOR, "/drives/image", image_drive}, {OLDEST_MINOR, "/drives/disk", disk_drive},
+	{OLDEST_MINOR, "/network-interfaces/eth0", network_interface}, {OLDEST_MINOR, "/vsock", vsock},
+	{OLDEST_MINOR, "/entropy", entropy},
+	{14, "/balloon", balloon}, /* with free_page_reporting; an empty one is of no other use */
 };
-static const struct call start_call = {"/actions", instance_start};
+static const struct call start_call = {OLDEST_MINOR, "/actions", instance_start};
+
+static bool knows(const struct vmm_config *config, const struct call *c)
+{
+	return minor_of(config->version) >= c->since;
+}
 
 /* ---- plan ---- */
 
@@ -213,14 +237,6 @@ static int call(struct vmm *vmm, const char *method, const char *path, field_jso
 	return fcapi_call(vmm->run_dirfd, method, path, body, deadline, NULL, err);
 }
 
-/* "1.12.1", also "1.14.0-dev": is it one that we can drive? */
-static bool version_fits(const char *version)
-{
-	unsigned major = 0, minor = 0;
-
-	return sscanf(version, "%3u.%3u", &major, &minor) == 2 && major == 1 && minor >= OLDEST_MINOR;
-}
-
 static int check_greeting(const field_json *v, struct fcm_error *err)
 {
 	char version[32];
@@ -229,7 +245,7 @@ static int check_greeting(const field_json *v, struct fcm_error *err)
 	vmm_clean(version, strlen(version));
 	if (strcmp(fj_get_str(v, "app_name"), "Firecracker") != 0)
 		return fcm_fail(err, FCM_VMM, "what answers on the VMM's control socket isn't Firecracker");
-	if (!version_fits(version))
+	if (minor_of(version) < OLDEST_MINOR)
 		return fcm_fail(
 			err, FCM_VMM, "Firecracker %s is not 1.%d or a later 1.x", version, OLDEST_MINOR);
 	return 0;
@@ -260,7 +276,8 @@ static int firecracker_configure(
 	if (if_nametoindex(tap) == 0)
 		return fcm_fail(err, FCM_HOST, "there is no device %s", tap);
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		if (call(vmm, "PUT", calls[i].path, calls[i].body(config), deadline, err) < 0)
+		if (knows(config, &calls[i]) &&
+			call(vmm, "PUT", calls[i].path, calls[i].body(config), deadline, err) < 0)
 			return -1;
 	return 0;
 }
@@ -357,7 +374,8 @@ static void describe_call(const struct vmm_config *config, const struct call *c,
 static void firecracker_describe(const struct vmm_config *config, struct strv *ret)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		describe_call(config, &calls[i], ret);
+		if (knows(config, &calls[i]))
+			describe_call(config, &calls[i], ret);
 	describe_call(config, &start_call, ret);
 }
 
@@ -368,7 +386,7 @@ static int firecracker_probe(const char *program, struct vmm_probe *ret, struct 
 	if (program_find(program, ret->binary, sizeof ret->binary, err) < 0 ||
 		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, err) < 0)
 		return -1;
-	if (!version_fits(ret->version))
+	if (minor_of(ret->version) < OLDEST_MINOR)
 		return fcm_fail(err, FCM_NO_VMM, "%s is version %s, not 1.%d or a later 1.x", ret->binary,
 			ret->version, OLDEST_MINOR);
 	return 0;

@@ -100,6 +100,8 @@ static void add_devices(const struct vmm_config *config, struct strv *argv)
 	add(argv, "-device", "virtio-serial-device");
 	add(argv, "-chardev", "socket,id=agent,path=" VMM_RUN "/" VMM_AGENT ",server=on,wait=off");
 	add(argv, "-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1");
+	/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. */
+	add(argv, "-device", "virtio-balloon-device,free-page-reporting=on");
 	add(argv, "-device", "i8042"); /* for ctrl-alt-del: microvm hears no power button */
 }
 

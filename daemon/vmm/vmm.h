@@ -44,12 +44,13 @@ struct vmm_config {
 	struct in_addr ip, gateway;
 	unsigned prefix; /* of the pool: the guest's netmask */
 	uint8_t mac[6];
-	const char *binary; /* the VMM's program */
-	const char *kernel; /* path of vmlinux */
-	const char *initrd; /* path of the initramfs */
-	const char *image;  /* path of the image's ext4 */
-	const char *disk;   /* path of rootfs.img */
-	const char *run;    /* path of <id>/jail/run */
+	const char *binary;  /* the VMM's program */
+	const char *version; /* and its version, as probe() found it */
+	const char *kernel;  /* path of vmlinux */
+	const char *initrd;  /* path of the initramfs */
+	const char *image;   /* path of the image's ext4 */
+	const char *disk;    /* path of rootfs.img */
+	const char *run;     /* path of <id>/jail/run */
 	/* What passes to and from the VM's own disk; 0: no limit. The image has none: all VMs share it in the host's
 	 * memory. */
 	unsigned disk_mib_per_second, disk_ops_per_second;

@@ -108,7 +108,8 @@ static void test_plan_tcg(void **state)
 		"-device", "virtio-net-device,netdev=net,mac=06:00:ac:10:00:32", "-object",
 		"rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng", "-device",
 		"virtio-serial-device", "-chardev", "socket,id=agent,path=/run/agent.sock,server=on,wait=off",
-		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device", "i8042", NULL};
+		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device",
+		"virtio-balloon-device,free-page-reporting=on", "-device", "i8042", NULL};
 	static const char *const binds[] = {"/usr:/usr:ro", "/k/vmlinux:/vmlinux:ro", "/k/initrd:/initrd:ro",
 		"/i/image.ext4:/image.ext4:ro", "/v/rootfs.img:/rootfs.img:rw", "/v/jail/run:/run:rw",
 		"/dev/null:/dev/null:dev", "/dev/urandom:/dev/urandom:dev", NULL};

@@ -29,6 +29,7 @@ static struct vmm_config config(void)
 		.prefix = 24,
 		.mac = {0x02, 0xfc, 0xac, 0x10, 0x00, 0x32},
 		.binary = "/usr/local/bin/firecracker",
+		.version = "1.12.1",
 		.kernel = "/k/vmlinux",
 		.initrd = "/k/initrd",
 		.image = "/i/image.ext4",
@@ -97,6 +98,24 @@ static void test_calls(void **state)
 
 	vmm_firecracker.describe(&c, &lines);
 	check_list(&lines, want);
+}
+
+/* Before 1.14 it would be refused, for its free_page_reporting. */
+static void test_balloon(void **state)
+{
+	(void)state;
+	static const char want[] =
+		API "/balloon {\"amount_mib\":0,\"deflate_on_oom\":true,\"free_page_reporting\":true}";
+	_cleanup_(strv_done) struct strv old = {0}, new = {0};
+	struct vmm_config c = config();
+
+	c.version = "1.13.1";
+	vmm_firecracker.describe(&c, &old);
+	c.version = "1.14.0-dev";
+	vmm_firecracker.describe(&c, &new);
+	assert_int_equal(new.n, old.n + 1);
+	assert_string_equal(new.v[new.n - 2], want);
+	assert_string_equal(new.v[new.n - 1], old.v[old.n - 1]);
 }
 
 static void test_disk_limits(void **state)
@@ -292,6 +311,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_calls),
+		cmocka_unit_test(test_balloon),
 		cmocka_unit_test(test_disk_limits),
 		cmocka_unit_test_setup_teardown(test_channel, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_channel_refused, setup, teardown),

@@ -6,7 +6,7 @@
  *	vmmdrive DRIVER ACCEL PROGRAM SHIM DIR ID UID ASSETS DISK	then a command a line on stdin, an answer a line on stdout
  *
  * ASSETS is a folder of vmlinux, initrd and image.ext4. DIR/jail and DIR/jail/run must exist, and the device tap_ID where a
- * VMM opens it. Commands: plan, describe, disk MIB OPS (its limits), start, attach, configure, boot, channel, hello,
+ * VMM opens it. Commands: plan, describe, disk MIB OPS (its limits), memory MIB, start, attach, configure, boot, channel, hello,
  * call OP, rc FILE (for the guest to run), event, pause, resume, soft_off, free, limit MS (of each call that follows; 15000),
  * ended MS. Answers: "ok [words]" or "error <code> <message>".
  */
@@ -173,6 +173,13 @@ static int do_disk(const char *arg, struct fcm_error *err)
 		       : fcm_fail(err, FCM_USAGE, "disk MIB OPS");
 }
 
+static int do_memory(const char *arg, struct fcm_error *err)
+{
+	(void)err;
+	config.mem_mib = (unsigned)strtoul(arg, NULL, 10);
+	return 0;
+}
+
 static int do_limit(const char *arg, struct fcm_error *err)
 {
 	(void)err;
@@ -337,6 +344,7 @@ static const struct {
 	{"soft_off", do_soft_off},
 	{"free", do_free},
 	{"disk", do_disk},
+	{"memory", do_memory},
 	{"limit", do_limit},
 	{"ended", do_ended},
 };
@@ -384,12 +392,15 @@ static int choose(char **assignments)
 
 static int prepare(char **argv, struct fcm_error *err)
 {
+	static struct vmm_probe probe;
 	const char *assets = argv[8];
 	auto_free char *run_path = xprintf("%s/jail/run", argv[5]);
 
 	driver = vmm_driver_find(argv[1]);
 	if (driver == NULL)
 		return fcm_fail(err, FCM_USAGE, "no driver '%s'", argv[1]);
+	if (driver->probe(argv[3], &probe, err) < 0)
+		return -1;
 	shim_path = argv[4];
 	folder = argv[5];
 	uid = (uid_t)strtoul(argv[7], NULL, 10);
@@ -401,7 +412,8 @@ static int prepare(char **argv, struct fcm_error *err)
 		.gateway = {htonl(0xac100001)},
 		.prefix = 24,
 		.mac = {0x02, 0xfc, 0xac, 0x10, 0, 0x32},
-		.binary = argv[3],
+		.binary = probe.binary,
+		.version = probe.version,
 		.kernel = xprintf("%s/vmlinux", assets),
 		.initrd = xprintf("%s/initrd", assets),
 		.image = xprintf("%s/image.ext4", assets),
