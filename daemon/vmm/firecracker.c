@@ -389,7 +389,7 @@ static int firecracker_probe(const char *program, struct vmm_probe *ret, struct 
 	if (minor_of(ret->version) < OLDEST_MINOR)
 		return fcm_fail(err, FCM_NO_VMM, "%s is version %s, not 1.%d or a later 1.x", ret->binary,
 			ret->version, OLDEST_MINOR);
-	return 0;
+	return program_is_static(ret->binary, err);
 }
 
 const struct vmm_driver vmm_firecracker = {
