@@ -235,7 +235,10 @@ static void check_site_ports(const struct host *h, struct check *c)
 		if (*holder == '\0' || strcmp(holder, "caddy") == 0)
 			continue;
 		say(c, CHECK_WARN, "port %u is held by %s: Caddy can't serve sites", ports[i], holder);
-		mend(c, "sudo systemctl disable --now %s", holder);
+		if (*holder == '?')
+			mend(c, "sudo ss -ltnp sport = :%u shows it: end it", ports[i]);
+		else
+			mend(c, "sudo systemctl disable --now %s", holder);
 		return;
 	}
 	say(c, CHECK_OK, "80 and 443 are free, or Caddy's");

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "common/config.h"
 #include "common/core/clock.h"
@@ -287,8 +288,36 @@ static int read_config(const struct options *o, struct fcmd_config *c, struct fc
 	return config_check(c, err);
 }
 
+static bool needs_root(enum what what)
+{
+	switch (what) {
+	case SERVE:
+	case CHECK:
+	case TEARDOWN:
+		return true;
+	case PRINT_CONFIG:
+	case EXAMPLE_CONFIG:
+	case PARK:
+	case LIST_STEPS:
+		break;
+	}
+	return false;
+}
+
+/* Said once and plainly: else it would be a permission that is missing somewhere. */
+static int fail_not_root(void)
+{
+	struct fcm_error err;
+
+	fcm_fail(&err, FCM_FORBIDDEN, "only root may do that");
+	fcm_hint(&err, "put sudo before it");
+	return fail(&err);
+}
+
 static int act(const struct options *o, const struct fcmd_config *c)
 {
+	if (needs_root(o->what) && geteuid() != 0)
+		return fail_not_root();
 	switch (o->what) {
 	case SERVE:
 		return serve(c);
