@@ -29,7 +29,8 @@ struct cli {
 
 enum {
 	COMMAND_FIRST_ENDS =
-		1 << 0, /* options end at the first argument: the rest is somebody else's command */
+		1 << 0,		/* options end at the first argument: the rest is somebody else's command */
+	COMMAND_TABLE = 1 << 1, /* prints a table, so that -o and --no-headings mean something */
 };
 
 struct command {

@@ -68,11 +68,11 @@ static const struct column columns[] = {
 	{"name", "NAME", 0, text_name},
 	{"kind", "KIND", 0, text_kind},
 	{"tag", "TAG", COLUMN_CUT, text_tag},
-	{"id", "ID", 0, text_id},
+	{"id", "ID", COLUMN_SPARE, text_id},
 	{"size", "SIZE", COLUMN_RIGHT, text_size},
-	{"on_disk", "ON DISK", COLUMN_RIGHT, text_on_disk},
-	{"used_by", "USED BY", COLUMN_RIGHT, text_used_by},
-	{"created", "CREATED", 0, text_created},
+	{"on_disk", "ON DISK", COLUMN_RIGHT | COLUMN_SPARE, text_on_disk},
+	{"used_by", "USED BY", COLUMN_RIGHT | COLUMN_SPARE, text_used_by},
+	{"created", "CREATED", COLUMN_SPARE, text_created},
 	{0},
 };
 
@@ -288,6 +288,7 @@ const struct command cmd_images = {
 	.name = "images",
 	.summary = "list images and kernels",
 	.details = "Columns for -o: name kind tag id size on_disk used_by created; or wide.",
+	.flags = COMMAND_TABLE,
 	.run = run_images,
 };
 
@@ -298,5 +299,6 @@ const struct command cmd_image = {
 	.details = "build runs the shipped script here and sends the result to the daemon.",
 	.min_args = 1,
 	.max_args = 2,
+	.flags = COMMAND_TABLE,
 	.run = run_image,
 };

@@ -173,6 +173,7 @@ const struct command cmd_ls = {
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.flags = COMMAND_TABLE,
 	.run = run_ls,
 };
 
@@ -182,5 +183,6 @@ const struct command cmd_ps = {
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.flags = COMMAND_TABLE,
 	.run = run_ps,
 };

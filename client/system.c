@@ -64,6 +64,8 @@ static int run_info(struct cli *cli, void *options, struct fcm_error *err)
 		return -1;
 	if (cli->globals.json)
 		out_json(info);
+	else if (cli->globals.quiet)
+		printf("%s\n", fj_get_str(info, "version"));
 	else
 		print_info(cli, info);
 	fj_free(info);
@@ -77,7 +79,7 @@ static int run_version(struct cli *cli, void *options, struct fcm_error *err)
 	if (cli->globals.json)
 		printf("{\n  \"version\": \"%s\"\n}\n", FCM_VERSION);
 	else
-		printf("fcm %s\n", FCM_VERSION);
+		printf("%s%s\n", cli->globals.quiet ? "" : "fcm ", FCM_VERSION);
 	return 0;
 }
 
@@ -114,9 +116,10 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 	if (cli->globals.json)
 		out_json(checks);
 	for (size_t i = 0; i < fj_len(checks); i++) {
-		if (!cli->globals.json)
+		const char *status = fj_get_str(fj_at(checks, i), "status");
+		if (!cli->globals.json && !(cli->globals.quiet && strcmp(status, "ok") == 0))
 			print_check(fj_at(checks, i));
-		if (strcmp(fj_get_str(fj_at(checks, i), "status"), "fail") == 0)
+		if (strcmp(status, "fail") == 0)
 			cli->status = 1;
 	}
 	fj_free(answer);
@@ -126,6 +129,7 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 const struct command cmd_info = {
 	.name = "info",
 	.summary = "print what the daemon is and has",
+	.details = "With -q its version alone.",
 	.run = run_info,
 };
 
@@ -139,6 +143,6 @@ const struct command cmd_doctor = {
 	.name = "doctor",
 	.aliases = "preflight",
 	.summary = "check the host, and say how to mend it",
-	.details = "The exit status is 1 when a check fails.",
+	.details = "With -q only what isn't well. The exit status is 1 when a check fails.",
 	.run = run_doctor,
 };
