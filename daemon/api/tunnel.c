@@ -168,7 +168,7 @@ int api_vm_tunnel(struct request *rq, struct fcm_error *err)
 	enum vm_state state = vm->view.state;
 	registry_unlock();
 	if (!runs(vm)) {
-		fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
+		fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
 		return fcm_hint(err, "fcm start %s", vm->view.name);
 	}
 	int fd = connect_to(ip, (uint16_t)port, vm->view.name, err);

@@ -64,7 +64,7 @@ static int claim(struct op *op, struct fcm_error *err)
 	if (!vm->broken || op->run == op_destroy_run)
 		return 0;
 	registry_drop(vm);
-	fcm_fail(err, FCM_CONFIG, "vm '%s': %s", vm->view.name, vm->view.reason.message);
+	fcm_fail(err, FCM_CONFIG, "VM '%s': %s", vm->view.name, vm->view.reason.message);
 	return fcm_hint(err, "mend %s/%s/config.json and restart fcmd, or fcm destroy %s",
 		engine()->config->state_dir, vm->id.s, vm->id.s);
 }

@@ -136,9 +136,9 @@ int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_er
 	vm->waiting--;
 	vm->urgent -= op->urgent;
 	if (!vm->listed)
-		rc = fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
+		rc = fcm_fail(err, FCM_NOT_FOUND, "VM '%s' was destroyed", vm->view.name);
 	else if (must_wait(vm, op))
-		rc = fcm_fail(err, FCM_BUSY, "vm '%s' is busy with another operation", vm->view.name);
+		rc = fcm_fail(err, FCM_BUSY, "VM '%s' is busy with another operation", vm->view.name);
 	else
 		vm->busy = op;
 	registry_unlock();
