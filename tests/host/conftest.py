@@ -1,7 +1,8 @@
 """Fixtures of the tests that run in the test host (host.py).
 
 host         a machine of its own for each test file, restored from the snapshot, of the release FCM_HOST_RELEASE (bookworm
-             without); a file that says RELEASES = ("trixie",) runs on those only
+             without); a file that says RELEASES = ("trixie",) runs on those only, a test with the mark one_release on the
+             first one only, for it would prove nothing of the other
 installed    the same with the product below /usr/local
 firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
 package      the path of the Debian package for the release (`./bootstrap test` makes both); skipped where there is none
@@ -105,6 +106,18 @@ def boot_ids():
 def note():
     """note("text"): a line for the summary, for figures."""
     return NOTES.append
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "one_release: runs on bookworm only (FCM_ACCEPTANCE=whole: on both)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("FCM_HOST_RELEASE", hosts.RELEASES[0]) == hosts.RELEASES[0] or os.environ.get("FCM_ACCEPTANCE") == "whole":
+        return
+    deselected = [item for item in items if item.get_closest_marker("one_release")]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.hookimpl(hookwrapper=True)

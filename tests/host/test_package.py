@@ -85,6 +85,7 @@ def test_upgrade_keeps_vms(product, package, tmp_path):
     assert re.search(r"^stop_seconds = 15 .*fcmd.conf", product.host.run("fcmd --print-config").text, re.M)
 
 
+@pytest.mark.one_release
 def test_disabled_stays_disabled(product):
     product.host.run("systemctl disable fcmd")
     product.install("--force-downgrade")
@@ -108,6 +109,7 @@ def test_remove(product):
         assert product.count(name) > 0 and product.boot_id(name) not in boot_ids
 
 
+@pytest.mark.one_release
 def test_purge_keeps_the_state_if_asked(product):
     run = product.host.run
     run("touch /var/lib/firecracker/.keep; dpkg -P fcm", timeout=120)

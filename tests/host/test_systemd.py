@@ -29,6 +29,7 @@ def same_guest(product, before, boot_id):
     assert product.boot_id("one") == boot_id and product.count("one") > 0
 
 
+@pytest.mark.one_release
 def test_exposure(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze on this machine")
@@ -70,6 +71,7 @@ def test_restart(product):
     same_guest(product, before, boot_id)
 
 
+@pytest.mark.one_release
 def test_stop_and_start(product):
     before, boot_id = product.vm("one"), product.boot_id("one")
     product.host.run("systemctl stop fcmd")
@@ -86,6 +88,7 @@ def test_kill(product):
     same_guest(product, before, boot_id)
 
 
+@pytest.mark.one_release
 def test_watchdog(product):
     """A daemon whose loop stands still is ended and started again; one that works isn't."""
     product.host.put(DROP_IN, "[Service]\nWatchdogSec=4\n")
@@ -128,6 +131,7 @@ def test_vms_stop_gently_with_their_unit(product):
     assert product.count("one") > 0 and product.vm("one")["reason"] is None
 
 
+@pytest.mark.one_release
 def test_a_vmm_that_hangs_is_ended(product):
     vm = product.vm("one")
     product.host.run(["kill", f"-{signal.SIGSTOP.value}", str(vm["vmm_pid"])])
