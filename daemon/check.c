@@ -310,7 +310,7 @@ static void check_programs(const struct host *h, struct check *c)
 static const struct {
 	const char *program, *package;
 } build_tools[] = {{"/usr/bin/mmdebstrap", "mmdebstrap"}, {"/usr/bin/cpio", "cpio"}, {"/usr/bin/lz4", "lz4"},
-	{"/usr/bin/xz", "xz-utils"}, {"/usr/bin/zstd", "zstd"}};
+	{"/usr/bin/xz", "xz-utils"}, {"/usr/bin/zstd", "zstd"}, {"/usr/bin/newuidmap", "uidmap"}};
 
 static void check_build(const struct host *h, struct check *c)
 {
