@@ -387,7 +387,9 @@ static int quiet(struct op *op, struct fcm_error *err)
 static void quiet_describe(const struct op *op, bool undo, struct strv *ret)
 {
 	(void)undo;
-	strv_addf(ret, "ask the guest's agent for a poweroff, wait %lld s", (long long)op->grace_ms / 1000);
+	if (op->vm->view.vmm_pid)
+		strv_addf(ret, "ask the guest's agent for a poweroff, wait %lld s",
+			(long long)op->grace_ms / 1000);
 }
 
 const struct step step_quiet = {.name = "quiet", .run = quiet, .describe = quiet_describe};
