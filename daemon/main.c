@@ -4,6 +4,7 @@
  */
 #include <argp.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -159,6 +160,14 @@ static void limits(void)
 	prctl(PR_SET_DUMPABLE, 0);
 }
 
+/* Threads come and go: by default each of them may get an arena of its own, up to eight a core, and the memory that is kept
+ * on top of one grows with the largest block that was ever freed (mallopt(3)). */
+static void thrifty_malloc(void)
+{
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_TRIM_THRESHOLD, 128 << 10);
+}
+
 /* ---- serving ---- */
 
 static struct vm *resolve(const char *text, bool exact, const struct token_info *token, struct fcm_error *err)
@@ -205,6 +214,7 @@ static int serve(const struct fcmd_config *c)
 
 	notify_init();
 	limits();
+	thrifty_malloc();
 	crypt_init();
 	if (loop_new(&main_loop, &err) < 0 ||
 		loop_add(main_loop, sfd, EPOLLIN, on_signal, &sfd, &signals, &err) < 0 ||
