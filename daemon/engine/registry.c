@@ -212,7 +212,7 @@ static int choose_address(struct vm *vm, struct fcm_error *err)
 	auto_free struct in_addr *taken = xalloc((nvms + 1) * sizeof *taken);
 
 	for (size_t i = 0; i < nvms; i++)
-		taken[i] = vms[i]->view.ip;
+		taken[i] = vms[i]->view.ip.s_addr ? vms[i]->view.ip : vms[i]->held_ip;
 	return ipam_pick(&engine()->ipam, taken, nvms, &vm->view.ip, err);
 }
 

@@ -23,6 +23,7 @@ enum {
 	BOOT_MS = 20000, /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
 	START_MS =
 		30000, /* shim and VMM up and answering; 35 ms on an idle machine, seconds when many start at once */
+	ADOPT_MS = 5000,     /* for one that runs already; a slower one is left alone and tried again */
 	END_MS = 200,	     /* from a VMM that closes its socket to its end */
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message, or for the guest's intent */
@@ -284,7 +285,8 @@ static int attach(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
-	int64_t deadline = clock_in(START_MS);
+	bool adopt = op->table == &table_adopt;
+	int64_t deadline = clock_in(adopt ? ADOPT_MS : START_MS);
 
 	if (vm->vmm)
 		return 0; /* only the guest's session is begun anew */
@@ -293,7 +295,7 @@ static int attach(struct op *op, struct fcm_error *err)
 		return -1;
 	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
 		return with_last_words(op, err);
-	if (op->table == &table_adopt)
+	if (adopt)
 		return 0;
 	if (vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->configure(vm->vmm, &facts.config, deadline, err) < 0)

@@ -44,9 +44,10 @@ struct vm {
 	_Atomic unsigned urgent; /* those among them that will kill it: what waits for its guest gives way */
 	bool admitted;		 /* its memory is promised to `busy` */
 	unsigned refs;
-	bool broken; /* config.json can't be read: it can be looked at and destroyed, no more */
-	bool listed; /* in the registry: visible to the API */
-	char *text;  /* cached JSON, or NULL */
+	bool broken;		/* config.json can't be read: it can be looked at and destroyed, no more */
+	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
+	bool listed;		/* in the registry: visible to the API */
+	char *text;		/* cached JSON, or NULL */
 };
 
 /* A VM that is in no list yet, with one reference. */
