@@ -107,6 +107,7 @@ def test_remove(product):
     assert {name: vm["ip"] for name, vm in product.vms().items()} == ips
     for name in NAMES:
         assert product.count(name) > 0 and product.boot_id(name) not in boot_ids
+    product.fcm("destroy", "-f", *NAMES[1:])
 
 
 @pytest.mark.one_release
@@ -114,9 +115,10 @@ def test_purge_keeps_the_state_if_asked(product):
     run = product.host.run
     run("touch /var/lib/firecracker/.keep; dpkg -P fcm", timeout=120)
     assert product.traces() == "" and not run("getent group fcm", check=False).text
-    assert len(run("ls -d /var/lib/firecracker/*/config.json").text.split()) == len(NAMES)
+    assert len(run("ls -d /var/lib/firecracker/*/config.json").text.split()) == 1
     product.install()
-    product.settle(dict.fromkeys(NAMES, "running"))
+    product.settle({"one": "running"})
+    assert product.count("one") > 0
 
 
 def test_purge(product, before):
