@@ -71,7 +71,8 @@ def package(release):
 def packaged(request, package, firecracker):
     it = products.Product(firecracker, package)
     yield it
-    NOTES.append(f"{request.module.__name__}: VMs on {' and '.join(sorted({driver for _, driver in it.boots.values()}))}")
+    drivers = sorted({driver for _, driver in it.boots.values()})
+    NOTES.append(f"{request.module.__name__}: VMs on {' and '.join(drivers) or 'no driver'}")
     BOOT_IDS.extend(f"{boot_id} {request.module.__name__} {name}" for boot_id, (name, _) in it.boots.items())
 
 
