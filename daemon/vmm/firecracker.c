@@ -28,12 +28,13 @@
 #define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
 
 enum {
-	OLDEST_MINOR = 8,  /* of version 1 */
-	GUEST_CID = 3,	   /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
-	AGENT_PORT = 52,   /* docs/AGENT.md */
-	TRY_MS = 200,	   /* for the first try to reach the agent; then twice that, and so on */
-	TRY_MAX_MS = 1600, /* Firecracker forgets a connection that the guest doesn't take within 2 s */
-	PAUSE_MS = 10,	   /* after a refusal: the guest is up, its agent not yet */
+	OLDEST_MINOR = 8,     /* of version 1 */
+	REPORTING_MINOR = 14, /* the first whose balloon reports free pages */
+	GUEST_CID = 3,	      /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
+	AGENT_PORT = 52,      /* docs/AGENT.md */
+	TRY_MS = 200,	      /* for the first try to reach the agent; then twice that, and so on */
+	TRY_MAX_MS = 1600,    /* Firecracker forgets a connection that the guest doesn't take within 2 s */
+	PAUSE_MS = 10,	      /* after a refusal: the guest is up, its agent not yet */
 };
 
 struct vmm {
@@ -151,12 +152,13 @@ static field_json *entropy(const struct vmm_config *config)
 	return fj_object();
 }
 
-/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. */
+/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. NULL for a Firecracker whose
+ * balloon can't do that: one before 1.14. */
 static field_json *balloon(const struct vmm_config *config)
 {
+	if (minor_of(config->version) < REPORTING_MINOR)
+		return NULL;
 	field_json *o = fj_object();
-
-	(void)config;
 	fj_set_int(o, "amount_mib", 0);
 	fj_set_bool(o, "deflate_on_oom", true);
 	fj_set_bool(o, "free_page_reporting", true);
@@ -178,31 +180,23 @@ static field_json *instance_start(const struct vmm_config *config)
 }
 
 /* In the order in which the guest finds the devices: the image is vda, the disk vdb. The id in a path must be that in the
- * body. */
+ * body. Without a body there is no call. */
 static const struct call {
-	int since; /* minor version; one before it gets on without */
 	const char *path;
 	field_json *(*body)(const struct vmm_config *config);
 } calls[] = {
-	{OLDEST_MINOR, "/machine-config", machine_config}, {OLDEST_MINOR, "/boot-source", boot_source},
-	{OLDEST_MINOR, "/drives/image", image_drive}, {OLDEST_MINOR, "/drives/disk", disk_drive},
-	{OLDEST_MINOR, "/network-interfaces/eth0", network_interface}, {OLDEST_MINOR, "/vsock", vsock},
-	{OLDEST_MINOR, "/entropy", entropy},
-	{14, "/balloon", balloon}, /* with free_page_reporting; an empty one is of no other use */
+	{"/machine-config", machine_config},
+	{"/boot-source", boot_source},
+	{"/drives/image", image_drive},
+	{"/drives/disk", disk_drive},
+	{"/network-interfaces/eth0", network_interface},
+	{"/vsock", vsock},
+	{"/entropy", entropy},
+	{"/balloon", balloon},
 };
-static const struct call start_call = {OLDEST_MINOR, "/actions", instance_start};
-
-static bool knows(const struct vmm_config *config, const struct call *c)
-{
-	return minor_of(config->version) >= c->since;
-}
+static const struct call start_call = {"/actions", instance_start};
 
 /* ---- plan ---- */
-
-static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
-{
-	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
-}
 
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
 {
@@ -218,14 +212,10 @@ static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *re
 	strv_add(&ret->argv, config->id.s);
 	strv_add(&ret->argv, "--level"); /* below it, a line for each call stands on the guest's console */
 	strv_add(&ret->argv, "Error");
-	bind_file(ret, config->binary, PROGRAM, "ro");
-	bind_file(ret, config->kernel, VMM_KERNEL, "ro");
-	bind_file(ret, config->initrd, VMM_INITRD, "ro");
-	bind_file(ret, config->image, VMM_IMAGE, "ro");
-	bind_file(ret, config->disk, VMM_DISK, "rw");
-	bind_file(ret, config->run, VMM_RUN, "rw");
+	vmm_bind(ret, config->binary, PROGRAM, "ro");
+	vmm_bind_files(ret, config);
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
-		bind_file(ret, devices[i], devices[i], "dev");
+		vmm_bind(ret, devices[i], devices[i], "dev");
 	return 0;
 }
 
@@ -275,10 +265,11 @@ static int firecracker_configure(
 	tap_name(config, tap);
 	if (if_nametoindex(tap) == 0)
 		return fcm_fail(err, FCM_HOST, "there is no device %s", tap);
-	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		if (knows(config, &calls[i]) &&
-			call(vmm, "PUT", calls[i].path, calls[i].body(config), deadline, err) < 0)
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		field_json *body = calls[i].body(config);
+		if (body && call(vmm, "PUT", calls[i].path, body, deadline, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 
@@ -366,16 +357,17 @@ static void firecracker_free(struct vmm *vmm)
 static void describe_call(const struct vmm_config *config, const struct call *c, struct strv *ret)
 {
 	auto_json field_json *body = c->body(config);
-	auto_free char *text = fj_print(body, false);
 
+	if (body == NULL)
+		return;
+	auto_free char *text = fj_print(body, false);
 	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, c->path, text);
 }
 
 static void firecracker_describe(const struct vmm_config *config, struct strv *ret)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		if (knows(config, &calls[i]))
-			describe_call(config, &calls[i], ret);
+		describe_call(config, &calls[i], ret);
 	describe_call(config, &start_call, ret);
 }
 
@@ -394,7 +386,7 @@ static int firecracker_probe(const char *program, struct vmm_probe *ret, struct 
 
 const struct vmm_driver vmm_firecracker = {
 	.name = "firecracker",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_SOFT_OFF,
 	.probe = firecracker_probe,
 	.plan = firecracker_plan,
 	.attach = firecracker_attach,

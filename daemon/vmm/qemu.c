@@ -122,25 +122,16 @@ static bool below_usr(const char *path)
 	       strstr(path, "/../") == NULL;
 }
 
-static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
-{
-	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
-}
-
 static void add_files(const struct vmm_config *config, struct vmm_plan *plan)
 {
-	bind_file(plan, "/usr", "/usr", "ro");
+	vmm_bind(plan, "/usr", "/usr", "ro");
 	if (!below_usr(config->binary))
-		bind_file(plan, config->binary, plan->argv.v[0], "ro");
-	bind_file(plan, config->kernel, VMM_KERNEL, "ro");
-	bind_file(plan, config->initrd, VMM_INITRD, "ro");
-	bind_file(plan, config->image, VMM_IMAGE, "ro");
-	bind_file(plan, config->disk, VMM_DISK, "rw");
-	bind_file(plan, config->run, VMM_RUN, "rw");
-	bind_file(plan, "/dev/null", "/dev/null", "dev");
-	bind_file(plan, "/dev/urandom", "/dev/urandom", "dev");
+		vmm_bind(plan, config->binary, plan->argv.v[0], "ro");
+	vmm_bind_files(plan, config);
+	vmm_bind(plan, "/dev/null", "/dev/null", "dev");
+	vmm_bind(plan, "/dev/urandom", "/dev/urandom", "dev");
 	if (config->accel == VMM_KVM)
-		bind_file(plan, "/dev/kvm", "/dev/kvm", "dev");
+		vmm_bind(plan, "/dev/kvm", "/dev/kvm", "dev");
 	/* As on every Debian since 12: /usr is merged. */
 	strv_add(&plan->links, "usr/bin:/bin");
 	strv_add(&plan->links, "usr/lib:/lib");
@@ -247,7 +238,7 @@ static int qemu_probe(const char *program, struct vmm_probe *ret, struct fcm_err
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF | VMM_CAP_TCG,
+	.caps = VMM_CAP_SOFT_OFF | VMM_CAP_TCG,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,

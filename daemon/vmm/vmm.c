@@ -24,6 +24,20 @@ void vmm_plan_done(struct vmm_plan *plan)
 	plan->tap_fd = -1;
 }
 
+void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
+{
+	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
+}
+
+void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config)
+{
+	vmm_bind(plan, config->kernel, VMM_KERNEL, "ro");
+	vmm_bind(plan, config->initrd, VMM_INITRD, "ro");
+	vmm_bind(plan, config->image, VMM_IMAGE, "ro");
+	vmm_bind(plan, config->disk, VMM_DISK, "rw");
+	vmm_bind(plan, config->run, VMM_RUN, "rw");
+}
+
 /* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before
  * PATH. That by its real path: a later download must not put another version under a daemon that probed this one. */
 static char *program_of(const struct fcmd_config *config, const struct vmm_driver *d)

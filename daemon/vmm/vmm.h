@@ -29,10 +29,8 @@
 enum vmm_accel { VMM_TCG, VMM_KVM };
 
 enum vmm_cap {
-	VMM_CAP_PAUSE = 1 << 0,
-	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
-	VMM_CAP_SNAPSHOT = 1 << 2,
-	VMM_CAP_TCG = 1 << 3, /* works without KVM */
+	VMM_CAP_SOFT_OFF = 1 << 0, /* can ask the guest to shut down without the agent */
+	VMM_CAP_TCG = 1 << 1,	   /* works without KVM */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -66,6 +64,10 @@ struct vmm_plan {
 	int tap_fd;	   /* the number at which the VMM expects the TAP, or -1 when it opens it by name */
 };
 void vmm_plan_done(struct vmm_plan *plan);
+
+/* For drivers: show `src` of the host as `dst`; and the files of a VM, the same for each driver. */
+void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode);
+void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config);
 
 /* What works here. */
 struct vmm_probe {
