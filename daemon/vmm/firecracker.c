@@ -88,7 +88,8 @@ static field_json *image_drive(const struct vmm_config *config)
 	return drive("image", VMM_IMAGE, true);
 }
 
-/* A bucket holds what may pass in a second. One of size 0 would let nothing pass. */
+/* A bucket holds what may pass in a second; as it is only filled when it is found empty, a guest that was idle can have
+ * two of them at once. One of size 0 would let nothing pass. */
 static void add_bucket(field_json *limiter, const char *key, int64_t size)
 {
 	if (size == 0)

@@ -314,18 +314,18 @@ def seconds_in_guest(machine, folder, bs, count, tries=1):
     return min(int(hundredths) / 100 for hundredths in re.findall(r"took (\d+)\.", machine.console()))
 
 
-BYTES, OPERATIONS = ("64k", 192), ("4k", 60)
+BYTES, OPERATIONS = ("64k", 320), ("4k", 100)
 
 
 @pytest.mark.parametrize("kind", REAL)
 def test_the_disk_has_a_limit(make, kind, tmp_path):
-    """4 MiB and 20 operations a second, the first of which may come at once: 12 MiB, and 60 operations, take two more. On a
-    busy host they may take long in any case, but not each time."""
+    """20 MiB at 4 MiB a second and 100 operations at 20 a second take three seconds more than the two whose share may come at
+    once. On a busy host they may take long without a limit, but not each time."""
     free = [seconds_in_guest(make(kind), tmp_path, *what, tries=5) for what in (BYTES, OPERATIONS)]
     limited = [seconds_in_guest(make(kind).up("disk 4 0"), tmp_path, *BYTES),
                seconds_in_guest(make(kind).up("disk 0 20"), tmp_path, *OPERATIONS)]
     print(f"{kind}: without limits {free} s, with them {limited} s")
-    assert max(free) < 1.5 <= min(limited)
+    assert max(free) < 2.5 <= min(limited)
 
 
 @pytest.mark.parametrize("kind", REAL)
