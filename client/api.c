@@ -281,7 +281,7 @@ static const char *phase_of(const char *step)
 		{"quiet", "the guest shuts down"},
 		{"boot", "the guest boots"},
 		{"ready", "its sshd starts"},
-		{"site", "Caddy takes its site"},
+		{"site", "Caddy reloads"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(phases); i++)

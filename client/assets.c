@@ -272,7 +272,7 @@ static void text_sha256(const field_json *row, struct buf *b)
 static const struct column list_columns[] = {
 	{"version", "VERSION", 0, text_version},
 	{"current", "CURRENT", 0, text_current},
-	{"sha256", "SHA256", 0, text_sha256},
+	{"sha256", "SHA256", COLUMN_CUT, text_sha256},
 	{0},
 };
 
@@ -357,5 +357,6 @@ const struct command cmd_assets = {
 	.options = options,
 	.fields = assets_fields,
 	.size = sizeof(struct assets_options),
+	.flags = COMMAND_TABLE,
 	.run = run,
 };

@@ -30,9 +30,10 @@ struct cli {
 
 enum {
 	COMMAND_FIRST_ENDS =
-		1 << 0, /* options end at the first argument: the rest is somebody else's command */
+		1 << 0,		/* options end at the first argument: the rest is somebody else's command */
+	COMMAND_TABLE = 1 << 1, /* prints a table, so that -o and --no-headings mean something */
 	COMMAND_OWN_STATUS =
-		1 << 1, /* the exit status is that of somebody else's command, so ours is COMMAND_FAILED */
+		1 << 2, /* the exit status is somebody else's command's, so ours is COMMAND_FAILED */
 	COMMAND_FAILED = 125,
 };
 

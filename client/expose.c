@@ -83,7 +83,8 @@ static int unexpose_one(struct cli *cli, const char *name, void *options_, struc
 	(void)options_;
 	if (api_change(cli->api, "DELETE", path, NULL, NULL, &vm, err) < 0)
 		return -1;
-	out_result(cli, fj_get_str(vm, "name"), vm, "no longer exposed");
+	out_result(cli, fj_get_str(vm, "name"), vm,
+		vm_unchanged(vm) ? "it wasn't exposed" : "no longer exposed");
 	fj_free(vm);
 	return 0;
 }

@@ -68,11 +68,11 @@ static const struct column columns[] = {
 	{"name", "NAME", 0, text_name},
 	{"kind", "KIND", 0, text_kind},
 	{"tag", "TAG", COLUMN_CUT, text_tag},
-	{"id", "ID", 0, text_id},
+	{"id", "ID", COLUMN_SPARE, text_id},
 	{"size", "SIZE", COLUMN_RIGHT, text_size},
-	{"on_disk", "ON DISK", COLUMN_RIGHT, text_on_disk},
-	{"used_by", "USED BY", COLUMN_RIGHT, text_used_by},
-	{"created", "CREATED", 0, text_created},
+	{"on_disk", "ON DISK", COLUMN_RIGHT | COLUMN_SPARE, text_on_disk},
+	{"used_by", "USED BY", COLUMN_RIGHT | COLUMN_SPARE, text_used_by},
+	{"created", "CREATED", COLUMN_SPARE, text_created},
 	{0},
 };
 
@@ -148,38 +148,75 @@ static int set_agent(struct fcm_error *err)
 	return 0;
 }
 
-/* Run the script; what it prints goes to stderr. Ctrl-C ends it, and then we clean up. */
-static int run_script(const char *script, const char *tar, struct fcm_error *err)
+static volatile sig_atomic_t script_group; /* 0 before it runs: then there is nothing but to end */
+
+static void pass_on(int sig)
+{
+	if (script_group)
+		kill(-(pid_t)script_group, sig);
+}
+
+/* Until the script has ended, signals that end us end it, and then we clean up. */
+static void catch_signals(void (*handler)(int))
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	const struct sigaction sa = {.sa_handler = handler};
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &sa, NULL);
+}
+
+/* In a process group of its own, so that what it runs ends with it, whoever sends us a signal. */
+static int spawn_script(const char *script, const char *tar, pid_t *ret, struct fcm_error *err)
 {
 	const char *const argv[] = {script, tar, NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
-	sigset_t defaults;
+
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setpgroup(&attr, 0);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	errno = posix_spawn(ret, script, &actions, &attr, (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	return errno ? fcm_fail_errno(err, "run %s", script) : 0;
+}
+
+/* Run the script; what it prints goes to stderr. */
+static int run_script(const char *script, const char *tar, struct fcm_error *err)
+{
 	pid_t pid;
 	int status;
 
-	sigemptyset(&defaults);
-	sigaddset(&defaults, SIGINT);
-	signal(SIGINT, SIG_IGN);
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setsigdefault(&attr, &defaults);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	errno = posix_spawn(&pid, script, &actions, &attr, (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attr);
-	if (errno)
-		return fcm_fail_errno(err, "run %s", script);
+	catch_signals(pass_on);
+	if (spawn_script(script, tar, &pid, err) < 0)
+		return -1;
+	script_group = pid;
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return fcm_fail_errno(err, "wait for %s", script);
-	signal(SIGINT, SIG_DFL);
+	script_group = 0;
+	catch_signals(SIG_DFL);
 	if (WIFSIGNALED(status))
 		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", script, WTERMSIG(status));
 	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", script);
 }
 
+/* With its directory, and what the script writes before it is complete. */
+static void remove_tar(const char *tar)
+{
+	auto_free char *partial = xprintf("%s.partial", tar);
+	auto_free char *dir = xprintf("%.*s", (int)(strrchr(tar, '/') - tar), tar);
+
+	unlink(partial);
+	unlink(tar);
+	rmdir(dir);
+}
+
+/* The file loses its name first: whatever ends us while it is sent leaves nothing. */
 static int send_tar(struct cli *cli, const struct recipe *recipe, const char *tar, field_json **ret,
 	struct fcm_error *err)
 {
@@ -189,6 +226,7 @@ static int send_tar(struct cli *cli, const struct recipe *recipe, const char *ta
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return fcm_fail_errno(err, "open what was built");
+	remove_tar(tar);
 	if (st.st_size == 0)
 		return fcm_fail(err, FCM_HOST, "the build of '%s' made nothing", recipe->name);
 	return api_upload(cli->api, recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
@@ -200,12 +238,10 @@ static int build_in(struct cli *cli, const struct recipe *recipe, const char *di
 	auto_free char *script = find_script(recipe->name, err);
 	auto_free char *tar = xprintf("%s/%s.tar", dir, recipe->name);
 
-	if (script == NULL || (recipe->agent && set_agent(err) < 0))
-		return -1;
-	int r = run_script(script, tar, err);
+	int r = script == NULL || (recipe->agent && set_agent(err) < 0) ? -1 : run_script(script, tar, err);
 	if (r == 0)
 		r = send_tar(cli, recipe, tar, ret, err);
-	unlink(tar);
+	remove_tar(tar);
 	return r;
 }
 
@@ -222,9 +258,7 @@ static int build(struct cli *cli, const char *name, struct fcm_error *err)
 	auto_free char *dir = xprintf("%s/fcm-build-XXXXXX", tmp && *tmp ? tmp : "/var/tmp");
 	if (mkdtemp(dir) == NULL)
 		return fcm_fail_errno(err, "make a directory in %s", tmp && *tmp ? tmp : "/var/tmp");
-	int r = build_in(cli, recipe, dir, &image, err);
-	rmdir(dir);
-	if (r < 0)
+	if (build_in(cli, recipe, dir, &image, err) < 0)
 		return -1;
 	_cleanup_(buf_done) struct buf size = {0};
 	out_bytes(&size, fj_get_int(image, "on_disk", 0));
@@ -254,6 +288,7 @@ const struct command cmd_images = {
 	.name = "images",
 	.summary = "list images and kernels",
 	.details = "Columns for -o: name kind tag id size on_disk used_by created; or wide.",
+	.flags = COMMAND_TABLE,
 	.run = run_images,
 };
 
@@ -264,5 +299,6 @@ const struct command cmd_image = {
 	.details = "build runs the shipped script here and sends the result to the daemon.",
 	.min_args = 1,
 	.max_args = 2,
+	.flags = COMMAND_TABLE,
 	.run = run_image,
 };

@@ -107,8 +107,8 @@ static const struct column columns[] = {
 	{0},
 };
 
-/* Below the table, on a terminal: what is wrong with those that failed. */
-static void hint_failed(const field_json *vms)
+/* Below the table, on a terminal: what is wrong with those that failed, or run without all that they need. */
+static void hint_reasons(const field_json *vms)
 {
 	for (size_t i = 0; i < fj_len(vms); i++) {
 		const field_json *vm = fj_at(vms, i);
@@ -117,6 +117,8 @@ static void hint_failed(const field_json *vms)
 		out_text(&why, vm_reason(vm));
 		if (strcmp(fj_get_str(vm, "state"), "failed") == 0)
 			out_hint("%s: %s (fcm logs %s)", name, why.p, name);
+		else if (*vm_reason(vm) && strcmp(fj_get_str(vm, "state"), "running") == 0)
+			out_hint("%s: %s", name, why.p);
 	}
 }
 
@@ -140,7 +142,7 @@ static int list(struct cli *cli, bool all, struct fcm_error *err)
 	int r = out_list(cli, columns, vms, err);
 	fflush(stdout);
 	if (r == 0 && !cli->globals.json && !cli->globals.quiet) {
-		hint_failed(vms);
+		hint_reasons(vms);
 		if (fj_len(vms) == 0)
 			out_hint(all ? "there is no VM yet: fcm create" : "no VM runs; fcm ls shows all");
 	}
@@ -171,6 +173,7 @@ const struct command cmd_ls = {
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.flags = COMMAND_TABLE,
 	.run = run_ls,
 };
 
@@ -180,5 +183,6 @@ const struct command cmd_ps = {
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.flags = COMMAND_TABLE,
 	.run = run_ps,
 };

@@ -31,6 +31,9 @@ static int check_args(const struct command *cmd, const struct cli *cli, struct f
 			cli->argv[cmd->max_args]);
 	else if (has_empty(cmd, cli))
 		fcm_fail(err, FCM_USAGE, "%s: an argument is empty", cmd->name);
+	else if ((cli->globals.output || cli->globals.no_headings) && !(cmd->flags & COMMAND_TABLE))
+		fcm_fail(err, FCM_USAGE, "%s prints no table: it takes neither --output nor --no-headings",
+			cmd->name);
 	else
 		return 0;
 	return fcm_hint(err, "fcm %s --help", cmd->name);

@@ -49,11 +49,6 @@ static void print_unchanged(const struct cli *cli, const field_json *vm)
 		fprintf(stderr, "fcm: '%s' is already %s\n", name, state);
 }
 
-static bool unchanged(const field_json *vm)
-{
-	return fj_get(vm, "changed") && !fj_get_bool(vm, "changed");
-}
-
 static int start_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
 {
 	field_json *vm = NULL;
@@ -61,7 +56,7 @@ static int start_one(struct cli *cli, const char *name, void *options, struct fc
 	(void)options;
 	if (power(cli, name, "start", NULL, &vm, err) < 0)
 		return -1;
-	if (unchanged(vm))
+	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
 		out_result(cli, fj_get_str(vm, "name"), vm, "%s in %s · %s · disk kept",
@@ -77,7 +72,7 @@ static int stop_one(struct cli *cli, const char *name, void *options, struct fcm
 
 	if (power(cli, name, "stop", time_body(cli, options), &vm, err) < 0)
 		return -1;
-	if (unchanged(vm))
+	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
 		out_result(cli, fj_get_str(vm, "name"), vm, "stopped in %s%s",
@@ -106,7 +101,7 @@ static int kill_one(struct cli *cli, const char *name, void *options, struct fcm
 	(void)options;
 	if (power(cli, name, "kill", NULL, &vm, err) < 0)
 		return -1;
-	if (unchanged(vm))
+	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
 		out_result(cli, fj_get_str(vm, "name"), vm, "killed in %s",

@@ -39,12 +39,14 @@ static void print_defaults(const field_json *defaults)
 static void print_info(struct cli *cli, const field_json *info)
 {
 	const field_json *vmm = fj_get(info, "vmm"), *vms = fj_get(info, "vms");
-	const char *why = fj_get_str(vmm, "reason");
+	const char *why = fj_get_str(vmm, "reason"), *kvm = fj_get_str(vmm, "kvm");
 
 	line("daemon", "%s at %s", fj_get_str(info, "version"), api_place(cli->api));
 	line("client", "%s", FCM_VERSION);
 	line("vmm", "%s %s, %s%s%s", fj_get_str(vmm, "driver"), fj_get_str(vmm, "version"),
 		fj_get_str(vmm, "accel"), *why ? ": " : "", why);
+	if (*kvm && strcmp(kvm, why) != 0)
+		line("kvm", "%s", kvm);
 	line("vms", "%" PRId64 ", %" PRId64 " running", fj_get_int(vms, "total", 0),
 		fj_get_int(vms, "running", 0));
 	print_defaults(fj_get(info, "defaults"));
@@ -62,6 +64,8 @@ static int run_info(struct cli *cli, void *options, struct fcm_error *err)
 		return -1;
 	if (cli->globals.json)
 		out_json(info);
+	else if (cli->globals.quiet)
+		printf("%s\n", fj_get_str(info, "version"));
 	else
 		print_info(cli, info);
 	fj_free(info);
@@ -75,7 +79,7 @@ static int run_version(struct cli *cli, void *options, struct fcm_error *err)
 	if (cli->globals.json)
 		printf("{\n  \"version\": \"%s\"\n}\n", FCM_VERSION);
 	else
-		printf("fcm %s\n", FCM_VERSION);
+		printf("%s%s\n", cli->globals.quiet ? "" : "fcm ", FCM_VERSION);
 	return 0;
 }
 
@@ -112,9 +116,10 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 	if (cli->globals.json)
 		out_json(checks);
 	for (size_t i = 0; i < fj_len(checks); i++) {
-		if (!cli->globals.json)
+		const char *status = fj_get_str(fj_at(checks, i), "status");
+		if (!cli->globals.json && !(cli->globals.quiet && strcmp(status, "ok") == 0))
 			print_check(fj_at(checks, i));
-		if (strcmp(fj_get_str(fj_at(checks, i), "status"), "fail") == 0)
+		if (strcmp(status, "fail") == 0)
 			cli->status = 1;
 	}
 	fj_free(answer);
@@ -124,6 +129,7 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 const struct command cmd_info = {
 	.name = "info",
 	.summary = "print what the daemon is and has",
+	.details = "With -q its version alone.",
 	.run = run_info,
 };
 
@@ -137,6 +143,6 @@ const struct command cmd_doctor = {
 	.name = "doctor",
 	.aliases = "preflight",
 	.summary = "check the host, and say how to mend it",
-	.details = "The exit status is 1 when a check fails.",
+	.details = "With -q only what isn't well. The exit status is 1 when a check fails.",
 	.run = run_doctor,
 };

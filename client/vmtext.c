@@ -22,6 +22,11 @@ const char *vm_reason(const field_json *vm)
 	return fj_get_str(fj_get(vm, "reason"), "message");
 }
 
+bool vm_unchanged(const field_json *answer)
+{
+	return fj_get(answer, "changed") && !fj_get_bool(answer, "changed");
+}
+
 char *vm_words(const field_json *vm)
 {
 	const char *accel = fj_get_str(vm, "accel"), *why = fj_get_str(vm, "vmm_reason");

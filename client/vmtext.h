@@ -19,5 +19,8 @@ char *vm_url_note(const field_json *vm);
  * the VM (no daemon, no token, no such VM) stay as they are. `name` may be "". Always -1. */
 int vm_failed(struct fcm_error *err, const char *verb, const char *name);
 
+/* Does the answer of an operation say that there was nothing to do? */
+bool vm_unchanged(const field_json *answer);
+
 /* Why it failed, or "". */
 const char *vm_reason(const field_json *vm);

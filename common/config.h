@@ -34,7 +34,9 @@ struct fcmd_config {
 	uint32_t disk_reserve_mib;
 	char vmm[16], firecracker[256], qemu[256], accel[8];
 	struct strv assets_mirror;
-	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib, boot_seconds, stop_seconds;
+	uint32_t disk_mib_per_second, disk_ops_per_second;
+	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib;
+	uint32_t starts_at_once, boot_seconds, stop_seconds;
 	char pool_text[24];
 	struct ip_net pool;	/* after config_check() */
 	struct in_addr gateway; /* never 0 after config_check() */

@@ -4,6 +4,7 @@
  */
 #include <argp.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "common/config.h"
 #include "common/core/clock.h"
@@ -158,6 +160,14 @@ static void limits(void)
 	prctl(PR_SET_DUMPABLE, 0);
 }
 
+/* Threads come and go: by default each of them may get an arena of its own, up to eight a core, and the memory that is kept
+ * on top of one grows with the largest block that was ever freed (mallopt(3)). */
+static void thrifty_malloc(void)
+{
+	mallopt(M_ARENA_MAX, 2);
+	mallopt(M_TRIM_THRESHOLD, 128 << 10);
+}
+
 /* ---- serving ---- */
 
 static struct vm *resolve(const char *text, bool exact, const struct token_info *token, struct fcm_error *err)
@@ -204,6 +214,7 @@ static int serve(const struct fcmd_config *c)
 
 	notify_init();
 	limits();
+	thrifty_malloc();
 	crypt_init();
 	if (loop_new(&main_loop, &err) < 0 ||
 		loop_add(main_loop, sfd, EPOLLIN, on_signal, &sfd, &signals, &err) < 0 ||
@@ -287,8 +298,36 @@ static int read_config(const struct options *o, struct fcmd_config *c, struct fc
 	return config_check(c, err);
 }
 
+static bool needs_root(enum what what)
+{
+	switch (what) {
+	case SERVE:
+	case CHECK:
+	case TEARDOWN:
+		return true;
+	case PRINT_CONFIG:
+	case EXAMPLE_CONFIG:
+	case PARK:
+	case LIST_STEPS:
+		break;
+	}
+	return false;
+}
+
+/* Said once and plainly: else it would be a permission that is missing somewhere. */
+static int fail_not_root(void)
+{
+	struct fcm_error err;
+
+	fcm_fail(&err, FCM_FORBIDDEN, "only root may do that");
+	fcm_hint(&err, "put sudo before it");
+	return fail(&err);
+}
+
 static int act(const struct options *o, const struct fcmd_config *c)
 {
+	if (needs_root(o->what) && geteuid() != 0)
+		return fail_not_root();
 	switch (o->what) {
 	case SERVE:
 		return serve(c);

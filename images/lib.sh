@@ -15,11 +15,33 @@ die() {
 	exit 1
 }
 
+# need PROGRAM...: all of them, or say how to get those that are missing.
 need() {
-	local program
+	local program missing=()
 	for program; do
-		command -v "$program" >/dev/null || die "needs the program '$program'"
+		command -v "$program" >/dev/null || missing+=("$(package_of "$program")")
 	done
+	[ ${#missing[@]} = 0 ] || die "programs are missing: sudo apt-get install $(printf '%s\n' "${missing[@]}" | sort -u | xargs)"
+}
+
+# package_of PROGRAM: the Debian package that it is in.
+package_of() {
+	case $1 in
+	xz) echo xz-utils ;;
+	mke2fs | resize2fs) echo e2fsprogs ;;
+	dpkg-deb) echo dpkg ;;
+	apt-get | apt-cache) echo apt ;;
+	newuidmap) echo uidmap ;;
+	*) echo "$1" ;;
+	esac
+}
+
+# Files of several owners are made here: root can, and others with subordinate ids (subuid(5)).
+need_ids() {
+	[ "$(id -u)" != 0 ] || return 0
+	need newuidmap
+	as_root true 2>/dev/null || die "$(id -un) has no subordinate ids that a user namespace could map. As root it works;" \
+		"or: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
 }
 
 # Run a command as root: really, or as root of a user namespace with the caller's subordinate ids, so that files get
@@ -35,7 +57,8 @@ as_root() {
 # A scratch directory in $scratch that is removed at the end.
 make_scratch() {
 	scratch=$(mktemp -d "${TMPDIR:-/tmp}/fcm-image.XXXXXX")
-	trap 'as_root rm -rf "$scratch"' EXIT
+	# What as_root made only it can remove.
+	trap 'rm -rf "$scratch" 2>/dev/null || as_root rm -rf "$scratch"' EXIT
 }
 
 # download DIR PACKAGE...: fetch packages of the running release with the host's own apt configuration; nothing is

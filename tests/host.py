@@ -359,7 +359,7 @@ class Host:
         world("ip", "link", "set", "lo", "up")
         world("ip", "link", "set", "eth0", "up")
         self.spawn([sys.executable, "-c", WEB], self.world)
-        wait_for("the world's web server", lambda: self.world.connect((WORLD, 80), 1).close() is None, 5)
+        wait_for("the world's web server", lambda: self.world.connect((WORLD, 80), 1).close() is None)
 
     def spawn(self, argv, ns=None, **popen):
         """Start a process in the host (or in the world) that close() ends."""

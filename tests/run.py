@@ -4,7 +4,8 @@
     run.py --build DIR --build-asan DIR [--assets DIR] quick|all|FILE...
 
 Each part runs on its own, with a limit, its output in DIR/test-logs/<part>.log; a part that fails shows the end of it.
-The last line is the sum: "N passed, N failed, N skipped". FILE is the path of a pytest file or the name of a part.
+The end names each test that failed, and the last line is the sum: "N passed, N failed, N skipped". FILE is the path of a
+pytest file or the name of a part.
 """
 import argparse
 import concurrent.futures
@@ -26,13 +27,15 @@ SKIPPED = 77  # the status of a part that can't be tried here, as automake's
 WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
+LONGEST = ("test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")  # of tests/host
 
 
 class Part:
-    """A command, how long it may take, how its output is counted, and whether another may run beside it."""
+    """A command, how long it may take, how its output is counted, and the name of those that may run beside it."""
 
-    def __init__(self, name, argv, count, limit, env=None, beside=False):
+    def __init__(self, name, argv, count, limit, env=None, beside=None):
         self.name, self.argv, self.count, self.limit, self.env, self.beside = name, argv, count, limit, env or {}, beside
+        self.failures = []  # the names of what failed in it
 
 
 # ---- counting: each takes the log and the exit status and returns (passed, failed, skipped) ----
@@ -78,6 +81,16 @@ def excerpt(log):
     return lines[-80:]
 
 
+# How pytest, ctest, cmocka and our own programs say what failed.
+FAILED = re.compile(r"^(?:(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?|\t *\d+ - (\S+) \(.*\)|.*\[  FAILED  \] (\w+)|"
+                    r"FAIL +(.*?) \(.*\)|NOT SEEN: (.*))$", re.M)
+
+
+def failures(log):
+    """The names of what failed in a part, as far as its output tells them."""
+    return list(dict.fromkeys(next(filter(None, names)) for names in FAILED.findall(log)))
+
+
 # ---- the parts ----
 
 def ctest(name, build, limit):
@@ -88,7 +101,7 @@ def ctest(name, build, limit):
 
 def pytest(name, files, build, limit, *options, **env):
     cache = f"cache_dir={Path(build).resolve()}/test-logs/cache-{name}"
-    argv = [PYTHON, "-m", "pytest", "-o", cache, FIRST, "-q", "-rs", "--durations=5", "--tb=short", *options, *files]
+    argv = [PYTHON, "-m", "pytest", "-o", cache, FIRST, "-q", "-rsfE", "--durations=5", "--tb=short", *options, *files]
     return Part(name, argv, count_pytest, limit, {"FCM_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1", **env})
 
 
@@ -99,17 +112,19 @@ def integration_files(fake):
 
 
 def host_parts(build):
-    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time."""
+    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time, the
+    longest first, so that both end together."""
     releases = ("bookworm", "trixie")
     for release in releases:
         argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
-        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)})
-    for file in sorted((TOP / "tests/host").glob("test_*.py")):
+        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)}, "making hosts")
+    files = {file.stem: file for file in sorted((TOP / "tests/host").glob("test_*.py"))}
+    for file in map(files.get, dict.fromkeys((*LONGEST, *files))):
         only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
         for release in releases:
             if not only or release in only[1]:
                 part = pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
-                part.beside = True
+                part.beside = "in hosts"
                 yield part
 
 
@@ -214,7 +229,8 @@ def run(part, logs, seconds_left, env):
     if recovered:
         lines.append(f"    {recovered} failed first and passed alone: {log_path.with_suffix('.first.log')}")
     if failed:
-        lines += ["    " + line for line in log.splitlines()[-80:]] + [f"    the whole log: {log_path}"]
+        lines += ["    " + line for line in excerpt(log)] + [f"    the whole log: {log_path}"]
+        part.failures = failures(log) or [f"{failed} failed, status {status}"]
     lines += ["    " + line for line in re.findall(r"^(?:SKIPPED|boot_id|FCM_SEED|note).*$", log, re.M)]
     print("\n".join(lines), flush=True)
     return passed, failed, skipped
@@ -249,13 +265,16 @@ def main():
     seen = logs / "seen.jsonl"
     seen.unlink(missing_ok=True)
     env = {"FCM_ASSETS": str(options.assets or ""), "FCM_SEEN": str(seen)}
-    begun, totals = time.monotonic(), [0, 0, 0]
-    for result in run_all(chosen(options), logs, env):
+    begun, totals, todo = time.monotonic(), [0, 0, 0], chosen(options)
+    for result in run_all(todo, logs, env):
         totals = [a + b for a, b in zip(totals, result)]
     if options.what in ([], ["all"]):
         unmet = unmet_routes(seen)
         print(f"==> routes ... {len(unmet)} without a test that succeeds" + "".join(f"\n    {r}" for r in unmet))
         totals[1 if unmet else 0] += len(unmet) or 1
+    for part in todo:
+        for name in part.failures:
+            print(f"FAILED {part.name}: {name}")
     print(f"whole: {time.monotonic() - begun:.0f} s")
     print(", ".join(f"{n} {word}" for n, word in zip(totals, WORDS)))
     return 1 if totals[1] or not totals[0] else 0

@@ -39,10 +39,12 @@ static inline void fcm_freep(void *p)
 	free(*(void **)p);
 }
 
+/* Close it where it is open; afterwards it is -1. */
 static inline void fcm_closep(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
+	*fd = -1;
 }
 
 /* Allocation for small things whose size we choose: aborts when memory is out. What a client can size is allocated

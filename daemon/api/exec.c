@@ -90,7 +90,7 @@ static struct guest *find_guest(struct vm *vm, struct fcm_error *err)
 			vm->view.name);
 		return NULL;
 	}
-	fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
+	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
 	fcm_hint(err, "fcm start %s", vm->view.name);
 	return NULL;
 }

@@ -85,7 +85,7 @@ int relay_vm_runs(struct vm *vm, struct fcm_error *err)
 	registry_unlock();
 	if (yes)
 		return 0;
-	fcm_fail(err, FCM_WRONG_STATE, "vm '%s' is %s", vm->view.name, vm_state_names[state]);
+	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
 	return fcm_hint(err, "fcm start %s", vm->view.name);
 }
 

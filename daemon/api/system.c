@@ -25,6 +25,7 @@ static field_json *vmm_json(void)
 	fj_set_str(o, "driver", e->driver ? e->driver->name : NULL);
 	fj_set_str(o, "version", e->probe.version);
 	fj_set_str(o, "accel", e->driver == NULL ? NULL : e->probe.accel == VMM_KVM ? "kvm" : "tcg");
+	fj_set_str(o, "kvm", e->probe.kvm);
 	fj_set_str(o, "reason", e->probe.reason);
 	return o;
 }

@@ -126,9 +126,9 @@ int api_vm_wait(struct request *rq, struct fcm_error *err)
 		if (there)
 			return http_reply(rq, 200, api_vm_json(vm, false));
 		if (gone)
-			return fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
+			return fcm_fail(err, FCM_NOT_FOUND, "VM '%s' was destroyed", vm->view.name);
 		if (clock_left(deadline) == 0)
-			return fcm_fail(err, FCM_TIMEOUT, "vm '%s' is not %s after %lld s", vm->view.name,
+			return fcm_fail(err, FCM_TIMEOUT, "VM '%s' is not %s after %lld s", vm->view.name,
 				vm_state_names[want], (long long)timeout);
 		if (http_cancelled(rq))
 			return fcm_fail(err, FCM_CANCELLED, "the wait was given up");

@@ -37,6 +37,14 @@ uid_t engine_uid(struct in_addr ip)
 	return the.config->uid_base + (ntohl(ip.s_addr) - ntohl(the.ipam.pool.addr.s_addr));
 }
 
+/* The address whose VM has that uid, the reverse; 0 when it is none of ours. */
+static struct in_addr ip_of_uid(uid_t uid)
+{
+	struct in_addr ip = {htonl(ntohl(the.ipam.pool.addr.s_addr) + (uid - the.config->uid_base))};
+
+	return uid >= the.config->uid_base && ip_net_has(&the.ipam.pool, ip) ? ip : (struct in_addr){0};
+}
+
 void engine_domain(const char *name, char *ret, size_t size)
 {
 	struct in_addr ip;
@@ -78,7 +86,10 @@ static int open_templates(struct fcm_error *err)
 static void load_broken(struct vm *vm, const struct fcm_error *why)
 {
 	struct vm_view *v = &vm->view;
+	struct stat st;
 
+	if (fstatat(vm->dirfd, "rootfs.img", &st, AT_SYMLINK_NOFOLLOW) == 0)
+		vm->held_ip = ip_of_uid(st.st_uid);
 	field_done(vm_view_fields, v);
 	*v = (struct vm_view){.state = why->code == FCM_NOT_FOUND ? VM_CREATING : VM_FAILED, .schema = 1};
 	fcm_copy(v->id, sizeof v->id, vm->id.s);

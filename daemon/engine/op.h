@@ -34,10 +34,12 @@ struct op {
 	bool want_running;	 /* a stop that is half of a restart */
 	bool park;		 /* the host goes down: keep `desired`, and say why in `reason` */
 	struct vm_expose expose,
-		before;		 /* expose and unexpose: what is wanted, and what was; sync: the status */
-	struct strv keys;	 /* add_keys */
-	int64_t boots, delay_ms; /* reconnect: the run whose channel broke, and how long to wait */
-	enum repair repair;	 /* what the daemon found when it started */
+		before;	     /* expose and unexpose: what is wanted, and what was; sync: the status */
+	struct strv keys;    /* add_keys */
+	int64_t boots;	     /* reconnect: the run whose guest is to be set up, */
+	int64_t delay_ms;    /* and how long to wait before */
+	int64_t patience_ms; /* how long the guest's agent may take to answer; 0: boot_seconds */
+	enum repair repair;  /* what the daemon found when it started */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;

@@ -1,179 +1,13 @@
+/*
+ * The operations that the API asks for.
+ */
 #include "daemon/engine/ops.h"
 
-#include <stdio.h>
 #include <string.h>
 
-#include "common/core/clock.h"
-#include "common/core/log.h"
+#include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
-
-#define DO(s)                                                                                                \
-	{                                                                                                    \
-		&step_##s, STEP_DO                                                                           \
-	}
-#define KEEP(s)                                                                                              \
-	{                                                                                                    \
-		&step_##s, STEP_KEEP                                                                         \
-	}
-#define UNDO(s)                                                                                              \
-	{                                                                                                    \
-		&step_##s, STEP_UNDO                                                                         \
-	}
-
-/* What stop, destroy and the end of a VMM release, and what start makes, in reverse. */
-#define RELEASE UNDO(guest), UNDO(attach), UNDO(vmm), UNDO(cgroup), UNDO(tap), UNDO(filter)
-
-const struct op_table table_create = {"create", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(reserve), DO(admit), DO(directory), DO(disk), DO(filter), DO(tap), DO(cgroup), DO(vmm),
-		DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site), DO(end)}};
-
-const struct op_table table_start = {"start", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(admit), DO(begin), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach), DO(boot), KEEP(guest),
-		KEEP(ready), DO(end)}};
-
-const struct op_table table_stop = {
-	"stop", VM_STOPPING, VM_STOPPED, WANT_STOPPED, {DO(begin), DO(quiet), RELEASE, DO(end)}};
-
-const struct op_table table_destroy = {"destroy", VM_DESTROYING, VM_DESTROYING, WANT_STOPPED,
-	{DO(begin), UNDO(site), DO(quiet), RELEASE, UNDO(directory), UNDO(reserve)}};
-
-const struct op_table table_adopt = {
-	"adopt", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(attach), KEEP(guest), DO(end)}};
-
-const struct op_table table_ended = {"ended", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {RELEASE, DO(end)}};
-
-const struct op_table table_expose = {"expose", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(want), DO(site)}};
-
-const struct op_table table_unexpose = {
-	"unexpose", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {UNDO(site), DO(want)}};
-
-enum { CLAIM_MS = 120000 }; /* how long an operation waits for the one before it */
-
-/* Claim the VM. One whose config.json is broken can only be destroyed: everything else would write a new one over what its
- * user may still mend. */
-static int claim(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-
-	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
-		return -1;
-	if (!vm->broken || op->run == op_destroy_run)
-		return 0;
-	registry_drop(vm);
-	fcm_fail(err, FCM_CONFIG, "vm '%s': %s", vm->view.name, vm->view.reason.message);
-	return fcm_hint(err, "mend %s/%s/config.json and restart fcmd, or fcm destroy %s",
-		engine()->config->state_dir, vm->id.s, vm->id.s);
-}
-
-/* Record why a VM is not what its user wants. */
-static void set_reason(struct vm *vm, const char *code, const struct fcm_error *err)
-{
-	VM_SET(vm, fcm_copy(view->reason.code, sizeof view->reason.code, code);
-		fcm_copy(view->reason.step, sizeof view->reason.step, err->step);
-		fcm_copy(view->reason.message, sizeof view->reason.message, err->msg);
-		view->reason.time = clock_wall());
-}
-
-static void save_or_log(struct vm *vm)
-{
-	struct fcm_error err;
-
-	if (store_vm_save(&vm->view, &err) < 0)
-		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
-}
-
-/* A guest that doesn't answer in time runs on; a daemon that stops leaves the rest to the next one. */
-static void keep_running(struct vm *vm, const struct fcm_error *why)
-{
-	struct fcm_error err;
-
-	if (engine_stopping())
-		return;
-	set_reason(vm, fcm_code_info(why->code)->wire, why);
-	VM_SET(vm, view->state = VM_RUNNING; if (view->started == 0) view->started = clock_wall());
-	save_or_log(vm);
-	if (supervise_watch(vm, &err) < 0)
-		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
-}
-
-/* What a VM was before a table ran. */
-struct before {
-	enum vm_state state;
-	enum vm_desired desired;
-	struct vm_reason reason;
-};
-
-/* Write down that a table failed: a VM that wasn't touched yet is what it was, any other one has failed. So has one that
- * nobody waits for and that doesn't run: where else would its user see why? */
-static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "begin") == 0;
-	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
-
-	if (same) {
-		VM_SET(vm, view->state = b->state; view->desired = b->desired; view->reason = b->reason);
-	} else {
-		set_reason(vm, fcm_code_info(err->code)->wire, err);
-		VM_SET(vm, view->state = VM_FAILED);
-	}
-	/* of a destroy that got stuck config.json goes on saying so: the next daemon finishes it */
-	if (same || op->table != &table_destroy)
-		save_or_log(vm);
-}
-
-/* Run a table on a claimed VM, and leave in the VM how it went. */
-static int run_table(struct op *op, const struct op_table *table, struct fcm_error *err)
-{
-	const struct vm_view *v = &op->vm->view;
-	const struct before before = {v->state, v->desired, v->reason};
-	bool kept;
-
-	op->table = table;
-	if (steps_run(op, &kept, err) == 0)
-		return 0;
-	if (kept)
-		keep_running(op->vm, err);
-	else
-		note_failure(op, &before, err);
-	return -1;
-}
-
-/* Release what a VM had whose VMM is gone, and leave it in `state`. */
-static int release_claimed(struct op *op, enum vm_state state, struct fcm_error *err)
-{
-	op->end_state = state;
-	return run_table(op, &table_ended, err);
-}
-
-static int start_claimed(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-
-	supervise_unwatch(vm);
-	/* what is left of an earlier run: its VMM ended a moment ago, or a stop got stuck */
-	if (vm->shim_pidfd >= 0 && release_claimed(op, VM_STOPPED, err) < 0)
-		return -1;
-	return run_table(op, &table_start, err);
-}
-
-/* A start that nobody waits for. When it fails the policy decides whether to try again, later and later. */
-static int start_alone(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-	struct fcm_error why;
-
-	if (start_claimed(op, err) == 0)
-		return 0;
-	if (vm->view.state != VM_FAILED || engine_stopping())
-		return -1;
-	struct verdict v =
-		supervise_verdict(GUEST_CRASHED, vm->view.spec.restart, vm->view.desired, vm->crashes++);
-	if (v.restart && supervise_restart_in(vm, v.delay_ms, &why) < 0)
-		log_error(LOG_LEVEL_ERROR, vm->id.s, &why);
-	return -1;
-}
 
 int op_create_run(struct op *op, struct fcm_error *err)
 {
@@ -182,10 +16,10 @@ int op_create_run(struct op *op, struct fcm_error *err)
 	int rc = steps_run(op, &kept, err);
 
 	if (kept) {
-		keep_running(vm, err);
+		claimed_keep(vm, err);
 	} else if (rc < 0 && vm->listed) {
 		/* the roll-back got stuck; config.json says creating, or starting, so destroy or the next daemon go on */
-		set_reason(vm, fcm_code_info(err->code)->wire, err);
+		vm_set_reason(vm, fcm_code_info(err->code)->wire, err);
 		VM_SET(vm, view->state = VM_FAILED);
 	}
 	registry_drop(vm);
@@ -197,13 +31,13 @@ int op_start_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
 	if (vm->view.state != VM_RUNNING || !op_vmm_lives(op)) {
 		op->changed = true;
 		vm->crashes = 0;
-		rc = start_claimed(op, err);
+		rc = claimed_start(op, err);
 	}
 	registry_drop(vm);
 	return rc;
@@ -218,12 +52,12 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
 	if (!is_down(vm) || vm->view.desired != WANT_STOPPED) {
 		op->changed = !is_down(vm);
-		rc = run_table(op, &table_stop, err);
+		rc = claimed_run(op, &table_stop, err);
 	}
 	registry_drop(vm);
 	return rc;
@@ -231,7 +65,7 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 
 int op_restart_run(struct op *op, struct fcm_error *err)
 {
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
 	op->want_running = true;
 	op->changed = true;
@@ -241,7 +75,7 @@ int op_restart_run(struct op *op, struct fcm_error *err)
 	if (rc < 0)
 		fcm_copy(err->step, sizeof err->step, step_admit.name);
 	else
-		rc = run_table(op, &table_stop, err) < 0 ? -1 : start_claimed(op, err);
+		rc = claimed_run(op, &table_stop, err) < 0 ? -1 : claimed_start(op, err);
 	registry_drop(op->vm);
 	return rc;
 }
@@ -250,12 +84,12 @@ int op_park_run(struct op *op, struct fcm_error *err)
 {
 	int rc = 0;
 
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
-	if (op_vmm_lives(op)) {
+	if (op_vmm_lives(op) || op->vm->view.state == VM_STARTING) { /* or waits for its turn */
 		op->park = op->want_running = op->vm->view.desired == WANT_RUNNING;
 		op->changed = true;
-		rc = run_table(op, &table_stop, err);
+		rc = claimed_run(op, &table_stop, err);
 	}
 	registry_drop(op->vm);
 	return rc;
@@ -263,10 +97,10 @@ int op_park_run(struct op *op, struct fcm_error *err)
 
 int op_destroy_run(struct op *op, struct fcm_error *err)
 {
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
 	op->changed = true;
-	int rc = run_table(op, &table_destroy, err);
+	int rc = claimed_run(op, &table_destroy, err);
 	registry_drop(op->vm);
 	return rc;
 }
@@ -275,11 +109,12 @@ int op_expose_run(struct op *op, struct fcm_error *err)
 {
 	bool kept;
 
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
-	op->changed = true;
 	op->before = op->vm->view.expose;
 	int rc = steps_run(op, &kept, err);
+	const struct vm_expose *now = &op->vm->view.expose;
+	op->changed = now->port != op->before.port || strcmp(now->domain, op->before.domain) != 0;
 	registry_drop(op->vm);
 	return rc;
 }
@@ -296,7 +131,7 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 	struct strv *keys = &vm->view.spec.ssh_keys;
 	int rc = 0;
 
-	if (claim(op, err) < 0)
+	if (claimed_begin(op, err) < 0)
 		return -1;
 	size_t before = keys->n;
 	for (size_t i = 0; i < op->keys.n; i++)
@@ -309,184 +144,8 @@ int op_keys_run(struct op *op, struct fcm_error *err)
 		rc = store_vm_save(&vm->view, err);
 	if (rc < 0)
 		cut_keys(vm, before);
-	else if (op->changed && vm->guest && strcmp(vm->sshd, "none") != 0)
+	else if (op->changed && vm->set_up && strcmp(vm->sshd, "none") != 0)
 		rc = guest_put_keys(vm, err);
-	registry_drop(vm);
-	return rc;
-}
-
-/* ---- what nobody asked for ---- */
-
-enum {
-	STABLE_S = 60,	/* a VM that ran that long begins its restarts anew */
-	SLICE_MS = 500, /* how often a wait looks whether it still makes sense */
-};
-
-/* How a VMM that ended by itself did so, for people. */
-static void describe_end(struct vm *vm, struct fcm_error *why)
-{
-	struct vm_exit how;
-	struct fcm_error err;
-
-	*why = (struct fcm_error){.code = FCM_VMM};
-	if (store_exit_load(&vm->id, &how, &err) < 0)
-		fcm_format(why->msg, sizeof why->msg, "the VMM's supervisor was killed");
-	else if (how.signal)
-		fcm_format(why->msg, sizeof why->msg, "the VMM was killed by signal %d", how.signal);
-	else if (how.status)
-		fcm_format(why->msg, sizeof why->msg, "the VMM ended with status %d", how.status);
-	else
-		fcm_format(why->msg, sizeof why->msg,
-			"the guest reset itself without a word: a panic, most likely");
-}
-
-static int ended_claimed(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-	struct fcm_error why;
-
-	if (vm->view.started && clock_wall() - vm->view.started > STABLE_S)
-		vm->crashes = 0;
-	struct verdict v =
-		supervise_verdict(vm->intent, vm->view.spec.restart, vm->view.desired, vm->crashes);
-	describe_end(vm, &why);
-	if (v.code[0]) {
-		vm->crashes++;
-		set_reason(vm, v.code, &why);
-		log_line(LOG_LEVEL_WARN, vm->id.s, "%s", why.msg);
-	}
-	if (release_claimed(op, v.state, err) < 0)
-		return -1;
-	if (v.restart &&
-		v.delay_ms == 0) /* the guest rebooted: one operation, so that nobody sees it stopped */
-		return start_alone(op, err);
-	return v.restart ? supervise_restart_in(vm, v.delay_ms, err) : 0;
-}
-
-int op_ended_run(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-
-	if (claim(op, err) < 0)
-		return -1;
-	int rc = 0;
-	if (vm->shim_pidfd >= 0 && !op_vmm_lives(op)) /* else another operation was first */
-		rc = ended_claimed(op, err);
-	registry_drop(vm);
-	return rc;
-}
-
-int op_revive_run(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-
-	if (claim(op, err) < 0)
-		return -1;
-	int rc = 0;
-	if (vm->view.desired == WANT_RUNNING && vm->view.state != VM_RUNNING && !engine_stopping())
-		rc = start_alone(op, err);
-	registry_drop(vm);
-	return rc;
-}
-
-static int adopt_claimed(struct op *op, struct fcm_error *err)
-{
-	bool kept;
-
-	op->table = &table_adopt;
-	if (steps_run(op, &kept, err) == 0)
-		return 0;
-	if (op_vmm_lives(op)) {
-		keep_running(op->vm, err);
-		return -1;
-	}
-	return ended_claimed(op, err);
-}
-
-/* A stop was under way, and the guest may still be shutting down: it gets the time that it would have had. */
-static int stop_again(struct op *op, struct fcm_error *err)
-{
-	struct fcm_error deaf;
-
-	if (op_vmm_lives(op) && step_attach.run(op, &deaf) == 0)
-		op->grace_ms = engine()->config->stop_seconds * 1000ll;
-	return run_table(op, &table_stop, err);
-}
-
-int op_repair_run(struct op *op, struct fcm_error *err)
-{
-	int rc = 0;
-
-	if (claim(op, err) < 0)
-		return -1;
-	switch (op->repair) {
-	case REPAIR_NONE:
-		break;
-	case REPAIR_ADOPT:
-		rc = adopt_claimed(op, err);
-		break;
-	case REPAIR_ENDED:
-		rc = ended_claimed(op, err);
-		break;
-	case REPAIR_RELEASE:
-		rc = release_claimed(op, VM_STOPPED, err);
-		break;
-	case REPAIR_START:
-		rc = release_claimed(op, VM_STOPPED, err) < 0 ? -1 : start_alone(op, err);
-		break;
-	case REPAIR_STOP:
-		rc = stop_again(op, err);
-		break;
-	case REPAIR_RESTART:
-		op->want_running = true;
-		rc = stop_again(op, err) < 0 ? -1 : start_alone(op, err);
-		break;
-	case REPAIR_DESTROY:
-		rc = run_table(op, &table_destroy, err);
-		break;
-	}
-	registry_drop(op->vm);
-	return rc;
-}
-
-/* Is it still the run of the VM whose channel broke? Most channels break because the VM ends. */
-static bool same_run(const struct op *op)
-{
-	const struct vm *vm = op->vm;
-
-	registry_lock();
-	bool same = vm->listed && vm->view.boots == op->boots && vm->view.state != VM_STOPPED &&
-		    vm->view.state != VM_FAILED;
-	registry_unlock();
-	return same && !engine_stopping();
-}
-
-/* Is the session that there is now broken, too? While we waited another operation may have begun a new one. */
-static bool is_deaf(const struct vm *vm)
-{
-	struct guest_hello hello;
-	struct fcm_error err;
-
-	return vm->guest && guest_hello(vm->guest, clock_ms(), &hello, &err) < 0 && err.code == FCM_GUEST;
-}
-
-int op_reconnect_run(struct op *op, struct fcm_error *err)
-{
-	struct vm *vm = op->vm;
-	int rc = 0;
-
-	for (int64_t until = clock_in(op->delay_ms); clock_left(until) && same_run(op);)
-		clock_sleep(MIN(SLICE_MS, clock_left(until)));
-	if (!same_run(op))
-		return 0;
-	if (claim(op, err) < 0)
-		return -1;
-	if (is_deaf(vm) && vm->view.state == VM_RUNNING && op_vmm_lives(op) && !engine_stopping()) {
-		vm_set_guest(vm, NULL);
-		if (vm->vmm)
-			vm->driver->free(STEAL(vm->vmm));
-		rc = adopt_claimed(op, err);
-	}
 	registry_drop(vm);
 	return rc;
 }

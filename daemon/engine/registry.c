@@ -153,9 +153,9 @@ int registry_claim(struct vm *vm, struct op *op, int64_t deadline, struct fcm_er
 	vm->waiting--;
 	vm->urgent -= op->urgent;
 	if (!vm->listed)
-		rc = fcm_fail(err, FCM_NOT_FOUND, "vm '%s' was destroyed", vm->view.name);
+		rc = fcm_fail(err, FCM_NOT_FOUND, "VM '%s' was destroyed", vm->view.name);
 	else if (must_wait(vm, op))
-		rc = fcm_fail(err, FCM_BUSY, "vm '%s' is busy with another operation", vm->view.name);
+		rc = fcm_fail(err, FCM_BUSY, "VM '%s' is busy with another operation", vm->view.name);
 	else
 		vm->busy = op;
 	registry_unlock();
@@ -229,7 +229,7 @@ static int choose_address(struct vm *vm, struct fcm_error *err)
 	auto_free struct in_addr *taken = xalloc((nvms + 1) * sizeof *taken);
 
 	for (size_t i = 0; i < nvms; i++)
-		taken[i] = vms[i]->view.ip;
+		taken[i] = vms[i]->view.ip.s_addr ? vms[i]->view.ip : vms[i]->held_ip;
 	return ipam_pick(&engine()->ipam, taken, nvms, &vm->view.ip, err);
 }
 
@@ -322,7 +322,7 @@ static struct vm *by_prefix(const char *text, struct fcm_error *err)
 		found = vms[i];
 	}
 	if (found == NULL)
-		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+		fcm_fail(err, FCM_NOT_FOUND, "there is no VM '%.64s'", text);
 	return found;
 }
 
@@ -333,7 +333,7 @@ struct vm *registry_find(const char *text, bool exact, struct fcm_error *err)
 	if (vm == NULL)
 		vm = by_id(text);
 	if (vm == NULL && exact)
-		fcm_fail(err, FCM_NOT_FOUND, "no vm '%.64s'", text);
+		fcm_fail(err, FCM_NOT_FOUND, "there is no VM '%.64s'", text);
 	else if (vm == NULL)
 		vm = by_prefix(text, err);
 	if (vm)

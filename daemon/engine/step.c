@@ -9,9 +9,6 @@
 #include "common/core/log.h"
 #include "daemon/engine/op.h"
 
-const struct op_table *const op_tables[] = {&table_create, &table_start, &table_stop, &table_destroy,
-	&table_adopt, &table_ended, &table_expose, &table_unexpose, NULL};
-
 /* What FCM_FAULT asks for at this row, or "". A fault strikes once. */
 static const char *fault_at(const struct op *op, const struct step *step)
 {

@@ -70,6 +70,6 @@ extern const struct step step_vmm, step_attach, step_boot, step_quiet;	      /* 
 extern const struct step step_guest, step_ready;			      /* steps_guest.c */
 extern const struct step step_want, step_site;				      /* site.c */
 
-/* The tables (ops.c). */
+/* The tables (tables.c). */
 extern const struct op_table table_create, table_start, table_stop, table_destroy, table_adopt, table_ended;
 extern const struct op_table table_expose, table_unexpose;

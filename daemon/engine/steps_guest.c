@@ -29,6 +29,11 @@ enum {
 	BANNER_MS = 1000, /* one try to read sshd's banner */
 };
 
+static int64_t patience_ms(const struct op *op)
+{
+	return op->patience_ms ? op->patience_ms : engine()->config->boot_seconds * 1000ll;
+}
+
 /* Does waiting on still make sense? */
 static int still(struct op *op, int64_t deadline, const char *what, struct fcm_error *err)
 {
@@ -42,8 +47,8 @@ static int still(struct op *op, int64_t deadline, const char *what, struct fcm_e
 	if (op->vm->urgent)
 		return fcm_fail(err, FCM_CANCELLED, "another request kills the VM");
 	if (clock_left(deadline) == 0) {
-		fcm_fail(err, FCM_TIMEOUT, "%s within %u s; the VM is left running", what,
-			engine()->config->boot_seconds);
+		fcm_fail(err, FCM_TIMEOUT, "%s within %lld s; the VM is left running", what,
+			(long long)patience_ms(op) / 1000);
 		return vm_last_words(op->vm, err);
 	}
 	return 0;
@@ -70,7 +75,7 @@ static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
 static int say_hello(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	int64_t deadline = clock_in(engine()->config->boot_seconds * 1000ll);
+	int64_t deadline = clock_in(patience_ms(op));
 	int fd = connect_agent(op, deadline, err);
 	const struct guest_events events = {.power = supervise_power, .lost = supervise_lost, .arg = vm};
 	struct guest_hello hello;
@@ -237,16 +242,19 @@ static int setup(struct vm *vm, struct fcm_error *err)
  * have been killed anywhere in it. */
 static int guest_up(struct op *op, struct fcm_error *err)
 {
+	op->vm->set_up = false;
 	if (say_hello(op, err) < 0)
 		return -1;
 	if (setup(op->vm, err) < 0)
 		return vm_last_words(op->vm, err);
+	op->vm->set_up = true;
 	return 0;
 }
 
 static int guest_down(struct op *op, struct fcm_error *err)
 {
 	(void)err;
+	op->vm->set_up = false;
 	vm_set_guest(op->vm, NULL);
 	return 0;
 }
@@ -284,7 +292,7 @@ static bool banner(const struct vm *vm)
 
 static int ready(struct op *op, struct fcm_error *err)
 {
-	int64_t deadline = clock_in(engine()->config->boot_seconds * 1000ll);
+	int64_t deadline = clock_in(patience_ms(op));
 
 	if (strcmp(op->vm->sshd, "none") == 0)
 		return 0;

@@ -1,6 +1,9 @@
 /*
  * What a running VM has of the host besides its VMM: elements in the nftables table, a TAP, a cgroup.
  */
+#include <string.h>
+
+#include "common/core/clock.h"
 #include "daemon/engine/engine.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -70,6 +73,20 @@ static void tap_describe(const struct op *op, bool undo, struct strv *ret)
 
 const struct step step_tap = {.name = "tap", .run = tap_up, .undo = tap_down, .describe = tap_describe};
 
+/* A VMM holds a descriptor of its TAP, which leads nowhere once somebody has deleted the device, whatever is made anew. */
+struct vm_reason vm_network(const struct vm *vm)
+{
+	struct vm_reason r = {0};
+
+	if (net_tap_exists(&vm->id))
+		return r;
+	fcm_copy(r.code, sizeof r.code, "network_lost");
+	fcm_format(r.message, sizeof r.message, "somebody deleted %s, its way to the network: fcm restart %s",
+		net_tap_name(&vm->id).s, vm->view.name);
+	r.time = clock_wall();
+	return r;
+}
+
 /* ---- cgroup: limits, and the surest way to find what belongs to a VM ---- */
 
 enum {
@@ -99,8 +116,11 @@ static void group_describe(const struct op *op, bool undo, struct strv *ret)
 	struct strv procs = {0};
 
 	cgroup_procs(&op->vm->id, &procs);
-	for (size_t i = 0; i < procs.n; i++)
-		strv_addf(ret, "%s the group of %s", undo ? "kill and remove" : "make", procs.v[i]);
+	for (size_t i = 0; i < procs.n; i++) {
+		auto_free char *group =
+			xprintf("%.*s", (int)(strrchr(procs.v[i], '/') - procs.v[i]), procs.v[i]);
+		strv_addf(ret, undo ? "kill what is in %s, rmdir it" : "mkdir %s", group);
+	}
 	if (!undo && procs.n)
 		strv_addf(ret, "limit it to %u MiB and %u tasks",
 			op->vm->view.spec.mem_mib + VMM_OVERHEAD_MIB, VMM_PIDS + op->vm->view.spec.vcpus);

@@ -67,8 +67,10 @@ static int end(struct op *op, struct fcm_error *err)
 	const struct op_table *t = op->table;
 	enum vm_state state = t == &table_ended ? op->end_state : t->end;
 	int64_t used = (int64_t)disk_used(vm->dirfd);
+	struct vm_reason reason = state == VM_RUNNING ? vm_network(vm) : vm->view.reason;
 
-	VM_SET(vm, view->disk_used = used; view->state = state; if (state != VM_RUNNING) view->started = 0;
+	VM_SET(vm, view->disk_used = used; view->state = state; view->reason = reason;
+		if (state != VM_RUNNING) view->started = 0;
 		else if (view->started == 0) view->started = clock_wall());
 	if (store_vm_save(&vm->view, err) < 0) {
 		if (t == &table_create || t == &table_start)

@@ -13,6 +13,7 @@
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
+#include "daemon/guest/intake.h"
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -22,9 +23,10 @@ enum {
 	BOOT_MS = 20000, /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
 	START_MS =
 		30000, /* shim and VMM up and answering; 35 ms on an idle machine, seconds when many start at once */
+	ADOPT_MS = 5000,     /* for one that runs already; a slower one is left alone and tried again */
 	END_MS = 200,	     /* from a VMM that closes its socket to its end */
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
-	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message */
+	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message, or for the guest's intent */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
 };
@@ -64,11 +66,14 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.gateway = engine()->config->gateway,
 		.prefix = engine()->ipam.pool.prefix,
 		.binary = engine()->probe.binary,
+		.version = engine()->probe.version,
 		.kernel = ret->vmlinux,
 		.initrd = ret->initrd,
 		.image = ret->image,
 		.disk = ret->disk,
 		.run = ret->run,
+		.disk_mib_per_second = engine()->config->disk_mib_per_second,
+		.disk_ops_per_second = engine()->config->disk_ops_per_second,
 		.accel = engine()->probe.accel,
 		.tsc_khz = engine()->tsc_khz,
 	};
@@ -95,6 +100,30 @@ int vm_last_words(const struct vm *vm, struct fcm_error *err)
 	size_t n = strlen(err->msg);
 	snprintf(err->msg + n, sizeof err->msg - n, "; its console ends with: %.160s", line);
 	return fcm_hint(err, "fcm logs %s", vm->view.name);
+}
+
+enum guest_power vm_last_wish(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+	uint64_t total, begin = (uint64_t)vm->run.console;
+	struct fcm_error ignored;
+
+	if (vm->intent != GUEST_CRASHED ||
+		shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || total < begin)
+		return vm->intent;
+	size_t n = MIN(tail.n, total - begin); /* an earlier run's last word isn't this one's */
+	return n ? intake_console(tail.p + tail.n - n, n) : GUEST_CRASHED;
+}
+
+/* Where the console of the run that begins now will begin. */
+static int64_t console_begin(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf none = {0};
+	uint64_t total = 0;
+	struct fcm_error ignored;
+
+	(void)!shim_ring_tail(vm->dirfd, 0, &none, &total, &ignored);
+	return (int64_t)total;
 }
 
 static int spawn(
@@ -150,6 +179,7 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 	vm->driver = engine()->driver;
 	vm->intent = GUEST_CRASHED;
 	vm->run.booted = false;
+	vm->run.console = console_begin(vm);
 	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */
 	if (remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->plan(&facts.config, &plan, err) < 0 || spawn(vm, &facts, &plan, err) < 0)
@@ -216,8 +246,9 @@ static void vmm_describe(const struct op *op, bool undo, struct strv *ret)
 	struct fcm_error err;
 
 	if (undo) {
-		strv_addf(ret, "kill process %lld, wait for its shim, remove its sockets",
-			(long long)vm->view.vmm_pid);
+		if (vm->view.vmm_pid)
+			strv_addf(ret, "kill process %lld, wait for its shim", (long long)vm->view.vmm_pid);
+		strv_addf(ret, "remove the sockets below %s/jail/run", vm->id.s);
 		return;
 	}
 	if (vmm_facts(vm, &facts, &err) < 0 || engine()->driver->plan(&facts.config, &plan, &err) < 0) {
@@ -254,14 +285,17 @@ static int attach(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
-	int64_t deadline = clock_in(START_MS);
-	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
+	bool adopt = op->table == &table_adopt;
+	int64_t deadline = clock_in(adopt ? ADOPT_MS : START_MS);
 
+	if (vm->vmm)
+		return 0; /* only the guest's session is begun anew */
+	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
 	if (run < 0)
 		return -1;
 	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
 		return with_last_words(op, err);
-	if (op->table == &table_adopt)
+	if (adopt)
 		return 0;
 	if (vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->configure(vm->vmm, &facts.config, deadline, err) < 0)
@@ -355,7 +389,9 @@ static int quiet(struct op *op, struct fcm_error *err)
 static void quiet_describe(const struct op *op, bool undo, struct strv *ret)
 {
 	(void)undo;
-	strv_addf(ret, "ask the guest's agent for a poweroff, wait %lld s", (long long)op->grace_ms / 1000);
+	if (op->vm->view.vmm_pid)
+		strv_addf(ret, "ask the guest's agent for a poweroff, wait %lld s",
+			(long long)op->grace_ms / 1000);
 }
 
 const struct step step_quiet = {.name = "quiet", .run = quiet, .describe = quiet_describe};

@@ -1,5 +1,6 @@
 #include "daemon/engine/supervise.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -13,21 +14,23 @@
 enum {
 	BACKOFF_MS = 1000, /* before the first restart after a crash; doubles each time */
 	BACKOFF_MAX_MS = 60000,
-	RECONNECT_MS = 1000,  /* between a broken channel and the next try; doubles up to a minute */
-	STEADY_MS = 60000,    /* a channel that held that long begins anew */
+	RECONNECT_MS = 1000,  /* before a guest without a session is tried again; doubles up to a minute */
+	STEADY_MS = 60000,    /* a session that held that long begins anew */
 	SITE_RETRY_MS = 5000, /* between tries of pending sites; doubles to the maximum */
 	SITE_RETRY_MAX_MS = 60000,
 	SITE_TRIES = 8, /* sites retried at a time */
 };
 
-void supervise_run(struct op *op)
+bool supervise_run(struct op *op)
 {
 	struct fcm_error err;
 
 	op->alone = true;
-	if (op_start(op, &err) < 0)
+	bool runs = op_start(op, &err) == 0;
+	if (!runs)
 		log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
 	op_unref(op);
+	return runs;
 }
 
 /* ---- the end of a VMM ---- */
@@ -97,26 +100,28 @@ void supervise_power(void *arg, enum guest_power intent)
 	vm->intent = (int)intent;
 }
 
-/* Longer each time that the channel breaks soon after, for a guest that breaks it on purpose shall cost nothing. */
+/* Longer each time, for a guest that never answers, or breaks each session on purpose, shall cost nothing. */
 static int64_t reconnect_delay(struct vm *vm)
 {
-	int64_t now = clock_ms();
-
-	vm->losses = now - vm->lost_at > STEADY_MS ? 0 : MIN(vm->losses + 1, 6u);
-	vm->lost_at = now;
-	return (int64_t)RECONNECT_MS << vm->losses;
+	vm->tries = clock_ms() - vm->tried_at > STEADY_MS ? 0 : MIN(vm->tries + 1, 6u);
+	int64_t delay = (int64_t)RECONNECT_MS << vm->tries;
+	vm->tried_at = clock_in(delay);
+	return delay;
 }
 
 void supervise_lost(void *arg)
 {
 	struct vm *vm = arg;
-	struct op *op = op_new(&table_adopt, vm, op_reconnect_run);
 
+	if (atomic_exchange(&vm->reconnecting, true))
+		return;
+	struct op *op = op_new(&table_adopt, vm, op_reconnect_run);
 	op->delay_ms = reconnect_delay(vm);
 	registry_lock();
 	op->boots = vm->view.boots;
 	registry_unlock();
-	supervise_run(op);
+	if (!supervise_run(op))
+		vm->reconnecting = false;
 }
 
 /* ---- the host ---- */
@@ -125,6 +130,17 @@ static void on_network_change(void *arg, const char *what)
 {
 	(void)arg;
 	log_warn("the network was changed by somebody else: %s", what);
+}
+
+static void on_tap_gone(void *arg, const struct vm_id *id)
+{
+	struct fcm_error err;
+	struct vm *vm = registry_find(id->s, true, &err);
+
+	(void)arg;
+	if (vm)
+		supervise_run(op_new(&table_adopt, vm, op_tap_gone_run));
+	vm_unref(vm);
 }
 
 static struct loop_source *site_timer;
@@ -170,7 +186,9 @@ void supervise_sites(void)
 
 int supervise_host(struct fcm_error *err)
 {
-	if (net_watch(engine()->loop, on_network_change, NULL, err) < 0)
+	const struct net_events events = {.changed = on_network_change, .tap_gone = on_tap_gone};
+
+	if (net_watch(engine()->loop, &events, err) < 0)
 		return -1;
 	return loop_add_timer(engine()->loop, clock_in(SITE_RETRY_MS), on_site_timer, NULL, &site_timer, err);
 }

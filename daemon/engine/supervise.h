@@ -17,7 +17,8 @@ void supervise_unwatch(struct vm *vm);
  * slot. */
 int supervise_restart_in(struct vm *vm, int64_t delay_ms, struct fcm_error *err) must_check;
 
-/* Callbacks of the agent's channel; `arg` is the VM. On the loop's thread. */
+/* Callbacks of the agent's channel; `arg` is the VM. supervise_lost() plans to set the guest up again, and is also for one
+ * that hasn't answered yet; any thread. */
 void supervise_power(void *arg, enum guest_power intent);
 void supervise_lost(void *arg);
 
@@ -34,8 +35,9 @@ struct verdict {
 struct verdict supervise_verdict(
 	enum guest_power intent, enum vm_restart policy, enum vm_desired desired, unsigned crashes);
 
-/* Run `op` on a thread and drop the reference; failures are logged. For work that nobody waits for. */
-void supervise_run(struct op *op);
+/* Run `op` on a thread and drop the reference; failures are logged. For work that nobody waits for. False when there is no
+ * thread for it. */
+bool supervise_run(struct op *op);
 
 /* Retry the sites that are pending, soon. */
 void supervise_sites(void);

@@ -30,21 +30,24 @@ struct vm {
 	struct guest *guest;	   /* changed by vm_set_guest() */
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
+	bool set_up;		   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
-	_Atomic int intent;	   /* enum guest_power: the guest's last word, set on the loop's thread */
+	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
-	unsigned losses;	   /* of the agent's channel, in a row: the loop's thread only */
-	int64_t lost_at;
+	_Atomic bool reconnecting; /* another try is planned; who sets this may write the next two */
+	unsigned tries;		   /* to set the guest up, in a row */
+	int64_t tried_at;
 
 	struct op *busy;	 /* the operation that owns this VM now, or NULL */
 	unsigned waiting;	 /* operations that wait for it */
 	_Atomic unsigned urgent; /* those among them that will kill it: what waits for its guest gives way */
 	bool admitted;		 /* its memory is promised to `busy` */
 	unsigned refs;
-	bool broken; /* config.json can't be read: it can be looked at and destroyed, no more */
-	bool listed; /* in the registry: visible to the API */
-	char *text;  /* cached JSON, or NULL */
+	bool broken;		/* config.json can't be read: it can be looked at and destroyed, no more */
+	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
+	bool listed;		/* in the registry: visible to the API */
+	char *text;		/* cached JSON, or NULL */
 };
 
 /* A VM that is in no list yet, with one reference. */
@@ -127,6 +130,13 @@ bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
 
 /* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
 int vm_last_words(const struct vm *vm, struct fcm_error *err);
+
+/* What the guest of a VMM that ended meant by it: its agent's last word, on the channel or, when nobody listened there, on
+ * the console. */
+enum guest_power vm_last_wish(const struct vm *vm);
+
+/* What a running VM's `reason` says of its network: nothing, or that its TAP is gone. */
+struct vm_reason vm_network(const struct vm *vm);
 
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */

@@ -81,3 +81,24 @@ enum intake_kind intake_next(struct intake *in, struct intake_message *m)
 		return INTAKE_STREAM;
 	return read_power(&m->frame, &m->intent) ? INTAKE_POWER : INTAKE_NOISE;
 }
+
+static bool begins(const char *s, const char *end, const char *word)
+{
+	return (size_t)(end - s) >= strlen(word) && memcmp(s, word, strlen(word)) == 0;
+}
+
+enum guest_power intake_console(const char *text, size_t n)
+{
+	static const char mark[] = "fcm-agent: power ";
+	enum guest_power intent = GUEST_CRASHED;
+	const char *end = text + n;
+
+	for (const char *s = text; (s = memmem(s, (size_t)(end - s), mark, strlen(mark)));) {
+		s += strlen(mark);
+		if (begins(s, end, "poweroff"))
+			intent = GUEST_POWEROFF;
+		else if (begins(s, end, "reboot"))
+			intent = GUEST_REBOOT;
+	}
+	return intent;
+}

@@ -40,3 +40,7 @@ void intake_done(struct intake *in);
 
 /* The next message. The bytes of the one before are dropped first. */
 enum intake_kind intake_next(struct intake *in, struct intake_message *m);
+
+/* The intent that the agent wrote last in these bytes of a console (docs/AGENT.md, Events), or GUEST_CRASHED. Whoever may write to
+ * the console can forge it, as whoever is root in the guest can make the agent say it. */
+enum guest_power intake_console(const char *text, size_t n);

@@ -60,7 +60,7 @@ static int split(char *path, char **parts, struct fcm_error *err)
 		if (path)
 			*path = 0;
 		if (decode_segment(part, err) < 0)
-			return -1;
+			return fcm_hint(err, "names and ids are made of a-z, 0-9 and -");
 		if (n < ROUTE_SEGMENTS)
 			parts[n] = part;
 		n = MIN(n + 1, ROUTE_SEGMENTS + 1);

@@ -106,6 +106,20 @@ static int install(struct fcm_error *err)
 	return run(text.p, err);
 }
 
+int firewall_check(const struct rules *rules, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+
+	rules_table(rules, &text);
+	HOLD_LOCK();
+	if (open_context(err) < 0)
+		return -1;
+	nft_ctx_set_dry_run(fw.nft, true);
+	int r = run(text.p, err);
+	nft_ctx_set_dry_run(fw.nft, false);
+	return r;
+}
+
 int firewall_install(const struct rules *rules, struct fcm_error *err)
 {
 	HOLD_LOCK();

@@ -7,6 +7,9 @@
 
 #include "daemon/net/rules.h"
 
+/* Would the kernel take that table? As `nft --check` asks: nothing is changed, but modules are loaded. */
+int firewall_check(const struct rules *rules, struct fcm_error *err) must_check;
+
 /* Install the table, replacing one that is there, and remember the model (copied). */
 int firewall_install(const struct rules *rules, struct fcm_error *err) must_check;
 

@@ -51,6 +51,13 @@ int net_pool_free(const struct ip_net *pool, struct fcm_error *err)
 	return link_pool_uses(&uses, &n, err) < 0 ? -1 : pool_check(pool, uses, n, err);
 }
 
+int net_filter_check(const struct ip_net *pool, struct fcm_error *err)
+{
+	const struct rules rules = {.pool = *pool, .gateway = pool->addr};
+
+	return firewall_check(&rules, err);
+}
+
 static int check_config(const struct net_config *config, struct fcm_error *err)
 {
 	if (!ip_net_has(&config->pool, config->gateway))
@@ -78,10 +85,9 @@ int net_init(const struct net_config *config, const char *state_dir, const struc
 	return r;
 }
 
-int net_watch(
-	struct loop *loop, void (*changed)(void *arg, const char *what), void *arg, struct fcm_error *err)
+int net_watch(struct loop *loop, const struct net_events *events, struct fcm_error *err)
 {
-	return watch_start(loop, changed, arg, err);
+	return watch_start(loop, events, err);
 }
 
 /* The reverse order of net_init(). */

@@ -52,12 +52,18 @@ struct net_tap net_tap_name(const struct vm_id *id);
 int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
 	struct fcm_error *err) must_check;
 
+/* What net_watch() tells, on the loop's thread, without a lock. */
+struct net_events {
+	void (*changed)(void *arg, const char *what);	     /* a line for the log */
+	void (*tap_gone)(void *arg, const struct vm_id *id); /* somebody deleted it; may be NULL */
+	void *arg;
+};
+
 /* Register with the loop. A foreign change of the table, of a TAP's flags or route, of the pool's route is repaired at
  * once from what net_init(), net_filter_up() and net_tap_up() were told; an interface that gets a route gets forwarding.
- * Afterwards `changed(arg, what)` is called on the loop's thread, without a lock, with a line for the log. A TAP that
- * somebody deleted is only reported: its VMM holds a descriptor that no longer leads anywhere. */
-int net_watch(struct loop *loop, void (*changed)(void *arg, const char *what), void *arg,
-	struct fcm_error *err) must_check;
+ * Afterwards it is told. A TAP that somebody deleted is only reported: its VMM holds a descriptor that no longer leads
+ * anywhere. */
+int net_watch(struct loop *loop, const struct net_events *events, struct fcm_error *err) must_check;
 
 /* Take down all that net_init() made and every TAP of ours, and stop watching: only for uninstalling and for tests; VMs
  * keep running when the daemon ends. Not to be called on the loop's thread from `changed`. */
@@ -73,6 +79,9 @@ int net_filter_up(const struct net_vm *vm, struct fcm_error *err) must_check;
 int net_filter_down(const struct net_vm *vm, unsigned *ret_elements, struct fcm_error *err) must_check;
 int net_tap_up(const struct net_vm *vm, struct fcm_error *err) must_check;
 int net_tap_down(const struct net_vm *vm, bool *ret_existed, struct fcm_error *err) must_check;
+
+/* Is the VM's TAP there? True when the kernel can't be asked. */
+bool net_tap_exists(const struct vm_id *id);
 
 /* A descriptor attached to the VM's TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR), for QEMU; the caller's. -1 on failure. */
 int net_tap_open(const struct vm_id *id, struct fcm_error *err) must_check;
@@ -90,6 +99,9 @@ int net_list_taps(struct strv *ret, struct fcm_error *err) must_check;
 /* Is the pool free on this host, as net_init() would find it? FCM_CONFIG, field "pool", with a free /24 in the hint. Looks
  * only. */
 int net_pool_free(const struct ip_net *pool, struct fcm_error *err) must_check;
+
+/* Would the kernel take our table of rules? Looks only. */
+int net_filter_check(const struct ip_net *pool, struct fcm_error *err) must_check;
 
 /* Resolvers for guests: config, else the host's IPv4 ones (/run/systemd/resolve/resolv.conf, then /etc/resolv.conf), at
  * most 3, never one that the rules keep from VMs: loopback, link-local, an address of this host. May be empty. */

@@ -180,6 +180,14 @@ int net_tap_down(const struct net_vm *vm, bool *ret_existed, struct fcm_error *e
 	return link.owner == LINK_OURS ? link_delete(link.index, err) : 0;
 }
 
+bool net_tap_exists(const struct vm_id *id)
+{
+	struct link link;
+	struct fcm_error err;
+
+	return link_find(net_tap_name(id).s, &link, &err) < 0 || link.owner == LINK_OURS;
+}
+
 int net_tap_open(const struct vm_id *id, struct fcm_error *err)
 {
 	struct net_tap name = net_tap_name(id);

@@ -49,8 +49,7 @@ enum {
 static struct {
 	struct nl_sock *nf, *rt;
 	struct loop_source *nf_source, *rt_source, *timer;
-	void (*changed)(void *arg, const char *what);
-	void *arg;
+	struct net_events events;
 
 	/* what is suspect */
 	bool table, routed, pool_route;
@@ -70,7 +69,7 @@ static void tell(const char *fmt, ...)
 	va_end(ap);
 	if (n < 0)
 		return;
-	watch.changed(watch.arg, what);
+	watch.events.changed(watch.events.arg, what);
 	free(what);
 }
 
@@ -203,6 +202,8 @@ static int check_taps(const struct net_vms *vms, bool force, struct fcm_error *e
 		case TAP_GONE:
 			tell("link: %s is gone, its VM has no network until it is restarted",
 				net_tap_name(&vms->v[i].id).s);
+			if (watch.events.tap_gone)
+				watch.events.tap_gone(watch.events.arg, &vms->v[i].id);
 			break;
 		}
 	}
@@ -316,13 +317,11 @@ static struct nl_sock *listen_to(
 	return NULL;
 }
 
-int watch_start(
-	struct loop *loop, void (*changed)(void *arg, const char *what), void *arg, struct fcm_error *err)
+int watch_start(struct loop *loop, const struct net_events *events, struct fcm_error *err)
 {
 	static const int tables[2] = {NFNLGRP_NFTABLES}, links[2] = {RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE};
 
-	watch.changed = changed;
-	watch.arg = arg;
+	watch.events = *events;
 	if ((watch.nf = listen_to(NETLINK_NETFILTER, tables, on_table_message, err)) == NULL ||
 		(watch.rt = listen_to(NETLINK_ROUTE, links, on_routing_message, err)) == NULL ||
 		loop_add_timer(loop, FCM_FOREVER, on_timer, NULL, &watch.timer, err) < 0 ||

@@ -6,8 +6,7 @@
 #include "daemon/net/net.h"
 
 /* See net_watch(). */
-int watch_start(struct loop *loop, void (*changed)(void *arg, const char *what), void *arg,
-	struct fcm_error *err) must_check;
+int watch_start(struct loop *loop, const struct net_events *events, struct fcm_error *err) must_check;
 
 /* Stop; fine when nothing was started. Not from a callback of the loop. */
 void watch_stop(void);

@@ -214,7 +214,7 @@ int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, stru
 void cgroup_procs(const struct vm_id *id, struct strv *ret)
 {
 	for (size_t i = 0; i < parents.n; i++)
-		strv_addf(ret, "%s/%s/cgroup.procs", parents.v[i], id->s);
+		strv_addf(ret, "%s/%s/%s", parents.v[i], id->s, v2 ? "cgroup.procs" : "tasks");
 }
 
 /* Send SIGKILL to all in the group. Returns how many there are, -1 when the group is gone. A pid can't be

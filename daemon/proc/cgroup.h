@@ -22,7 +22,9 @@ struct cgroup_limits {
 /* Make the group of a VM and set its limits. Idempotent. */
 int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, struct fcm_error *err) must_check;
 
-/* Paths of the cgroup.procs files that a process writes "0" to in order to join (one for v2, one a controller for v1). */
+/* Paths of the files that a process of one thread writes "0" to in order to join: v2's cgroup.procs, or each v1 controller's
+ * `tasks`, which moves that thread alone and so needn't hold up every fork on the host (an RCU grace period, 6 to 15 ms:
+ * cgroup_procs_write_start() in kernel/cgroup/cgroup.c). */
 void cgroup_procs(const struct vm_id *id, struct strv *ret);
 
 /* Kill what is in the group, and remove it; with the last VM's the parent goes too, unless it is a

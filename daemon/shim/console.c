@@ -35,8 +35,7 @@ int console_open(struct console *c, int ring_fd, int times_fd, const char *socke
 	return c->listen_fd < 0 ? -1 : 0;
 }
 
-/* A write that fails loses console output, and nothing can be done about it here: the file is allocated in
- * full. */
+/* A write that fails loses console output, and nothing can be done about it here: the file is allocated in full. */
 static void ring_put(struct console *c, const char *data, size_t n)
 {
 	uint64_t total = atomic_load(&c->ring->total);
@@ -144,7 +143,6 @@ static void input_write(struct console *c)
 		return;
 	if (n < 0) {
 		fcm_closep(&c->in_fd);
-		c->in_fd = -1;
 		n = (ssize_t)c->input_n;
 	}
 	c->input_n -= (size_t)n;
@@ -160,10 +158,8 @@ static bool output_take(struct console *c)
 		mark_time(c);
 		ring_put(c, chunk, (size_t)n);
 	}
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		fcm_closep(&c->out_fd);
-		c->out_fd = -1;
-	}
 	return n > 0;
 }
 

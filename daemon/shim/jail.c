@@ -53,8 +53,7 @@ static int mount_flags(const char *mode, unsigned long *ret, struct fcm_error *e
 	return 0;
 }
 
-/* Step from directory *fd into its directory `name`, which is made when it is missing. Never through a link.
- */
+/* Step from directory *fd into its directory `name`, which is made when it is missing. Never through a link. */
 static int step_into(int *fd, const char *name)
 {
 	if (mkdirat(*fd, name, 0755) < 0 && errno != EEXIST)
@@ -130,8 +129,7 @@ static int link_one(const char *text, struct fcm_error *err)
 	return symlink(target, name) < 0 ? fcm_fail_errno(err, "link /%s in the jail", name) : 0;
 }
 
-/* Make `jail` a mount of its own and the working directory. Who can write to it could lead the mounts astray.
- */
+/* Make `jail` a mount of its own and the working directory. Who can write to it could lead the mounts astray. */
 static int open_root(const char *jail, struct fcm_error *err)
 {
 	struct stat st;
@@ -152,8 +150,7 @@ static int pivot(struct fcm_error *err)
 	if (mount(NULL, ".", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
 		    NULL) < 0)
 		return fcm_fail_errno(err, "make the jail read-only");
-	/* pivot_root(2): with "." for both the old root ends up on top of the new one, and the umount
-	 * uncovers it. */
+	/* pivot_root(2): with "." for both the old root ends up on top of the new one, and the umount uncovers it. */
 	if (syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return fcm_fail_errno(err, "pivot_root");
 	return 0;

@@ -1,16 +1,14 @@
 /*
- * fcm-shim: the parent of one VMM. It exists because posix_spawn() can't make a jail, and because a VMM
- *outlives the daemon that started it: somebody must hold its console and learn how it ended.
+ * fcm-shim: the parent of one VMM. It exists because posix_spawn() can't make a jail, and because a VMM outlives the daemon
+ * that started it: somebody must hold its console and learn how it ended.
  *
  *	plan -> cgroup, jail -> fork -> child:  drop, PDEATHSIG, exec
- *				     -> parent: pid file, drop, "ready", console until the VMM ends, exit
- *record
+ *				     -> parent: pid file, drop, "ready", console until the VMM ends, exit record
  *
- * Everything that needs root is done before "ready". From then on the shim is the VM's own uid, without
- *capabilities, in the jail: it holds the ring and the exit record as open files, so the directory that they
- *are in needs no right of that uid, and nothing that the VM's uid plants there or in the jail is ever
- *followed. It must be the same uid as the VMM's: the kernel checks the dying parent's right to send the child
- *its PDEATHSIG.
+ * Everything that needs root is done before "ready". From then on the shim is the VM's own uid, without capabilities, in
+ * the jail: it holds the ring and the exit record as open files, so the directory that they are in needs no right of that
+ * uid, and nothing that the VM's uid plants there or in the jail is ever followed. It must be the same uid as the VMM's:
+ * the kernel checks the dying parent's right to send the child its PDEATHSIG.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,8 +33,7 @@ static char plan[SHIM_PLAN_MAX];
 static size_t plan_n;
 static struct console console;
 
-/* Ends of the three pipes between shim and VMM. `status` carries the child's error, or nothing once exec has
- * closed it. */
+/* Ends of the three pipes between shim and VMM. `status` carries the child's error, or nothing once exec has closed it. */
 struct pipes {
 	int in[2], out[2], status[2];
 };
@@ -130,17 +127,17 @@ static void record_end(int fd, int status)
 	(void)!write(fd, b.p, b.n);
 }
 
-static int collect(const char *key, char **ret, struct fcm_error *err)
+static int collect_argv(char **ret, struct fcm_error *err)
 {
 	size_t n = 0;
 
-	for (const char *s = NULL; (s = kv_next(plan, plan_n, key, s)); n++) {
+	for (const char *s = NULL; (s = kv_next(plan, plan_n, "argv", s)); n++) {
 		if (n == ARGS_MAX)
-			return fcm_fail(err, FCM_TOO_LARGE, "plan: more than %d of %s", ARGS_MAX, key);
+			return fcm_fail(err, FCM_TOO_LARGE, "plan: more than %d of argv", ARGS_MAX);
 		ret[n] = (char *)(uintptr_t)s;
 	}
 	ret[n] = NULL;
-	return 0;
+	return n ? 0 : fcm_fail(err, FCM_INVALID, "plan: no argv");
 }
 
 static int drop(struct fcm_error *err)
@@ -170,19 +167,16 @@ static void set_signals(void (*handler)(int))
 
 static int become_vmm(const struct pipes *p, pid_t shim, struct fcm_error *err)
 {
-	char *argv[ARGS_MAX + 1], *env[ARGS_MAX + 1];
+	char *argv[ARGS_MAX + 1], *env[] = {NULL};
 
-	if (collect("argv", argv, err) < 0 || collect("env", env, err) < 0)
+	if (collect_argv(argv, err) < 0)
 		return -1;
-	if (argv[0] == NULL)
-		return fcm_fail(err, FCM_INVALID, "plan: no argv");
 	if (dup2(p->in[0], 0) < 0 || dup2(p->out[1], 1) < 0 || dup2(p->out[1], 2) < 0)
 		return fcm_fail_errno(err, "dup2");
 	set_signals(SIG_DFL);
 	if (drop(err) < 0)
 		return -1;
-	/* Only now: a change of uid clears it. If the shim died before this line nobody would tell us any
-	 * more. */
+	/* Only now: a change of uid clears it. If the shim died before this line nobody would tell us any more. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return fcm_fail_errno(err, "PR_SET_PDEATHSIG");
 	if (getppid() != shim)
@@ -231,8 +225,7 @@ static pid_t start_vmm(struct pipes *p, struct fcm_error *err)
 	return -1;
 }
 
-/* All that needs root. Returns the VMM's pid; *ret_exit is the exit record's descriptor, *ret_pidfd the
- * VMM's. */
+/* All that needs root. Returns the VMM's pid; *ret_exit is the exit record's descriptor, *ret_pidfd the VMM's. */
 static pid_t start(struct pipes *p, int *ret_exit, int *ret_pidfd, struct fcm_error *err)
 {
 	umask(022);

@@ -8,8 +8,8 @@
  *	5	the VM's directory: exit, firecracker.pid and console.times are written there
  *	6..	handed on to the VMM at the same number: `fd=6` (below SHIM_FD_END)
  *
- * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a cgroup.procs to join; repeats),
- * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `env=K=V` (repeats), `argv=` (repeats), `group=`
+ * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a file of cgroup.h to join by; repeats),
+ * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `argv=` (repeats), `group=`
  * (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a network namespace with nothing in
  * it: for a VMM that gets its TAP as a descriptor), `stdin=nonblock` (its end of stdin, too, doesn't block).
  *

@@ -149,7 +149,6 @@ int shim_start(const struct shim_spec *spec, struct proc_id *ret_shim, struct pr
 		return -1;
 	auto_close int pidfd = spawn(spec, theirs, &shim_pid, err);
 	fcm_closep(&theirs);
-	theirs = -1;
 	if (pidfd < 0)
 		return -1;
 	if (read_answer(ours, spec->deadline, answer, err) == 0 && parse_answer(answer, &vmm_pid, err) == 0) {
@@ -159,8 +158,8 @@ int shim_start(const struct shim_spec *spec, struct proc_id *ret_shim, struct pr
 			*ret_vmm = vmm;
 			return 0;
 		}
-		proc_wait(
-			pidfd, clock_in(END_MS)); /* the last words are in the ring when the shim has ended */
+		/* The last words are in the ring when the shim has ended. */
+		proc_wait(pidfd, clock_in(END_MS));
 		died_at_once(spec, err);
 	}
 	if (proc_signal(pidfd, SIGKILL, &ignored) == 0)

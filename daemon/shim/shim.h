@@ -19,7 +19,7 @@ struct shim_spec {
 	int tap_fd; /* or -1 */
 	uid_t uid;
 	gid_t kvm_gid;		    /* 0: none */
-	const struct strv *cgroups; /* cgroup.procs files to join */
+	const struct strv *cgroups; /* files to join by: cgroup_procs() */
 	const struct vmm_plan *plan;
 	int64_t deadline; /* for the shim's "ready" */
 };

@@ -31,6 +31,7 @@ static const struct field run_fields[] = {
 	F(struct vm_run, vmm, FIELD_OBJECT, .sub = proc_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_run, vmm_driver, FIELD_CHARS),
 	F(struct vm_run, booted, FIELD_BOOL),
+	F(struct vm_run, console, FIELD_I64),
 	FIELD_END,
 };
 

@@ -54,7 +54,8 @@ struct vm_run {
 	struct proc_id shim;
 	struct proc_id vmm;
 	char vmm_driver[16];
-	bool booted; /* its CPUs were let run */
+	bool booted;	 /* its CPUs were let run */
+	int64_t console; /* bytes that earlier runs had written to the console: where this one's begin */
 };
 int store_run_load(const struct vm_id *id, struct vm_run *ret, struct fcm_error *err) must_check;
 int store_run_save(const struct vm_id *id, const struct vm_run *run, struct fcm_error *err) must_check;

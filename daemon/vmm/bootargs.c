@@ -18,30 +18,38 @@ enum {
 /* The words whose value doesn't depend on the VM; kernel-parameters.txt of the kernel documents each. */
 static const struct {
 	unsigned on;
-	const char *word, *why;
+	const char *word;
 } words[] = {
-	{ON_ALL, "console=ttyS0",
-		"from the first line on; hvc0 loses what is printed before its driver loads"},
-	{ON_ALL, "quiet", "each line on an emulated serial port costs time"},
-	{ON_QEMU, "reboot=t",
-		"a triple fault ends the VMM at once; other ways wait for devices that aren't there"},
-	{ON_FC, "reboot=k",
-		"the keyboard controller's reset is the one that Firecracker means to end it; without "
-		"reboot= "
-		"it hangs"},
-	{ON_ALL, "panic=-1", "a panic resets at once, so the VMM ends and the restart policy decides"},
-	{ON_TCG, "tsc=reliable", "the watchdog would compare it with clocks that a busy host delays"},
-	{ON_ALL, "no_timer_check", "the check fails when the host is busy, and panics"},
-	{ON_ALL, "cryptomgr.notests", "self-tests of the crypto algorithms: 0.3 s"},
-	{ON_TCG, "noreplace-smp", "no patching of code back and forth when the second CPU comes"},
-	{ON_ALL, "pci=off", "there is no PCI; probing for it is slow"},
-	{ON_ALL, "8250.nr_uarts=1", "the other three are probed in vain"},
-	{ON_ALL, "random.trust_cpu=on", "RDRAND seeds the pool, so nothing waits for entropy"},
-	/* Firecracker's i8042 knows a keyboard that can type ctrl-alt-del, and little else. nokbd, or nopnp beside
-	 * dumbkbd, would lose that silently. */
-	{ON_FC, "i8042.noaux", "there is no mouse; looking for one costs time"},
-	{ON_FC, "i8042.nomux", "nor a multiplexer"},
-	{ON_FC, "i8042.dumbkbd", "the keyboard takes no commands; waiting for its answers costs time"},
+	/* From the first line on; hvc0 loses what is printed before its driver loads. */
+	{ON_ALL, "console=ttyS0"},
+	/* Each line on an emulated serial port costs time. */
+	{ON_ALL, "quiet"},
+	/* A triple fault ends the VMM at once; other ways wait for devices that aren't there. */
+	{ON_QEMU, "reboot=t"},
+	/* The keyboard controller's reset is the one that Firecracker means to end it; without reboot= it hangs. */
+	{ON_FC, "reboot=k"},
+	/* A panic resets at once, so the VMM ends and the restart policy decides. */
+	{ON_ALL, "panic=-1"},
+	/* The watchdog would compare it with clocks that a busy host delays. */
+	{ON_TCG, "tsc=reliable"},
+	/* The check fails when the host is busy, and panics. */
+	{ON_ALL, "no_timer_check"},
+	/* Self-tests of the crypto algorithms: 0.3 s. */
+	{ON_ALL, "cryptomgr.notests"},
+	/* No patching of code back and forth when the second CPU comes. */
+	{ON_TCG, "noreplace-smp"},
+	/* There is no PCI; probing for it is slow. */
+	{ON_ALL, "pci=off"},
+	/* The other three are probed in vain. */
+	{ON_ALL, "8250.nr_uarts=1"},
+	/* RDRAND seeds the pool, so nothing waits for entropy. */
+	{ON_ALL, "random.trust_cpu=on"},
+	/* Firecracker's i8042 knows a keyboard that can type ctrl-alt-del, and little else: no mouse, no multiplexer, no
+	 * commands, on whose answers the guest would wait. nokbd, or nopnp beside dumbkbd, would lose ctrl-alt-del
+	 * silently. */
+	{ON_FC, "i8042.noaux"},
+	{ON_FC, "i8042.nomux"},
+	{ON_FC, "i8042.dumbkbd"},
 };
 
 static struct in_addr netmask(unsigned prefix)

@@ -31,8 +31,8 @@ struct fcapi_answer {
  * become one. Pure. */
 int fcapi_parse(const char *p, size_t n, struct fcapi_answer *ret);
 
-/* Make one call to the API socket in <id>/jail/run. `body` (NULL: none) is taken over in any case. *ret is the
- * answer's object, the caller's, NULL when it has none; where `ret` is NULL only 204, an answer of no content, is good. FCM_VMM with the VMM's own words when it refuses; FCM_TIMEOUT.
- * The socket is waited for until the deadline. */
+/* Make one call to the API socket in <id>/jail/run. `body` (NULL: none) is taken over in any case. *ret is the answer's
+ * object, the caller's, NULL when it has none; where `ret` is NULL only 204, an answer of no content, is good. The socket is
+ * waited for until the deadline. FCM_VMM with the VMM's own words when it refuses; FCM_TIMEOUT. */
 int fcapi_call(int run_dirfd, const char *method, const char *path, field_json *body, int64_t deadline,
 	field_json **ret, struct fcm_error *err) must_check;

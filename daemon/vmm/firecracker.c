@@ -3,9 +3,9 @@
  * Debian's kernel doesn't know).
  *
  * The command line says next to nothing: configure() makes the calls of the table below, in its order, and boot() lets the
- * machine run. The guest's serial console is the VMM's stdin and stdout, which the shim's ring bounds, together with what
- * Firecracker logs; so no log file is configured, nor one for metrics, which nobody reads yet. There is no balloon: it
- * gives back nothing that a guest of this kind doesn't keep in use.
+ * machine run. The guest's serial console is the VMM's stdin and stdout, as it still is where there is a call `serial`
+ * (since 1.14), which would only lead it to a file that nothing bounds. The shim's ring bounds it, together with what
+ * Firecracker logs, so there is no log file either. No metrics: nothing of ours reads them.
  *
  * It opens its TAP by name, as the TAP's owner, so unlike QEMU it stays in the host's network namespace; Firecracker's own
  * seccomp filter keeps it from opening any socket there but unix ones below its jail.
@@ -20,7 +20,6 @@
 #include "common/core/clock.h"
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/fcapi.h"
-#include "daemon/vmm/kvm.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
@@ -29,17 +28,26 @@
 #define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
 
 enum {
-	OLDEST_MINOR = 8,  /* of version 1 */
-	GUEST_CID = 3,	   /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
-	AGENT_PORT = 52,   /* docs/AGENT.md */
-	TRY_MS = 200,	   /* for the first try to reach the agent; then twice that, and so on */
-	TRY_MAX_MS = 1600, /* Firecracker forgets a connection that the guest doesn't take within 2 s */
-	PAUSE_MS = 10,	   /* after a refusal: the guest is up, its agent not yet */
+	OLDEST_MINOR = 8,     /* of version 1 */
+	REPORTING_MINOR = 14, /* the first whose balloon reports free pages */
+	GUEST_CID = 3,	      /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
+	AGENT_PORT = 52,      /* docs/AGENT.md */
+	TRY_MS = 200,	      /* for the first try to reach the agent; then twice that, and so on */
+	TRY_MAX_MS = 1600,    /* Firecracker forgets a connection that the guest doesn't take within 2 s */
+	PAUSE_MS = 10,	      /* after a refusal: the guest is up, its agent not yet */
 };
 
 struct vmm {
 	int run_dirfd;
 };
+
+/* "1.12.1", also "1.14.0-dev": 12, 14; -1 when it isn't a version 1. */
+static int minor_of(const char *version)
+{
+	unsigned major = 0, minor = 0;
+
+	return sscanf(version, "%3u.%3u", &major, &minor) == 2 && major == 1 ? (int)minor : -1;
+}
 
 /* ---- the calls ---- */
 
@@ -80,12 +88,33 @@ static field_json *image_drive(const struct vmm_config *config)
 	return drive("image", VMM_IMAGE, true);
 }
 
+/* A bucket holds what may pass in a second; as it is only filled when it is found empty, a guest that was idle can have
+ * two of them at once. One of size 0 would let nothing pass. */
+static void add_bucket(field_json *limiter, const char *key, int64_t size)
+{
+	if (size == 0)
+		return;
+	field_json *o = fj_object();
+	fj_set_int(o, "size", size);
+	fj_set_int(o, "refill_time", 1000);
+	fj_set(limiter, key, o);
+}
+
+static field_json *rate_limiter(const struct vmm_config *config)
+{
+	field_json *o = fj_object();
+
+	add_bucket(o, "bandwidth", (int64_t)config->disk_mib_per_second << 20);
+	add_bucket(o, "ops", config->disk_ops_per_second);
+	return o;
+}
+
 static field_json *disk_drive(const struct vmm_config *config)
 {
 	field_json *o = drive("disk", VMM_DISK, false);
 
-	(void)config;
 	fj_set_str(o, "cache_type", "Writeback"); /* the default, Unsafe, ignores the guest's flushes */
+	fj_set(o, "rate_limiter", rate_limiter(config));
 	return o;
 }
 
@@ -124,6 +153,19 @@ static field_json *entropy(const struct vmm_config *config)
 	return fj_object();
 }
 
+/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. NULL for a Firecracker whose
+ * balloon can't do that: one before 1.14. */
+static field_json *balloon(const struct vmm_config *config)
+{
+	if (minor_of(config->version) < REPORTING_MINOR)
+		return NULL;
+	field_json *o = fj_object();
+	fj_set_int(o, "amount_mib", 0);
+	fj_set_bool(o, "deflate_on_oom", true);
+	fj_set_bool(o, "free_page_reporting", true);
+	return o;
+}
+
 static field_json *action(const char *type)
 {
 	field_json *o = fj_object();
@@ -139,7 +181,7 @@ static field_json *instance_start(const struct vmm_config *config)
 }
 
 /* In the order in which the guest finds the devices: the image is vda, the disk vdb. The id in a path must be that in the
- * body. */
+ * body. Without a body there is no call. */
 static const struct call {
 	const char *path;
 	field_json *(*body)(const struct vmm_config *config);
@@ -151,15 +193,11 @@ static const struct call {
 	{"/network-interfaces/eth0", network_interface},
 	{"/vsock", vsock},
 	{"/entropy", entropy},
+	{"/balloon", balloon},
 };
 static const struct call start_call = {"/actions", instance_start};
 
 /* ---- plan ---- */
-
-static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
-{
-	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
-}
 
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
 {
@@ -177,14 +215,10 @@ static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *re
 	strv_add(&ret->argv, config->id.s);
 	strv_add(&ret->argv, "--level"); /* below it, a line for each call stands on the guest's console */
 	strv_add(&ret->argv, "Error");
-	bind_file(ret, config->binary, PROGRAM, "ro");
-	bind_file(ret, config->kernel, VMM_KERNEL, "ro");
-	bind_file(ret, config->initrd, VMM_INITRD, "ro");
-	bind_file(ret, config->image, VMM_IMAGE, "ro");
-	bind_file(ret, config->disk, VMM_DISK, "rw");
-	bind_file(ret, config->run, VMM_RUN, "rw");
+	vmm_bind(ret, config->binary, PROGRAM, "ro");
+	vmm_bind_files(ret, config);
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
-		bind_file(ret, devices[i], devices[i], "dev");
+		vmm_bind(ret, devices[i], devices[i], "dev");
 	return 0;
 }
 
@@ -196,14 +230,6 @@ static int call(struct vmm *vmm, const char *method, const char *path, field_jso
 	return fcapi_call(vmm->run_dirfd, method, path, body, deadline, NULL, err);
 }
 
-/* "1.12.1", also "1.14.0-dev": is it one that we can drive? */
-static bool version_fits(const char *version)
-{
-	unsigned major = 0, minor = 0;
-
-	return sscanf(version, "%3u.%3u", &major, &minor) == 2 && major == 1 && minor >= OLDEST_MINOR;
-}
-
 static int check_greeting(const field_json *v, struct fcm_error *err)
 {
 	char version[32];
@@ -212,7 +238,7 @@ static int check_greeting(const field_json *v, struct fcm_error *err)
 	vmm_clean(version, strlen(version));
 	if (strcmp(fj_get_str(v, "app_name"), "Firecracker") != 0)
 		return fcm_fail(err, FCM_VMM, "what answers on the VMM's control socket isn't Firecracker");
-	if (!version_fits(version))
+	if (minor_of(version) < OLDEST_MINOR)
 		return fcm_fail(
 			err, FCM_VMM, "Firecracker %s is not 1.%d or a later 1.x", version, OLDEST_MINOR);
 	return 0;
@@ -242,9 +268,11 @@ static int firecracker_configure(
 	tap_name(config, tap);
 	if (if_nametoindex(tap) == 0)
 		return fcm_fail(err, FCM_HOST, "there is no device %s", tap);
-	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		if (call(vmm, "PUT", calls[i].path, calls[i].body(config), deadline, err) < 0)
+	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+		field_json *body = calls[i].body(config);
+		if (body && call(vmm, "PUT", calls[i].path, body, deadline, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 
@@ -332,8 +360,10 @@ static void firecracker_free(struct vmm *vmm)
 static void describe_call(const struct vmm_config *config, const struct call *c, struct strv *ret)
 {
 	auto_json field_json *body = c->body(config);
-	auto_free char *text = fj_print(body, false);
 
+	if (body == NULL)
+		return;
+	auto_free char *text = fj_print(body, false);
 	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, c->path, text);
 }
 
@@ -346,30 +376,20 @@ static void firecracker_describe(const struct vmm_config *config, struct strv *r
 
 /* ---- probe ---- */
 
-static void firecracker_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
+static int firecracker_probe(const char *program, struct vmm_probe *ret, struct fcm_error *err)
 {
-	struct fcm_error err;
-	struct kvm_probe kvm;
-
-	*ret = (struct vmm_probe){.accel = VMM_KVM};
-	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
-		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, &err) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
-		return;
-	}
-	if (!version_fits(ret->version)) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s is version %s, not 1.%d or a later 1.x",
-			ret->binary, ret->version, OLDEST_MINOR);
-		return;
-	}
-	kvm_probe(kvm_device, &kvm);
-	ret->usable = kvm.usable;
-	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+	if (program_find(program, ret->binary, sizeof ret->binary, err) < 0 ||
+		program_version(ret->binary, "Firecracker v", ret->version, sizeof ret->version, err) < 0)
+		return -1;
+	if (minor_of(ret->version) < OLDEST_MINOR)
+		return fcm_fail(err, FCM_NO_VMM, "%s is version %s, not 1.%d or a later 1.x", ret->binary,
+			ret->version, OLDEST_MINOR);
+	return program_is_static(ret->binary, err);
 }
 
 const struct vmm_driver vmm_firecracker = {
 	.name = "firecracker",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_SOFT_OFF,
 	.probe = firecracker_probe,
 	.plan = firecracker_plan,
 	.attach = firecracker_attach,

@@ -3,7 +3,9 @@
  * with KVM_EXIT_IO. Where hardware runs it, that takes milliseconds; where KVM emulates (nested virtualisation without
  * hardware help passes all other checks, also "is /dev/kvm there"), a thousand times longer.
  *
- * KVM_RUN may take arbitrarily long or never return, so a thread of its own makes the runs. At the deadline it is sent a
+ * All times are processor time, in which a guest's is counted, so that a busy host doesn't make KVM look slow.
+ *
+ * KVM_RUN may take arbitrarily long or never return, so a thread of its own makes the runs. At the limit it is sent a
  * signal, which ends KVM_RUN with EINTR (KVM API, 4.10). A kernel that doesn't even do that keeps its thread and the
  * memory that the thread holds: once in the daemon's life, and better than a daemon that hangs.
  */
@@ -29,7 +31,6 @@
 enum {
 	ROUNDS = 1000000, /* at 100,000 a cold first run alone takes 6-16 ms anywhere */
 	RUNS = 8,	  /* at most: on a busy machine the first ones are slow, and one good run is enough */
-	TOTAL_MS = 800,	  /* for all runs: where KVM works a run takes 10 ms */
 	ABANDON_MS = 400,
 	USABLE_MS = 100,
 	USABLE_TIMES = 30,
@@ -49,20 +50,24 @@ struct probe {
 	void *memory;
 	struct kvm_run *run;
 	size_t run_size;
-	double native_ms, guest_ms;
+	double native_ms, guest_ms, spent_ms;
 	atomic_bool stop; /* no more runs */
 	int ended;	  /* eventfd: the thread has nothing more to do */
 	char failure[96]; /* "" while all is well */
 	atomic_int users;
 };
 
-/* Processor time of this thread, a guest's included, so that a busy host doesn't make KVM look slow. */
+static double clock_read(clockid_t clock)
+{
+	struct timespec t = {0};
+
+	clock_gettime(clock, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
 static double now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+	return clock_read(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static double native_run(void)
@@ -179,6 +184,7 @@ static void *runs(void *arg)
 			if (p->guest_ms < limit_ms(p))
 				break;
 	}
+	p->spent_ms = now_ms();
 	(void)!write(p->ended, &(uint64_t){1}, sizeof(uint64_t));
 	release(p);
 	return NULL;
@@ -194,6 +200,24 @@ static bool join_until(const struct probe *p, pthread_t thread, int ms)
 	struct pollfd end = {.fd = p->ended, .events = POLLIN};
 
 	return poll(&end, 1, ms) == 1 && pthread_join(thread, NULL) == 0;
+}
+
+/* Wait until the thread has ended, or has used cpu_ms of processor time, or wall_ms are over. Its processor time grows no
+ * faster than the clock on the wall, so what is left of it can be slept. */
+static bool join_within(const struct probe *p, pthread_t thread, int cpu_ms, int wall_ms)
+{
+	int64_t deadline = clock_in(wall_ms);
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(thread, &clock) != 0)
+		return false;
+	for (;;) {
+		int left = MIN(cpu_ms - (int)clock_read(clock), clock_left(deadline));
+		if (left <= 0)
+			return false;
+		if (join_until(p, thread, left))
+			return true;
+	}
 }
 
 /* Interrupt KVM_RUN. A signal that comes just before the system call is lost, hence several. */
@@ -232,11 +256,12 @@ static void judge(const struct probe *p, struct kvm_probe *ret)
 {
 	ret->guest_ms = p->guest_ms;
 	ret->native_ms = p->native_ms;
+	ret->spent_ms = p->spent_ms;
 	if (p->failure[0])
 		snprintf(ret->reason, sizeof ret->reason, "no usable KVM: %s", p->failure);
 	else if (p->guest_ms == 0)
 		snprintf(ret->reason, sizeof ret->reason,
-			"no usable KVM: a million guest rounds took more than %d ms", TOTAL_MS);
+			"no usable KVM: a million guest rounds are not done after %.0f ms", p->spent_ms);
 	else if (p->guest_ms >= limit_ms(p))
 		snprintf(ret->reason, sizeof ret->reason,
 			"no usable KVM: a million guest rounds took %.0f ms (%.1f ms on the host)",
@@ -249,11 +274,12 @@ static void judge(const struct probe *p, struct kvm_probe *ret)
 	}
 }
 
-static void look(const char *device, struct kvm_probe *ret)
+void kvm_probe(const char *device, int cpu_ms, int wall_ms, struct kvm_probe *ret)
 {
 	struct probe *p = xalloc(sizeof *p);
 	pthread_t thread;
 
+	*ret = (struct kvm_probe){0};
 	*p = (struct probe){.kvm = -1,
 		.vm = -1,
 		.cpu = -1,
@@ -272,18 +298,11 @@ static void look(const char *device, struct kvm_probe *ret)
 		failed(p, "start a thread");
 		judge(p, ret);
 		atomic_store(&p->users, 1);
-	} else if (join_until(p, thread, TOTAL_MS) || interrupt(p, thread)) {
+	} else if (join_within(p, thread, cpu_ms, wall_ms) || interrupt(p, thread)) {
 		judge(p, ret);
 	} else {
 		pthread_detach(thread);
 		snprintf(ret->reason, sizeof ret->reason, "no usable KVM: KVM_RUN can't be interrupted");
 	}
 	release(p);
-}
-
-void kvm_probe(const char *device, struct kvm_probe *ret)
-{
-	*ret = (struct kvm_probe){.reason = "KVM isn't looked at: accel = tcg in the config"};
-	if (device)
-		look(device, ret);
 }

@@ -1,5 +1,7 @@
 #include "daemon/vmm/program.h"
 
+#include <elf.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,4 +51,22 @@ int program_version(const char *path, const char *front, char *ret, size_t size,
 	if (digits == 0 || digits >= size)
 		return fcm_fail(err, FCM_NO_VMM, "%s --version doesn't say \"%s...\"", path, front);
 	return fcm_format(ret, size, "%.*s", (int)digits, text) ? 0 : -1;
+}
+
+int program_is_static(const char *path, struct fcm_error *err)
+{
+	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	Elf64_Ehdr head;
+	Elf64_Phdr part;
+
+	if (fd < 0)
+		return fcm_fail_errno(err, "open %s", path);
+	if (pread(fd, &head, sizeof head, 0) != sizeof head || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0)
+		return fcm_fail(err, FCM_NO_VMM, "%s is no ELF program", path);
+	for (unsigned i = 0; i < head.e_phnum; i++)
+		if (pread(fd, &part, sizeof part, (off_t)(head.e_phoff + i * sizeof part)) == sizeof part &&
+			part.p_type == PT_INTERP)
+			return fcm_fail(
+				err, FCM_NO_VMM, "%s isn't static, and its jail has no libraries", path);
+	return 0;
 }

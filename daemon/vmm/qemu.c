@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "daemon/vmm/bootargs.h"
-#include "daemon/vmm/kvm.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/qmp.h"
 #include "daemon/vmm/socket.h"
@@ -74,16 +73,24 @@ static void add_boot(const struct vmm_config *config, struct strv *argv)
 	add(argv, "-append", line);
 }
 
+/* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing file of
+ * the host's. No locks: each file is opened by one VMM or is read-only. A throttle of 0 is none. */
+static void add_drives(const struct vmm_config *config, struct strv *argv)
+{
+	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
+	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
+	strv_add(argv, "-drive");
+	strv_addf(argv,
+		"id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off,"
+		"throttling.bps-total=%llu,throttling.iops-total=%u",
+		(unsigned long long)config->disk_mib_per_second << 20, config->disk_ops_per_second);
+	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
+}
+
 static void add_devices(const struct vmm_config *config, struct strv *argv)
 {
 	const uint8_t *m = config->mac;
 
-	/* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing
-	 * file of the host's. No locks: each file is opened by one VMM or is read-only. */
-	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
-	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
-	add(argv, "-drive", "id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off");
-	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
 	strv_add(argv, "-netdev");
 	strv_addf(argv, "tap,id=net,fd=%d", TAP_FD);
 	strv_add(argv, "-device");
@@ -93,6 +100,8 @@ static void add_devices(const struct vmm_config *config, struct strv *argv)
 	add(argv, "-device", "virtio-serial-device");
 	add(argv, "-chardev", "socket,id=agent,path=" VMM_RUN "/" VMM_AGENT ",server=on,wait=off");
 	add(argv, "-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1");
+	/* Memory that the guest has freed goes back to the host; the balloon itself stays empty. */
+	add(argv, "-device", "virtio-balloon-device,free-page-reporting=on");
 	add(argv, "-device", "i8042"); /* for ctrl-alt-del: microvm hears no power button */
 }
 
@@ -113,25 +122,16 @@ static bool below_usr(const char *path)
 	       strstr(path, "/../") == NULL;
 }
 
-static void bind_file(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
-{
-	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
-}
-
 static void add_files(const struct vmm_config *config, struct vmm_plan *plan)
 {
-	bind_file(plan, "/usr", "/usr", "ro");
+	vmm_bind(plan, "/usr", "/usr", "ro");
 	if (!below_usr(config->binary))
-		bind_file(plan, config->binary, plan->argv.v[0], "ro");
-	bind_file(plan, config->kernel, VMM_KERNEL, "ro");
-	bind_file(plan, config->initrd, VMM_INITRD, "ro");
-	bind_file(plan, config->image, VMM_IMAGE, "ro");
-	bind_file(plan, config->disk, VMM_DISK, "rw");
-	bind_file(plan, config->run, VMM_RUN, "rw");
-	bind_file(plan, "/dev/null", "/dev/null", "dev");
-	bind_file(plan, "/dev/urandom", "/dev/urandom", "dev");
+		vmm_bind(plan, config->binary, plan->argv.v[0], "ro");
+	vmm_bind_files(plan, config);
+	vmm_bind(plan, "/dev/null", "/dev/null", "dev");
+	vmm_bind(plan, "/dev/urandom", "/dev/urandom", "dev");
 	if (config->accel == VMM_KVM)
-		bind_file(plan, "/dev/kvm", "/dev/kvm", "dev");
+		vmm_bind(plan, "/dev/kvm", "/dev/kvm", "dev");
 	/* As on every Debian since 12: /usr is merged. */
 	strv_add(&plan->links, "usr/bin:/bin");
 	strv_add(&plan->links, "usr/lib:/lib");
@@ -154,6 +154,7 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 	add(&ret->argv, "-display", "none");
 	add_boot(config, &ret->argv);
 	add_control(&ret->argv);
+	add_drives(config, &ret->argv);
 	add_devices(config, &ret->argv);
 	add_files(config, ret);
 	return 0;
@@ -223,32 +224,21 @@ static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 
 /* ---- probe ---- */
 
-static void qemu_probe(const char *program, const char *kvm_device, struct vmm_probe *ret)
+static int qemu_probe(const char *program, struct vmm_probe *ret, struct fcm_error *err)
 {
-	struct fcm_error err;
-	struct kvm_probe kvm;
-
-	*ret = (struct vmm_probe){.accel = VMM_TCG};
 	/* "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)" */
-	if (program_find(program, ret->binary, sizeof ret->binary, &err) < 0 ||
+	if (program_find(program, ret->binary, sizeof ret->binary, err) < 0 ||
 		program_version(
-			ret->binary, "QEMU emulator version ", ret->version, sizeof ret->version, &err) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, "%s", err.msg);
-		return;
-	}
-	if (access(QBOOT, R_OK) < 0) {
-		fcm_format(ret->reason, sizeof ret->reason, QBOOT " is missing (package qemu-system-data)");
-		return;
-	}
-	kvm_probe(kvm_device, &kvm);
-	ret->usable = true;
-	ret->accel = kvm.usable ? VMM_KVM : VMM_TCG;
-	fcm_format(ret->reason, sizeof ret->reason, "%s", kvm.reason);
+			ret->binary, "QEMU emulator version ", ret->version, sizeof ret->version, err) < 0)
+		return -1;
+	if (access(QBOOT, R_OK) < 0)
+		return fcm_fail(err, FCM_NO_VMM, QBOOT " is missing (package qemu-system-data)");
+	return 0;
 }
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_PAUSE | VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_SOFT_OFF | VMM_CAP_TCG,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,

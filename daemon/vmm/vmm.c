@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "daemon/vmm/kvm.h"
 
 const struct vmm_driver *const vmm_drivers[] = {&vmm_firecracker, &vmm_qemu, NULL};
 
@@ -23,6 +24,20 @@ void vmm_plan_done(struct vmm_plan *plan)
 	plan->tap_fd = -1;
 }
 
+void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode)
+{
+	strv_addf(&plan->binds, "%s:%s:%s", src, dst, mode);
+}
+
+void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config)
+{
+	vmm_bind(plan, config->kernel, VMM_KERNEL, "ro");
+	vmm_bind(plan, config->initrd, VMM_INITRD, "ro");
+	vmm_bind(plan, config->image, VMM_IMAGE, "ro");
+	vmm_bind(plan, config->disk, VMM_DISK, "rw");
+	vmm_bind(plan, config->run, VMM_RUN, "rw");
+}
+
 /* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before
  * PATH. That by its real path: a later download must not put another version under a daemon that probed this one. */
 static char *program_of(const struct fcmd_config *config, const struct vmm_driver *d)
@@ -36,21 +51,52 @@ static char *program_of(const struct fcmd_config *config, const struct vmm_drive
 	return STEAL(program);
 }
 
+/* Look at KVM, but not twice. */
+static void see_kvm(const struct fcmd_config *config, struct kvm_probe *kvm)
+{
+	if (*kvm->reason)
+		return;
+	if (strcmp(config->accel, "tcg") == 0)
+		fcm_copy(kvm->reason, sizeof kvm->reason, "no KVM: accel = tcg in the config");
+	else
+		kvm_probe("/dev/kvm", KVM_CPU_MS, KVM_WALL_MS, kvm);
+}
+
+/* Does this driver work here, and how well? */
+static bool try_driver(const struct vmm_driver *d, const struct fcmd_config *config, struct kvm_probe *kvm,
+	struct vmm_probe *ret)
+{
+	auto_free char *program = program_of(config, d);
+	struct fcm_error err;
+
+	*ret = (struct vmm_probe){.accel = VMM_TCG};
+	if (d->probe(program, ret, &err) < 0) {
+		fcm_copy(ret->reason, sizeof ret->reason, err.msg);
+		return false;
+	}
+	see_kvm(config, kvm);
+	fcm_copy(ret->kvm, sizeof ret->kvm, kvm->reason);
+	if (kvm->usable) {
+		ret->accel = VMM_KVM;
+		return true;
+	}
+	fcm_copy(ret->reason, sizeof ret->reason, kvm->reason);
+	return d->caps & VMM_CAP_TCG && strcmp(config->accel, "kvm") != 0;
+}
+
 const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret)
 {
-	char better[sizeof ret->reason] = ""; /* why a better driver isn't the one */
+	char better[sizeof ret->reason] = ""; /* why the drivers before aren't the one */
+	struct kvm_probe kvm = {0};
 
 	for (size_t i = 0; vmm_drivers[i]; i++) {
 		const struct vmm_driver *d = vmm_drivers[i];
 		if (strcmp(config->vmm, "auto") != 0 && strcmp(config->vmm, d->name) != 0)
 			continue;
-		auto_free char *program = program_of(config, d);
-		d->probe(program, strcmp(config->accel, "tcg") == 0 ? NULL : "/dev/kvm", ret);
-		if (strcmp(config->accel, "kvm") == 0 && ret->accel != VMM_KVM)
-			ret->usable = false; /* the reason says why not */
-		if (ret->usable && *better && ret->accel == VMM_KVM)
+		bool works = try_driver(d, config, &kvm, ret);
+		if (works && ret->accel == VMM_KVM)
 			fcm_copy(ret->reason, sizeof ret->reason, better);
-		if (ret->usable)
+		if (works)
 			return d;
 		if (*better && strcmp(better, ret->reason) != 0) {
 			auto_free char *both = xprintf("%s; %s", better, ret->reason);

@@ -29,9 +29,8 @@
 enum vmm_accel { VMM_TCG, VMM_KVM };
 
 enum vmm_cap {
-	VMM_CAP_PAUSE = 1 << 0,
-	VMM_CAP_SOFT_OFF = 1 << 1, /* can ask the guest to shut down without the agent */
-	VMM_CAP_SNAPSHOT = 1 << 2,
+	VMM_CAP_SOFT_OFF = 1 << 0, /* can ask the guest to shut down without the agent */
+	VMM_CAP_TCG = 1 << 1,	   /* works without KVM */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -43,12 +42,16 @@ struct vmm_config {
 	struct in_addr ip, gateway;
 	unsigned prefix; /* of the pool: the guest's netmask */
 	uint8_t mac[6];
-	const char *binary; /* the VMM's program */
-	const char *kernel; /* path of vmlinux */
-	const char *initrd; /* path of the initramfs */
-	const char *image;  /* path of the image's ext4 */
-	const char *disk;   /* path of rootfs.img */
-	const char *run;    /* path of <id>/jail/run */
+	const char *binary;  /* the VMM's program */
+	const char *version; /* and its version, as probe() found it */
+	const char *kernel;  /* path of vmlinux */
+	const char *initrd;  /* path of the initramfs */
+	const char *image;   /* path of the image's ext4 */
+	const char *disk;    /* path of rootfs.img */
+	const char *run;     /* path of <id>/jail/run */
+	/* What passes to and from the VM's own disk; 0: no limit. The image has none: all VMs share it in the host's
+	 * memory. */
+	unsigned disk_mib_per_second, disk_ops_per_second;
 	enum vmm_accel accel;
 	uint64_t tsc_khz; /* of the host, for the guest's command line */
 };
@@ -63,14 +66,17 @@ struct vmm_plan {
 };
 void vmm_plan_done(struct vmm_plan *plan);
 
-/* Is this driver usable here? */
+/* For drivers: show `src` of the host as `dst`; and the files of a VM, the same for each driver. */
+void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode);
+void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config);
+
+/* What works here. */
 struct vmm_probe {
-	bool usable;
 	char binary[256]; /* path of the program that was found, or "" */
 	char version[32];
 	enum vmm_accel accel; /* the best that works */
-	char reason
-		[160]; /* why not usable, or what KVM is like: "no usable KVM: a million guest rounds took 830 ms" */
+	char kvm[128];	      /* what KVM was found to be like, in a line; "": nobody looked */
+	char reason[160];     /* why nothing better; "": this is the best */
 };
 
 /* One live VMM. */
@@ -80,10 +86,9 @@ struct vmm_driver {
 	const char *name; /* "qemu", "firecracker"; also the config's key for its program */
 	unsigned caps;
 
-	/* Find out whether `program` (a path, or a name that is looked for in PATH) works here and with which
-	 * accelerator. `kvm` is the device to look at, NULL when KVM isn't wanted. May take a second; cached by the
-	 * caller. */
-	void (*probe)(const char *program, const char *kvm, struct vmm_probe *ret);
+	/* Find `program` (a path, or a name that is looked for in PATH) and ask which version it is: binary and version of
+	 * *ret, as far as they were found out. FCM_NO_VMM when it is none that we can drive. */
+	int (*probe)(const char *program, struct vmm_probe *ret, struct fcm_error *err);
 
 	/* Pure: what to start for this VM. */
 	int (*plan)(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err);
@@ -128,6 +133,6 @@ struct fcmd_config;
 
 /* The driver for new VMs: the one that the config names, else the best that works here with the accelerator that the
  * config asks for. A program that the config names without a folder is looked for in <state>/<driver>/current, where
- * fcm assets download puts it, then as program_find() does. ret->reason says why this one, or, with NULL, why none.
- * Probes, so it may take a second or two. */
+ * fcm assets download puts it, then as program_find() does. ret->reason says why none better, or, with NULL, why none.
+ * KVM is looked at once, if a driver was found: that takes 10 ms where it works, else a second or more. */
 const struct vmm_driver *vmm_choose(const struct fcmd_config *config, struct vmm_probe *ret);

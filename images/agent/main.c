@@ -62,7 +62,7 @@ static void serve_signals(struct agent *a, int fd)
 
 static void look_for_port(struct agent *a, int64_t *next)
 {
-	if (a->channel.fd >= 0 || a->channel.listen_fd >= 0 || clock_ms() < *next)
+	if (clock_ms() < *next)
 		return;
 	if (channel_open(&a->channel))
 		*next = FCM_FOREVER;
@@ -81,7 +81,7 @@ static void loop(struct agent *a, int signals)
 {
 	enum { FD_SIGNALS, FD_CHANNEL, FD_LISTEN, FD_EXEC };
 	static struct pollfd fds[FD_EXEC + EXEC_FDS];
-	int64_t next_look = 0;
+	int64_t next_look = a->channel.listen_fd >= 0 ? FCM_FOREVER : 0;
 
 	while (a->power.phase != POWER_END) {
 		look_for_port(a, &next_look);
@@ -128,6 +128,7 @@ static _Noreturn void run_pid1(void)
 	loop(&a, signals);
 	mount_finish(&a.root);
 	channel_close(&a.channel);
+	power_say(a.power.intent);
 	power_reset();
 }
 

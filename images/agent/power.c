@@ -1,5 +1,6 @@
 #include "images/agent/power.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/core/clock.h"
+#include "common/core/fileio.h"
 
 const char *power_intent_name(enum power_intent intent)
 {
@@ -113,6 +115,17 @@ int power_command(int argc, char *const argv[])
 		return 0;
 	fprintf(stderr, "%s\n", err.msg);
 	return err.code == FCM_USAGE ? 2 : 1;
+}
+
+/* Through the kernel's log: it is on the console when write() returns, and at that level no `quiet` hides it. */
+void power_say(enum power_intent intent)
+{
+	auto_close int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	char line[64];
+
+	fcm_format(line, sizeof line, "<0>fcm-agent: power %s\n", power_intent_name(intent));
+	if (fd >= 0)
+		(void)!write(fd, line, strlen(line)); /* dprintf() would seek, which is refused here */
 }
 
 _Noreturn void power_reset(void)

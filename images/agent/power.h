@@ -51,6 +51,9 @@ void power_tick(struct power *p, bool alone, bool told);
 /* When power_tick() must be called at the latest, on clock_ms(); FCM_FOREVER in POWER_UP. */
 int64_t power_deadline(const struct power *p);
 
+/* Write "fcm-agent: power poweroff|reboot" on the console: what a host reads that wasn't there to hear it. */
+void power_say(enum power_intent intent);
+
 /* What poweroff(8), reboot(8), halt(8) and shutdown(8) mean, by the name they were called with. -1 with
  * FCM_USAGE when argv asks for something that we can't do, such as a shutdown in an hour. */
 int power_command_parse(

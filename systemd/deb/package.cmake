@@ -23,7 +23,7 @@ set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # QEMU 7.2 is the oldest that the tests have seen.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "systemd, init-system-helpers (>= 1.54), qemu-system-x86 (>= 1:7.2), qemu-system-data, e2fsprogs, openssh-client")
 # What `fcm image build` runs, and the web server of exposed VMs.
-set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "caddy, mmdebstrap, cpio, busybox-static, kmod, lz4, xz-utils, zstd")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "caddy, mmdebstrap, cpio, busybox-static, kmod, lz4, uidmap, xz-utils, zstd")
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "dropbear-bin")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 foreach(script postinst prerm postrm conffiles)

@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, one | {"expose": exposed})
 
     def delete_expose(self, one, query, body):
-        return self.answer(200, one | {"expose": None})
+        return self.answer(200, one | {"expose": None, "changed": one["expose"] is not None})
 
     def put_ssh_keys(self, one, query, body):
         return self.answer(200, one | {"ssh_keys": body["keys"]})

@@ -76,6 +76,26 @@ def test_terminal(fcm, golden, name, argv):
     assert "\x1b" not in settled
 
 
+@pytest.mark.parametrize("argv", [["ls"], ["images"]])
+@pytest.mark.parametrize("width", [50, 64, 80])
+def test_tables_fit(fcm, argv, width):
+    table = fcm.on_terminal(*argv, width=width, env={"NO_COLOR": "1"}).out.split("\ncosmic-nova:")[0]
+    assert max(len(line) for line in table.splitlines()) <= width
+
+
+def test_quiet(fcm):
+    assert fcm("info", "-q").out == "0.1.0\n"
+    assert re.fullmatch(r"\d+(\.\d+)+\n", fcm("version", "-q").out)
+    done = fcm("doctor", "-q")
+    assert done.status == 1 and [line.split()[0] for line in done.out.splitlines() if line[0] != " "] == ["warn", "fail"]
+
+
+@pytest.mark.parametrize("argv", [["info", "-o", "name"], ["stop", "web", "--no-headings"], ["create", "-o", "wide"]])
+def test_no_table(fcm, daemon, argv):
+    done = fcm(*argv)
+    assert (done.status, done.out) == (2, "") and "prints no table" in done.err and not daemon.seen
+
+
 def test_colours(fcm):
     assert "\x1b[32mrunning" in fcm.on_terminal("ls").out
     assert "\x1b" not in fcm.on_terminal("ls", env={"NO_COLOR": "1"}).out

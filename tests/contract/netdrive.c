@@ -67,8 +67,10 @@ static void on_change(void *arg, const char *what)
 
 static int do_watch(char **w, struct fcm_error *err)
 {
+	const struct net_events events = {.changed = on_change};
+
 	(void)w;
-	return net_watch(loop, on_change, NULL, err);
+	return net_watch(loop, &events, err);
 }
 
 static int do_down(char **w, struct fcm_error *err)

@@ -120,6 +120,10 @@ void agent_input(struct machine *m)
 	case FAULT_DEAF:
 		buf_drop(&m->agent.in, m->agent.in.n);
 		return;
+	case FAULT_LATE:
+		if (clock_left(m->booted_ms + FAULT_LATE_MS) > 0)
+			buf_drop(&m->agent.in, m->agent.in.n);
+		break;
 	case FAULT_AGENT_GARBAGE:
 		buf_add(&m->agent.out, rubbish, sizeof rubbish);
 		buf_drop(&m->agent.in, m->agent.in.n);

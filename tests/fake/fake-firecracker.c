@@ -72,6 +72,7 @@ static void say(struct fc *f, const char *answer)
 	case FAULT_NOSOCKET:
 	case FAULT_REFUSE:
 	case FAULT_DEAF:
+	case FAULT_LATE:
 	case FAULT_AGENT_GARBAGE:
 	case FAULT_AGENT_HALF:
 	case FAULT_AGENT_FLOOD:

@@ -21,6 +21,7 @@ enum fault {
 	FAULT_FLOOD,
 	FAULT_REFUSE,
 	FAULT_DEAF,
+	FAULT_LATE,
 	FAULT_AGENT_GARBAGE,
 	FAULT_AGENT_HALF,
 	FAULT_AGENT_FLOOD,
@@ -34,7 +35,7 @@ enum fault {
 	FAULT_NOISE,
 };
 
-enum { FAULT_SLOW_MS = 3000 };
+enum { FAULT_SLOW_MS = 3000, FAULT_LATE_MS = 4000 };
 
 /* One connection, with what was read and not yet understood, and what is to be sent. */
 struct peer {

@@ -28,6 +28,7 @@ static const struct {
 	{"flood", FAULT_FLOOD, "20,000 events, or 1 MiB of headers, before each answer"},
 	{"refuse", FAULT_REFUSE, "refuses each call but the first"},
 	{"deaf", FAULT_DEAF, "an agent that says nothing"},
+	{"late", FAULT_LATE, "an agent that says nothing for 4 s"},
 	{"agentgarbage", FAULT_AGENT_GARBAGE, "an agent that answers with rubbish"},
 	{"agenthalf", FAULT_AGENT_HALF, "an agent that sends half of each frame"},
 	{"agentflood", FAULT_AGENT_FLOOD, "an agent that sends 1,000 events before each answer"},

@@ -23,5 +23,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			abort();
 	}
 	intake_done(&in);
+	(void)intake_console((const char *)data, n);
 	return 0;
 }

@@ -1,9 +1,12 @@
 """Fixtures of the tests that run in the test host (host.py).
 
 host         a machine of its own for each test file, restored from the snapshot, of the release FCM_HOST_RELEASE (bookworm
-             without); a file that says RELEASES = ("trixie",) runs on those only
+             without); a file that says RELEASES = ("trixie",) runs on those only, a test with the mark one_release on the
+             first one only, for it would prove nothing of the other
 installed    the same with the product below /usr/local
 firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
+package      the path of the Debian package for the release (`./bootstrap test` makes both); skipped where there is none
+packaged     the package and Firecracker in a host, a product.Product, for the file to install; says what booted there
 """
 import os
 import sys
@@ -14,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import firecracker as wheel  # noqa: E402  pylint: disable=wrong-import-position
 import host as hosts  # noqa: E402  pylint: disable=wrong-import-position
+import product as products  # noqa: E402  pylint: disable=wrong-import-position
 
 ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
 NOTES = []
@@ -55,6 +59,23 @@ def firecracker(host):
     return host
 
 
+@pytest.fixture(scope="module")
+def package(release):
+    path = products.deb(release)
+    if not path:
+        pytest.skip(f"no package for {release} in {products.PACKAGES}: ./bootstrap package {release}")
+    return path
+
+
+@pytest.fixture(scope="module")
+def packaged(request, package, firecracker):
+    it = products.Product(firecracker, package)
+    yield it
+    drivers = sorted({driver for _, driver in it.boots.values()})
+    NOTES.append(f"{request.module.__name__}: VMs on {' and '.join(drivers) or 'no driver'}")
+    BOOT_IDS.extend(f"{boot_id} {request.module.__name__} {name}" for boot_id, (name, _) in it.boots.items())
+
+
 def asset(name):
     path = ASSETS / f"{name}.tar"
     assert path.exists(), f"no {path}: ./bootstrap images {name}"
@@ -86,6 +107,18 @@ def boot_ids():
 def note():
     """note("text"): a line for the summary, for figures."""
     return NOTES.append
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "one_release: runs on bookworm only (FCM_ACCEPTANCE=whole: on both)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("FCM_HOST_RELEASE", hosts.RELEASES[0]) == hosts.RELEASES[0] or os.environ.get("FCM_ACCEPTANCE") == "whole":
+        return
+    deselected = [item for item in items if item.get_closest_marker("one_release")]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.hookimpl(hookwrapper=True)

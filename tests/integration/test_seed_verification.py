@@ -37,7 +37,8 @@ def test_base_has_what_it_promises(host):
     host.ssh("tools", "set -e; for tool in ruby bundle python3 pip3 curl bash ip; do command -v $tool; done")
     assert host.ssh("tools", "curl -s http://127.0.0.1:8000/").strip()
     taken = host.ssh("tools", "cd /tmp; echo mine >index.html; "
-                     "nohup python3 -m http.server 8000 >/dev/null 2>&1 & sleep 4; curl -s http://127.0.0.1:8000/")
+                     "nohup python3 -m http.server 8000 >/dev/null 2>&1 & "
+                     "for i in $(seq 60); do sleep 1; curl -s http://127.0.0.1:8000/ | grep -x mine && break; done")
     assert taken.strip() == "mine"
     assert "nobody:x" not in host.ssh("tools", "awk -F: '$2 !~ /^[!*]/ {print}' /etc/shadow")
     host.fcm("destroy", "tools", user=USER)

@@ -8,30 +8,13 @@
 #include <cmocka.h>
 
 #include "daemon/vmm/bootargs.h"
-#include "daemon/vmm/vmm.h"
+#include "tests/unit/vmmtest.h"
 
 static struct fcm_error err;
 
 static struct vmm_config config(enum vmm_accel accel)
 {
-	return (struct vmm_config){
-		.id = {"k3f9x2ab"},
-		.name = {"cosmic-comet"},
-		.vcpus = 2,
-		.mem_mib = 512,
-		.ip = {htonl(0xac100032)},
-		.gateway = {htonl(0xac100001)},
-		.prefix = 24,
-		.mac = {0x06, 0x00, 0xac, 0x10, 0x00, 0x32},
-		.binary = "/usr/bin/qemu-system-x86_64",
-		.kernel = "/k/vmlinux",
-		.initrd = "/k/initrd",
-		.image = "/i/image.ext4",
-		.disk = "/v/rootfs.img",
-		.run = "/v/jail/run",
-		.accel = accel,
-		.tsc_khz = 2596137,
-	};
+	return vmmtest_config("/usr/bin/qemu-system-x86_64", accel);
 }
 
 static void check_args(const struct vmm_config *c, enum boot_machine machine, const char *want)
@@ -77,15 +60,6 @@ static void test_tsc(void **state)
 	assert_int_equal(khz, bootargs_tsc_khz());
 }
 
-static void check_list(const struct strv *got, const char *const *want)
-{
-	for (size_t i = 0; i < got->n || want[i]; i++) {
-		assert_true(i < got->n);
-		assert_non_null(want[i]);
-		assert_string_equal(got->v[i], want[i]);
-	}
-}
-
 static void test_plan_tcg(void **state)
 {
 	(void)state;
@@ -101,12 +75,15 @@ static void test_plan_tcg(void **state)
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-drive", "id=image,file=/image.ext4,format=raw,if=none,readonly=on,file.locking=off",
 		"-device", "virtio-blk-device,drive=image,serial=image", "-drive",
-		"id=disk,file=/rootfs.img,format=raw,if=none,discard=unmap,file.locking=off", "-device",
-		"virtio-blk-device,drive=disk,serial=disk", "-netdev", "tap,id=net,fd=6", "-device",
-		"virtio-net-device,netdev=net,mac=06:00:ac:10:00:32", "-object",
+		"id=disk,file=/"
+		"rootfs.img,format=raw,if=none,discard=unmap,file.locking=off,throttling.bps-total=4194304,"
+		"throttling.iops-total=20",
+		"-device", "virtio-blk-device,drive=disk,serial=disk", "-netdev", "tap,id=net,fd=6",
+		"-device", "virtio-net-device,netdev=net,mac=02:fc:ac:10:00:32", "-object",
 		"rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-device,rng=rng", "-device",
 		"virtio-serial-device", "-chardev", "socket,id=agent,path=/run/agent.sock,server=on,wait=off",
-		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device", "i8042", NULL};
+		"-device", "virtserialport,chardev=agent,name=fcm.agent,nr=1", "-device",
+		"virtio-balloon-device,free-page-reporting=on", "-device", "i8042", NULL};
 	static const char *const binds[] = {"/usr:/usr:ro", "/k/vmlinux:/vmlinux:ro", "/k/initrd:/initrd:ro",
 		"/i/image.ext4:/image.ext4:ro", "/v/rootfs.img:/rootfs.img:rw", "/v/jail/run:/run:rw",
 		"/dev/null:/dev/null:dev", "/dev/urandom:/dev/urandom:dev", NULL};
@@ -114,10 +91,12 @@ static void test_plan_tcg(void **state)
 	_cleanup_(vmm_plan_done) struct vmm_plan plan;
 	struct vmm_config c = config(VMM_TCG);
 
+	c.disk_mib_per_second = 4;
+	c.disk_ops_per_second = 20;
 	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
-	check_list(&plan.argv, argv);
-	check_list(&plan.binds, binds);
-	check_list(&plan.links, links);
+	vmmtest_list(&plan.argv, argv);
+	vmmtest_list(&plan.binds, binds);
+	vmmtest_list(&plan.links, links);
 	assert_int_equal(plan.tap_fd, 6);
 }
 

@@ -1,23 +1,17 @@
 /* Firecracker's API: what an answer may look like, and what a call makes of it. */
-#include <fcntl.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <cmocka.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "daemon/vmm/fcapi.h"
-#include "daemon/vmm/vmm.h"
+#include "tests/unit/vmmtest.h"
 
 static struct fcm_error err;
-static char dir[32];
-static int run = -1;
 
 #define HEAD "Server: Firecracker API\r\nConnection: keep-alive\r\n"
 #define DONE "HTTP/1.1 204 \r\n" HEAD "\r\n"
@@ -118,73 +112,27 @@ static void test_parse_bounds(void **state)
 
 /* ---- the call ---- */
 
-static int setup(void **state)
+static int call(const char *answer, field_json *body, field_json **ret, struct vmmtest_peer *p)
 {
-	char path[64];
-
-	(void)state;
-	strcpy(dir, "/tmp/fcapi-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	snprintf(path, sizeof path, "%s/jail/run", dir);
-	assert_int_equal(dir_make(path, 0700, &err), 0);
-	run = dir_open(AT_FDCWD, path, &err);
-	assert_true(run >= 0);
-	err = (struct fcm_error){0};
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	close(run);
-	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
-	return 0;
-}
-
-/* One connection: read what comes first, say `answer`, close. */
-struct server {
-	int listen_fd;
-	const char *answer;
-	char got[2048];
-};
-
-static void *serve(void *arg)
-{
-	struct server *s = arg;
-	int fd = accept(s->listen_fd, NULL, NULL);
-	ssize_t n = recv(fd, s->got, sizeof s->got - 1, 0);
-
-	s->got[n > 0 ? n : 0] = '\0';
-	(void)!send(fd, s->answer, strlen(s->answer), MSG_NOSIGNAL);
-	close(fd);
-	return NULL;
-}
-
-static int call(const char *answer, field_json *body, field_json **ret, struct server *s)
-{
-	pthread_t thread;
-
-	*s = (struct server){.listen_fd = unix_listen(run, VMM_CONTROL, 0600, 0, &err), .answer = answer};
-	pthread_create(&thread, NULL, serve, s);
-	int rc = fcapi_call(run, "PUT", "/vsock", body, clock_in(2000), ret, &err);
-	pthread_join(thread, NULL);
-	close(s->listen_fd);
+	vmmtest_begin(p, VMM_CONTROL, &answer, 1);
+	int rc = fcapi_call(vmmtest_run, "PUT", "/vsock", body, clock_in(2000), ret, &err);
+	vmmtest_end(p);
 	return rc;
 }
 
 static void test_request(void **state)
 {
 	(void)state;
-	struct server s;
+	struct vmmtest_peer p;
 	field_json *body = fj_object(), *v = NULL;
 
 	fj_set_int(body, "guest_cid", 3);
-	assert_int_equal(call(DONE, body, NULL, &s), 0);
-	assert_string_equal(s.got,
+	assert_int_equal(call(DONE, body, NULL, &p), 0);
+	assert_string_equal(p.got,
 		"PUT /vsock HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 		"Content-Length: 15\r\n\r\n{\"guest_cid\":3}");
-	assert_int_equal(call(JSON("200", "8", "{\"a\":12}"), NULL, &v, &s), 0);
-	assert_string_equal(s.got, "PUT /vsock HTTP/1.1\r\nHost: localhost\r\n\r\n");
+	assert_int_equal(call(JSON("200", "8", "{\"a\":12}"), NULL, &v, &p), 0);
+	assert_string_equal(p.got, "PUT /vsock HTTP/1.1\r\nHost: localhost\r\n\r\n");
 	assert_int_equal(fj_get_int(v, "a", 0), 12);
 	fj_free(v);
 }
@@ -212,10 +160,10 @@ static void test_refusals(void **state)
 		{"", "PUT /vsock: the VMM closed its control socket"},
 		{"SSH-2.0-OpenSSH\r\n\r\n", "PUT /vsock: the VMM sent what is no answer"},
 	};
-	struct server s;
+	struct vmmtest_peer p;
 
 	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
-		assert_int_equal(call(samples[i].answer, fj_object(), NULL, &s), -1);
+		assert_int_equal(call(samples[i].answer, fj_object(), NULL, &p), -1);
 		assert_int_equal(err.code, FCM_VMM);
 		assert_string_equal(err.msg, samples[i].want);
 	}
@@ -227,10 +175,10 @@ static void test_body_is_no_object(void **state)
 	static const char *const answers[] = {
 		JSON("200", "2", "[]"), JSON("200", "2", "{{"), JSON("200", "4", "{\"a\"")};
 	field_json *v = NULL;
-	struct server s;
+	struct vmmtest_peer p;
 
 	for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
-		assert_int_equal(call(answers[i], NULL, &v, &s), -1);
+		assert_int_equal(call(answers[i], NULL, &v, &p), -1);
 		assert_int_equal(err.code, FCM_VMM);
 		assert_null(v);
 	}
@@ -241,11 +189,11 @@ static void test_long_refusal(void **state)
 {
 	(void)state;
 	auto_free char *text = xalloc(60001);
-	struct server s;
+	struct vmmtest_peer p;
 
 	memset(text, 'x', 60000);
 	auto_free char *answer = xprintf("HTTP/1.1 400 \r\nContent-Length: 60000\r\n\r\n%s", text);
-	assert_int_equal(call(answer, fj_object(), NULL, &s), -1);
+	assert_int_equal(call(answer, fj_object(), NULL, &p), -1);
 	assert_int_equal(err.code, FCM_VMM);
 	assert_in_range(strlen(err.msg), 200, sizeof err.msg - 1);
 }
@@ -253,10 +201,10 @@ static void test_long_refusal(void **state)
 static void test_silence(void **state)
 {
 	(void)state;
-	int fd = unix_listen(run, VMM_CONTROL, 0600, 0, &err);
+	int fd = unix_listen(vmmtest_run, VMM_CONTROL, 0600, 0, &err);
 	int64_t t = clock_ms();
 
-	assert_int_equal(fcapi_call(run, "GET", "/", NULL, clock_in(80), NULL, &err), -1);
+	assert_int_equal(fcapi_call(vmmtest_run, "GET", "/", NULL, clock_in(80), NULL, &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT);
 	assert_in_range(clock_ms() - t, 70, 2000);
 	close(fd);
@@ -268,11 +216,11 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_parse_by_pieces),
 		cmocka_unit_test(test_parse_bounds),
-		cmocka_unit_test_setup_teardown(test_request, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_body_is_no_object, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_long_refusal, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_silence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_request, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_refusals, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_body_is_no_object, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_long_refusal, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_silence, vmmtest_setup, vmmtest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,50 +1,21 @@
 /* The Firecracker driver's plan and calls, word for word, and its way to the agent. */
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <cmocka.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
-#include "daemon/vmm/vmm.h"
+#include "tests/unit/vmmtest.h"
 
 static struct fcm_error err;
 
 static struct vmm_config config(void)
 {
-	return (struct vmm_config){
-		.id = {"k3f9x2ab"},
-		.name = {"cosmic-comet"},
-		.vcpus = 2,
-		.mem_mib = 512,
-		.ip = {htonl(0xac100032)},
-		.gateway = {htonl(0xac100001)},
-		.prefix = 24,
-		.mac = {0x02, 0xfc, 0xac, 0x10, 0x00, 0x32},
-		.binary = "/usr/local/bin/firecracker",
-		.kernel = "/k/vmlinux",
-		.initrd = "/k/initrd",
-		.image = "/i/image.ext4",
-		.disk = "/v/rootfs.img",
-		.run = "/v/jail/run",
-		.accel = VMM_KVM,
-	};
-}
-
-static void check_list(const struct strv *got, const char *const *want)
-{
-	for (size_t i = 0; i < got->n || want[i]; i++) {
-		assert_true(i < got->n);
-		assert_non_null(want[i]);
-		assert_string_equal(got->v[i], want[i]);
-	}
+	return vmmtest_config("/usr/local/bin/firecracker", VMM_KVM);
 }
 
 static void test_plan(void **state)
@@ -61,8 +32,8 @@ static void test_plan(void **state)
 	struct vmm_config c = config();
 
 	assert_int_equal(vmm_firecracker.plan(&c, &plan, &err), 0);
-	check_list(&plan.argv, argv);
-	check_list(&plan.binds, binds);
+	vmmtest_list(&plan.argv, argv);
+	vmmtest_list(&plan.binds, binds);
 	assert_int_equal(plan.links.n, 0);
 	assert_int_equal(plan.tap_fd, -1);
 	assert_true(plan.stdin_nonblock);
@@ -88,7 +59,7 @@ static void test_calls(void **state)
 		    "\"is_read_only\":true}",
 		API "/drives/disk "
 		    "{\"drive_id\":\"disk\",\"path_on_host\":\"/rootfs.img\",\"is_root_device\":false,"
-		    "\"is_read_only\":false,\"cache_type\":\"Writeback\"}",
+		    "\"is_read_only\":false,\"cache_type\":\"Writeback\",\"rate_limiter\":{}}",
 		API "/network-interfaces/eth0 {\"iface_id\":\"eth0\",\"guest_mac\":\"02:fc:ac:10:00:32\","
 		    "\"host_dev_name\":\"tap_k3f9x2ab\"}",
 		API "/vsock {\"guest_cid\":3,\"uds_path\":\"/run/agent.sock\"}", API "/entropy {}",
@@ -97,94 +68,73 @@ static void test_calls(void **state)
 	struct vmm_config c = config();
 
 	vmm_firecracker.describe(&c, &lines);
-	check_list(&lines, want);
+	vmmtest_list(&lines, want);
+}
+
+/* Before 1.14 it would be refused, for its free_page_reporting. */
+static void test_balloon(void **state)
+{
+	(void)state;
+	static const char want[] =
+		API "/balloon {\"amount_mib\":0,\"deflate_on_oom\":true,\"free_page_reporting\":true}";
+	_cleanup_(strv_done) struct strv old = {0}, new = {0};
+	struct vmm_config c = config();
+
+	c.version = "1.13.1";
+	vmm_firecracker.describe(&c, &old);
+	c.version = "1.14.0-dev";
+	vmm_firecracker.describe(&c, &new);
+	assert_int_equal(new.n, old.n + 1);
+	assert_string_equal(new.v[new.n - 2], want);
+	assert_string_equal(new.v[new.n - 1], old.v[old.n - 1]);
+}
+
+static void test_disk_limits(void **state)
+{
+	(void)state;
+	static const struct {
+		unsigned mib, ops;
+		const char *want;
+	} samples[] = {
+		{4, 0, "\"rate_limiter\":{\"bandwidth\":{\"size\":4194304,\"refill_time\":1000}}}"},
+		{0, 20, "\"rate_limiter\":{\"ops\":{\"size\":20,\"refill_time\":1000}}}"},
+		{8388608, 1,
+			"\"rate_limiter\":{\"bandwidth\":{\"size\":8796093022208,\"refill_time\":1000},"
+			"\"ops\":{\"size\":1,\"refill_time\":1000}}}"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
+		_cleanup_(strv_done) struct strv lines = {0};
+		struct vmm_config c = config();
+		c.disk_mib_per_second = samples[i].mib;
+		c.disk_ops_per_second = samples[i].ops;
+		vmm_firecracker.describe(&c, &lines);
+		assert_non_null(strstr(lines.v[2], "/drives/image"));
+		assert_null(strstr(lines.v[2], "rate_limiter"));
+		assert_string_equal(strstr(lines.v[3], "\"rate_limiter\""), samples[i].want);
+	}
 }
 
 /* ---- talk ---- */
-
-static char dir[40];
-static int run = -1;
-
-static int setup(void **state)
-{
-	char path[64];
-
-	(void)state;
-	strcpy(dir, "/tmp/firecracker-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	snprintf(path, sizeof path, "%s/jail/run", dir);
-	assert_int_equal(dir_make(path, 0700, &err), 0);
-	run = dir_open(AT_FDCWD, path, &err);
-	assert_true(run >= 0);
-	err = (struct fcm_error){0};
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	close(run);
-	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
-	return 0;
-}
-
-/* A script: each connection gets its text; NULL: it is held open in silence until the end. */
-struct script {
-	int listen_fd;
-	const char *const *says;
-	size_t n;
-	char got[256]; /* of the last connection */
-};
-
-static void *play(void *arg)
-{
-	struct script *s = arg;
-	int held[8], fd = -1;
-	size_t holds = 0;
-
-	for (size_t i = 0; i < s->n; i++) {
-		fd = accept(s->listen_fd, NULL, NULL);
-		ssize_t n = recv(fd, s->got, sizeof s->got - 1, 0);
-		s->got[n > 0 ? n : 0] = '\0';
-		if (s->says[i] == NULL) {
-			held[holds++] = fd;
-			continue;
-		}
-		(void)!send(fd, s->says[i], strlen(s->says[i]), MSG_NOSIGNAL);
-		close(fd);
-	}
-	while (holds)
-		close(held[--holds]);
-	return NULL;
-}
-
-static void begin(struct script *s, pthread_t *thread, const char *socket, const char *const *says, size_t n)
-{
-	*s = (struct script){.listen_fd = unix_listen(run, socket, 0600, 0, &err), .says = says, .n = n};
-	assert_true(s->listen_fd >= 0);
-	pthread_create(thread, NULL, play, s);
-}
 
 /* Tries that are cut off or stay without an answer are followed by another; what comes behind OK is the agent's. */
 static void test_channel(void **state)
 {
 	(void)state;
 	static const char *const says[] = {"", NULL, "OK", "OK 1073741824\nhello"};
-	struct script s;
-	pthread_t thread;
+	struct vmmtest_peer p;
 	char text[16] = "";
 
-	begin(&s, &thread, VMM_AGENT, says, ARRAY_SIZE(says));
-	int fd = vmm_firecracker.channel(run, clock_in(5000), &err);
+	vmmtest_begin(&p, VMM_AGENT, says, ARRAY_SIZE(says));
+	int fd = vmm_firecracker.channel(vmmtest_run, clock_in(5000), &err);
 	assert_true(fd >= 0);
 	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-	pthread_join(thread, NULL);
-	assert_string_equal(s.got, "CONNECT 52\n");
+	vmmtest_end(&p);
+	assert_string_equal(p.got, "CONNECT 52\n");
 	assert_int_equal(read(fd, text, sizeof text), 5);
 	assert_string_equal(text, "hello");
 	close(fd);
-	close(s.listen_fd);
 }
 
 static void test_channel_refused(void **state)
@@ -195,15 +145,13 @@ static void test_channel_refused(void **state)
 		"OK 1234567890123456789012345678901234567890\n"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rubbish); i++) {
-		struct script s;
-		pthread_t thread;
+		struct vmmtest_peer p;
 		int64_t t = clock_ms();
-		begin(&s, &thread, VMM_AGENT, &rubbish[i], 1);
-		assert_int_equal(vmm_firecracker.channel(run, clock_in(5000), &err), -1);
+		vmmtest_begin(&p, VMM_AGENT, &rubbish[i], 1);
+		assert_int_equal(vmm_firecracker.channel(vmmtest_run, clock_in(5000), &err), -1);
 		assert_int_equal(err.code, FCM_VMM);
 		assert_in_range(clock_ms() - t, 0, 2000);
-		pthread_join(thread, NULL);
-		close(s.listen_fd);
+		vmmtest_end(&p);
 	}
 }
 
@@ -211,12 +159,12 @@ static void test_channel_never(void **state)
 {
 	(void)state;
 	int64_t t = clock_ms();
-	int fd = unix_listen(run, VMM_AGENT, 0600, 0, &err);
+	int fd = unix_listen(vmmtest_run, VMM_AGENT, 0600, 0, &err);
 
-	assert_int_equal(vmm_firecracker.channel(run, clock_in(300), &err), -1);
+	assert_int_equal(vmm_firecracker.channel(vmmtest_run, clock_in(300), &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT);
 	assert_in_range(clock_ms() - t, 290, 2000);
-	assert_int_equal(vmm_firecracker.channel(run, clock_ms(), &err), -1);
+	assert_int_equal(vmm_firecracker.channel(vmmtest_run, clock_ms(), &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT);
 	close(fd);
 }
@@ -242,13 +190,11 @@ static void test_attach(void **state)
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(samples); i++) {
-		struct script s;
+		struct vmmtest_peer p;
 		struct vmm *vmm = NULL;
-		pthread_t thread;
-		begin(&s, &thread, VMM_CONTROL, &samples[i].greeting, 1);
-		int rc = vmm_firecracker.attach(run, clock_in(2000), &vmm, &err);
-		pthread_join(thread, NULL);
-		close(s.listen_fd);
+		vmmtest_begin(&p, VMM_CONTROL, &samples[i].greeting, 1);
+		int rc = vmm_firecracker.attach(vmmtest_run, clock_in(2000), &vmm, &err);
+		vmmtest_end(&p);
 		if (samples[i].want == NULL) {
 			assert_int_equal(rc, 0);
 			vmm_firecracker.free(vmm);
@@ -267,10 +213,12 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_calls),
-		cmocka_unit_test_setup_teardown(test_channel, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_channel_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_channel_never, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
+		cmocka_unit_test(test_balloon),
+		cmocka_unit_test(test_disk_limits),
+		cmocka_unit_test_setup_teardown(test_channel, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_channel_refused, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_channel_never, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_attach, vmmtest_setup, vmmtest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

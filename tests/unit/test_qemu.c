@@ -1,10 +1,8 @@
 /* The QEMU driver's way to its sockets: late ones, stale ones, and what a VMM might put in their place. */
 #include <fcntl.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,42 +11,16 @@
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
-#include "daemon/vmm/kvm.h"
-#include "daemon/vmm/vmm.h"
+#include "tests/unit/vmmtest.h"
 
 static struct fcm_error err;
-static char dir[32];
-static int run = -1;
-
-/* As in <id>: the driver looks at ../../exit from the directory of the sockets. */
-static int setup(void **state)
-{
-	(void)state;
-	char path[64];
-
-	strcpy(dir, "/tmp/qemu-XXXXXX");
-	assert_non_null(mkdtemp(dir));
-	snprintf(path, sizeof path, "%s/jail/run", dir);
-	assert_int_equal(dir_make(path, 0700, &err), 0);
-	run = dir_open(AT_FDCWD, path, &err);
-	assert_true(run >= 0);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	close(run);
-	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
-	return 0;
-}
 
 static void *listen_late(void *arg)
 {
 	struct fcm_error e;
 
 	clock_sleep(100);
-	*(int *)arg = unix_listen(run, VMM_AGENT, 0600, 0, &e);
+	*(int *)arg = unix_listen(vmmtest_run, VMM_AGENT, 0600, 0, &e);
 	return NULL;
 }
 
@@ -59,7 +31,7 @@ static void test_late(void **state)
 	int listener = -1;
 
 	pthread_create(&thread, NULL, listen_late, &listener);
-	int fd = vmm_qemu.channel(run, clock_in(5000), &err);
+	int fd = vmm_qemu.channel(vmmtest_run, clock_in(5000), &err);
 	pthread_join(thread, NULL);
 	assert_true(fd >= 0);
 	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
@@ -73,7 +45,7 @@ static void test_never(void **state)
 	(void)state;
 	int64_t t = clock_ms();
 
-	assert_int_equal(vmm_qemu.channel(run, clock_in(60), &err), -1);
+	assert_int_equal(vmm_qemu.channel(vmmtest_run, clock_in(60), &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT);
 	assert_in_range(clock_ms() - t, 50, 2000);
 }
@@ -85,13 +57,13 @@ static void test_ended(void **state)
 	struct vmm *vmm;
 	int64_t t = clock_ms();
 
-	close(unix_listen(run, VMM_CONTROL, 0600, 0, &err));
-	int fd = openat(run, "../../exit", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	assert_int_equal(vmm_qemu.attach(run, clock_in(50), &vmm, &err), -1);
+	close(unix_listen(vmmtest_run, VMM_CONTROL, 0600, 0, &err));
+	int fd = openat(vmmtest_run, "../../exit", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(vmm_qemu.attach(vmmtest_run, clock_in(50), &vmm, &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT); /* the record is empty: it may still come */
 	assert_int_equal(write(fd, "status=1", 9), 9);
 	close(fd);
-	assert_int_equal(vmm_qemu.attach(run, clock_in(20000), &vmm, &err), -1);
+	assert_int_equal(vmm_qemu.attach(vmmtest_run, clock_in(20000), &vmm, &err), -1);
 	assert_int_equal(err.code, FCM_VMM);
 	assert_in_range(clock_ms() - t, 0, 5000);
 }
@@ -100,48 +72,26 @@ static void test_planted(void **state)
 {
 	(void)state;
 	struct vmm *vmm;
-	int victim = unix_listen(run, "victim", 0600, SOCK_NONBLOCK, &err);
+	int victim = unix_listen(vmmtest_run, "victim", 0600, SOCK_NONBLOCK, &err);
 
 	assert_true(victim >= 0);
-	assert_int_equal(symlinkat("victim", run, VMM_AGENT), 0);
-	assert_int_equal(vmm_qemu.channel(run, clock_in(5000), &err), -1);
+	assert_int_equal(symlinkat("victim", vmmtest_run, VMM_AGENT), 0);
+	assert_int_equal(vmm_qemu.channel(vmmtest_run, clock_in(5000), &err), -1);
 	assert_int_equal(err.code, FCM_HOST);
 	assert_int_equal(accept(victim, NULL, NULL), -1);
-	assert_int_equal(mkfifoat(run, VMM_CONTROL, 0600), 0);
-	assert_int_equal(vmm_qemu.attach(run, clock_in(5000), &vmm, &err), -1);
+	assert_int_equal(mkfifoat(vmmtest_run, VMM_CONTROL, 0600), 0);
+	assert_int_equal(vmm_qemu.attach(vmmtest_run, clock_in(5000), &vmm, &err), -1);
 	assert_int_equal(err.code, FCM_HOST);
 	close(victim);
-}
-
-/* Whatever the machine: an answer within a second, and a reason. */
-static void test_kvm_probe(void **state)
-{
-	(void)state;
-	static const char *const none[] = {"/nonexistent", "/dev/null", "/etc"};
-	struct kvm_probe p;
-
-	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
-		kvm_probe(none[i], &p);
-		assert_false(p.usable);
-		assert_non_null(strstr(p.reason, "no usable KVM: "));
-	}
-	int64_t t = clock_ms();
-	kvm_probe("/dev/kvm", &p);
-	assert_in_range(clock_ms() - t, 0, 1500);
-	assert_true(p.reason[0]);
-	assert_true(p.native_ms > 0);
-	assert_true(!p.usable || p.guest_ms > 0);
-	print_message("%s\n", p.reason);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_late, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_never, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_ended, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_planted, setup, teardown),
-		cmocka_unit_test(test_kvm_probe),
+		cmocka_unit_test_setup_teardown(test_late, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_never, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_ended, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_planted, vmmtest_setup, vmmtest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

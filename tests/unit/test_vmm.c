@@ -11,6 +11,7 @@
 
 #include "common/config.h"
 #include "common/core/fileio.h"
+#include "daemon/vmm/program.h"
 #include "daemon/vmm/vmm.h"
 
 static struct fcm_error err;
@@ -109,6 +110,19 @@ static void test_config_has_a_path(void **state)
 	expect("/mine", "1.9.0");
 }
 
+/* What needs other files would be found out in the jail, by a VM that doesn't start. */
+static void test_not_static(void **state)
+{
+	(void)state;
+	fcm_format(config.firecracker, sizeof config.firecracker, "%s/bin/firecracker", dir);
+	assert_null(vmm_choose(&config, &probe));
+	assert_non_null(strstr(probe.reason, "/bin/firecracker is no ELF program"));
+	assert_string_equal(probe.kvm, "");
+	assert_int_equal(program_is_static("/proc/self/exe", &err), -1);
+	assert_int_equal(err.code, FCM_NO_VMM);
+	assert_string_equal(err.msg, "/proc/self/exe isn't static, and its jail has no libraries");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -116,6 +130,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_installed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_executable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_config_has_a_path, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_not_static, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -96,7 +96,9 @@ class Vm:
         if tap:
             subprocess.run(["ip", "tuntap", "add", f"tap_{ident}", "mode", "tap", "user", str(UID)], check=True)
         argv = [DRIVE, self.driver, accel, program, SHIM, folder, ident, UID, assets, disk]
-        self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # The scripted ones take their fault from the VM's name, in the guest's command line, or from its id.
+        self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, "NAME": f"fault-{ident}"})
         self.pids = {}
 
     def __call__(self, command):
@@ -133,6 +135,7 @@ class Vm:
                 os.kill(pid, 9)
             except ProcessLookupError:
                 pass
+        self.pids = {}
         self.process.wait(20)
         self.process.stdout.close()
         subprocess.run(["ip", "link", "del", f"tap_{self.id}"], check=False, stderr=subprocess.DEVNULL)
@@ -245,11 +248,104 @@ def test_a_killed_vmm_is_told_at_once(vm):
     assert time.monotonic() - begun < 3
 
 
+def status_of(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_jail(vm):
+    """Neither the VMM nor its shim may do anything, and the one dies with the other."""
+    vm.up()
+    for pid in vm.pids.values():
+        status = status_of(pid)
+        assert status["Uid"] == status["Gid"] == [str(UID)] * 4
+        assert status["CapEff"] == status["CapBnd"] == ["0000000000000000"]
+        assert status["NoNewPrivs"] == ["1"]
+    if vm.kind in REAL:
+        for task in Path(f"/proc/{vm.pids['vmm']}/task").iterdir():
+            assert status_of(task.name)["Seccomp"] == ["2"], "each thread"
+        own = os.readlink(f"/proc/{vm.pids['vmm']}/ns/net") == os.readlink("/proc/self/ns/net")
+        assert own == (vm.driver == "firecracker"), "it opens its TAP by name, QEMU gets a descriptor"
+    os.kill(vm.pids["shim"], 9)
+    wait_for("the end of its VMM", lambda: not Path(f"/proc/{vm.pids['vmm']}/exe").exists(), 5)
+
+
+def test_a_missing_file_is_named(vm):
+    (vm.folder / "rootfs.img").unlink()
+    with pytest.raises(Refused, match="shim: bind .*/rootfs.img: No such file or directory"):
+        vm("start")
+
+
 def test_no_tap_is_an_error(make):
     for kind in FIRECRACKERS:
         machine = make(kind, "notap", tap=False).up("start", "attach")
         with pytest.raises(Refused, match="there is no device tap_notap"):
             machine("configure")
+
+
+def run_in_guest(machine, folder, *script):
+    """Boot it and let it run a script, which says something on the console: see said()."""
+    path = folder / "rc"
+    path.write_text("\n".join(["#!/bin/sh", *script]) + "\n")
+    machine.up()
+    talk(machine)
+    for command in ("call mount image=/dev/vda disk=/dev/vdb", f"rc {path}", "call start"):
+        machine(command)
+
+
+def wait_for(what, condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.1)
+
+
+def said(machine, word):
+    wait_for(f"the guest to say {word}", lambda: word in machine.console())
+
+
+def seconds_in_guest(machine, folder, bs, count, tries=1):
+    """Seconds that the guest needs, at best, to read so many blocks of its disk, past its cache."""
+    read = [f"dd if=/dev/vdb of=/dev/null iflag=direct bs={bs} count={count} 2>/dev/null", "echo took $(($(now) - $begun))."]
+    script = ["now() { sed 's/ .*//; s/[.]//' /proc/uptime; }", *["begun=$(now)", *read] * tries, "echo all-done"]
+    run_in_guest(machine, folder, *script)
+    said(machine, "all-done")
+    machine.close()
+    return min(int(hundredths) / 100 for hundredths in re.findall(r"took (\d+)\.", machine.console()))
+
+
+BYTES, OPERATIONS = ("64k", 320), ("4k", 100)
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_the_disk_has_a_limit(make, kind, tmp_path):
+    """20 MiB at 4 MiB a second and 100 operations at 20 a second take three seconds more than the two whose share may come at
+    once. On a busy host they may take long without a limit, but not each time."""
+    free = [seconds_in_guest(make(kind), tmp_path, *what, tries=3) for what in (BYTES, OPERATIONS)]
+    limited = [seconds_in_guest(make(kind).up("disk 4 0"), tmp_path, *BYTES),
+               seconds_in_guest(make(kind).up("disk 0 20"), tmp_path, *OPERATIONS)]
+    print(f"{kind}: without limits {free} s, with them {limited} s")
+    assert max(free) < 2.5 <= min(limited)
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_freed_memory_goes_back(make, kind, tmp_path):
+    """Free page reporting: what the guest has used and freed doesn't stay with its VMM. (Linux reports nothing while less
+    than some 70 MiB of a zone are free: mm/page_reporting.c.)"""
+    machine = make(kind).up("memory 512")
+    if machine.driver == "firecracker" and not any("/balloon" in line for line in machine.lines("describe")):
+        pytest.skip("Firecracker before 1.14 keeps it")
+    run_in_guest(machine, tmp_path, "dd if=/dev/zero of=/tmp/x bs=1M count=150", "echo is-used", "sleep 3", "rm /tmp/x",
+                 "echo is-freed")
+
+    def rss():
+        status = Path(f"/proc/{machine.pids['vmm']}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+    said(machine, "is-used")
+    used = rss()
+    said(machine, "is-freed")
+    wait_for("its memory to come back", lambda: rss() < used - 100, 20)
+    print(f"{kind}: {used} MiB used, then {rss()} MiB")
 
 
 # ---- Firecracker's refusals ----
@@ -310,20 +406,43 @@ def test_recorded_answers(make, kind):
             assert got == (call["status"], call["response"]), call
 
 
-# ---- faults of a scripted Firecracker ----
+# ---- faults of the scripted VMMs ----
 
 FAULTS = {
-    "exit": "the VMM has ended|ended at once|did not come up",
-    "nosocket": "^timeout .*did not come up in time",
-    "hung": "^timeout .*the VMM does not answer",
-    "slow": "^timeout .*the VMM does not answer",
-    "garbage": "what is no answer",
-    "half": "^timeout |closed its control socket",
-    "close": "closed its control socket",
-    "flood": "what is no answer",
-    "refuse": "the VMM refused PUT /machine-config .400.: not in this .{1,3}5mstate nor in any",
-    "order": "makes no sense|isn't Firecracker",
+    "fake-firecracker": {
+        "exit": "the VMM has ended|ended at once|did not come up",
+        "nosocket": "^timeout .*did not come up in time",
+        "hung": "^timeout .*the VMM does not answer",
+        "slow": "^timeout .*the VMM does not answer",
+        "garbage": "what is no answer",
+        "half": "^timeout |closed its control socket",
+        "close": "closed its control socket",
+        "flood": "what is no answer",
+        "refuse": "the VMM refused PUT /machine-config .400.: not in this .{1,3}5mstate nor in any",
+        "order": "makes no sense|isn't Firecracker",
+    },
+    "fake-qemu": {
+        "exit": "could not allocate guest memory|the VMM has ended",
+        "nosocket": "^timeout .*did not come up in time",
+        "hung": "^timeout .*the VMM does not answer",
+        "slow": "^timeout .*the VMM does not answer",
+        "garbage": "what is no JSON object",
+        "half": "^timeout .*the VMM does not answer",
+        "close": "closed its control socket",
+        "flood": "floods its control socket",
+        "refuse": "the VMM refused cont: not in this .{1,3}5mstate",
+    },
 }
+
+
+@pytest.mark.parametrize("kind,fault", [(kind, fault) for kind in FAULTS if kind in ASKED for fault in FAULTS[kind]])
+def test_fault(make, kind, fault):
+    """Each ends in an error that says what is wrong, by the deadline, and the driver's next call does, too."""
+    machine = make(kind, fault)
+    begun = time.monotonic()
+    with pytest.raises(Refused, match=FAULTS[kind][fault]):
+        machine.up("limit 800", "start", "attach", "configure", "boot")
+    assert time.monotonic() - begun < 4
 
 
 @pytest.fixture
@@ -331,16 +450,6 @@ def faulty(make):
     if "fake-firecracker" not in ASKED:
         pytest.skip("the scripted VMM isn't asked for")
     return lambda fault: make("fake-firecracker", fault)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault(faulty, fault):
-    """Each ends in an error that says what is wrong, by the deadline, and the driver's next call does, too."""
-    machine = faulty(fault)
-    begun = time.monotonic()
-    with pytest.raises(Refused, match=FAULTS[fault]):
-        machine.up("limit 800", "start", "attach", "configure", "boot")
-    assert time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize("call", range(1, 10))
@@ -399,8 +508,8 @@ def test_planted_sockets(faulty, tmp_path):
 
 def choose(*config, path="/usr/bin:/bin"):
     done = subprocess.run([DRIVE, "--choose", *config], capture_output=True, text=True, check=True, timeout=30, env={"PATH": path})
-    found = re.fullmatch(r"driver=(\S*) version=(\S*) accel=(\S*) binary=(\S*) ms=(\d+) reason=(.*)\n", done.stdout)
-    return dict(zip(("driver", "version", "accel", "binary", "ms", "reason"), found.groups()))
+    found = re.fullmatch(r"driver=(\S*) version=(\S*) accel=(\S*) binary=(\S*) ms=(\d+) reason=(.*) kvm=(.*)\n", done.stdout)
+    return dict(zip(("driver", "version", "accel", "binary", "ms", "reason", "kvm"), found.groups()))
 
 
 @pytest.fixture
@@ -432,16 +541,28 @@ def test_auto_says_why():
     assert got["driver"] == "none" and got["reason"] == "nonesuch is not installed"
 
 
+def test_kvm_is_looked_at_for_a_program_that_may_use_it():
+    firecracker = KINDS["fake-firecracker"][2]
+    if not firecracker.exists() or "firecracker" in ASKED:
+        pytest.skip("no scripted Firecracker here, or a KVM that works at once")
+    got = choose(f"firecracker={firecracker}")
+    assert (got["driver"], got["accel"], got["reason"]) == ("qemu", "tcg", got["kvm"])
+    assert got["kvm"].startswith("no usable KVM: ")
+    assert choose("firecracker=nonesuch", "vmm=firecracker")["kvm"] == ""
+    asked = choose(f"firecracker={firecracker}", "accel=tcg")
+    assert (asked["driver"], asked["accel"], asked["reason"]) == ("qemu", "tcg", "no KVM: accel = tcg in the config")
+
+
 def test_auto_with_kvm():
     """Where KVM works the best driver is Firecracker, then QEMU with KVM, which says why it isn't Firecracker."""
     if "firecracker" not in ASKED:
         pytest.skip("KVM doesn't work here")
     best = choose()
-    assert (best["driver"], best["accel"]) == ("firecracker", "kvm") and best["reason"].startswith("KVM works")
+    assert (best["driver"], best["accel"]) == ("firecracker", "kvm")
+    assert best["reason"] == "" and best["kvm"].startswith("KVM works")
     assert best["binary"] == "/usr/local/bin/firecracker"
     second = choose("firecracker=nonesuch")
     assert (second["driver"], second["accel"]) == ("qemu", "kvm") and second["reason"] == "nonesuch is not installed"
-    assert choose("accel=tcg")["driver"] == "qemu" and choose("accel=tcg")["accel"] == "tcg"
 
 
 # ---- the sum ----

@@ -6,8 +6,9 @@
  *	vmmdrive DRIVER ACCEL PROGRAM SHIM DIR ID UID ASSETS DISK	then a command a line on stdin, an answer a line on stdout
  *
  * ASSETS is a folder of vmlinux, initrd and image.ext4. DIR/jail and DIR/jail/run must exist, and the device tap_ID where a
- * VMM opens it. Commands: plan, describe, start, attach, configure, boot, channel, hello, call OP, event, pause, resume,
- * soft_off, free, limit MS (of each call that follows; 15000), ended MS. Answers: "ok [words]" or "error <code> <message>".
+ * VMM opens it. Commands: plan, describe, disk MIB OPS (its limits), memory MIB, start, attach, configure, boot, channel, hello,
+ * call OP, rc FILE (for the guest to run), event, pause, resume, soft_off, free, limit MS (of each call that follows; 15000),
+ * ended MS. Answers: "ok [words]" or "error <code> <message>".
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -165,6 +166,20 @@ static int do_channel(const char *arg, struct fcm_error *err)
 	return channel < 0 ? -1 : 0;
 }
 
+static int do_disk(const char *arg, struct fcm_error *err)
+{
+	return sscanf(arg, "%u %u", &config.disk_mib_per_second, &config.disk_ops_per_second) == 2
+		       ? 0
+		       : fcm_fail(err, FCM_USAGE, "disk MIB OPS");
+}
+
+static int do_memory(const char *arg, struct fcm_error *err)
+{
+	(void)err;
+	config.mem_mib = (unsigned)strtoul(arg, NULL, 10);
+	return 0;
+}
+
 static int do_limit(const char *arg, struct fcm_error *err)
 {
 	(void)err;
@@ -286,6 +301,21 @@ static int do_call(const char *arg, struct fcm_error *err)
 	return say(++stream, FRAME_REQ, &request, err) < 0 ? -1 : next_frame(stream, FRAME_RES, err);
 }
 
+/* Make a file of the host's what the guest runs at its start. */
+static int do_rc(const char *arg, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf request = {0}, text = {0};
+
+	if (file_read(AT_FDCWD, arg, 4096, &text, err) < 0)
+		return -1;
+	kv_add(&request, "op", "file");
+	kv_add(&request, "path", "/etc/fcm/rc");
+	kv_add(&request, "mode", "755");
+	buf_add(&request, "", 1);
+	buf_add(&request, text.p, text.n);
+	return say(0, FRAME_REQ, &request, err) < 0 ? -1 : next_frame(0, FRAME_RES, err);
+}
+
 static int do_event(const char *arg, struct fcm_error *err)
 {
 	(void)arg;
@@ -307,11 +337,14 @@ static const struct {
 	{"channel", do_channel},
 	{"hello", do_hello},
 	{"call", do_call},
+	{"rc", do_rc},
 	{"event", do_event},
 	{"pause", do_pause},
 	{"resume", do_resume},
 	{"soft_off", do_soft_off},
 	{"free", do_free},
+	{"disk", do_disk},
+	{"memory", do_memory},
 	{"limit", do_limit},
 	{"ended", do_ended},
 };
@@ -350,21 +383,24 @@ static int choose(char **assignments)
 		}
 	int64_t t = clock_ms();
 	const struct vmm_driver *d = vmm_choose(&c, &probe);
-	printf("driver=%s version=%s accel=%s binary=%s ms=%lld reason=%s\n", d ? d->name : "none",
+	printf("driver=%s version=%s accel=%s binary=%s ms=%lld reason=%s kvm=%s\n", d ? d->name : "none",
 		probe.version, probe.accel == VMM_KVM ? "kvm" : "tcg", probe.binary,
-		(long long)(clock_ms() - t), probe.reason);
+		(long long)(clock_ms() - t), probe.reason, probe.kvm);
 	config_done(&c);
 	return 0;
 }
 
 static int prepare(char **argv, struct fcm_error *err)
 {
+	static struct vmm_probe probe;
 	const char *assets = argv[8];
 	auto_free char *run_path = xprintf("%s/jail/run", argv[5]);
 
 	driver = vmm_driver_find(argv[1]);
 	if (driver == NULL)
 		return fcm_fail(err, FCM_USAGE, "no driver '%s'", argv[1]);
+	if (driver->probe(argv[3], &probe, err) < 0)
+		return -1;
 	shim_path = argv[4];
 	folder = argv[5];
 	uid = (uid_t)strtoul(argv[7], NULL, 10);
@@ -376,7 +412,8 @@ static int prepare(char **argv, struct fcm_error *err)
 		.gateway = {htonl(0xac100001)},
 		.prefix = 24,
 		.mac = {0x02, 0xfc, 0xac, 0x10, 0, 0x32},
-		.binary = argv[3],
+		.binary = probe.binary,
+		.version = probe.version,
 		.kernel = xprintf("%s/vmlinux", assets),
 		.initrd = xprintf("%s/initrd", assets),
 		.image = xprintf("%s/image.ext4", assets),

@@ -1,0 +1,118 @@
+#include "daemon/engine/claimed.h"
+
+#include <string.h>
+
+#include "common/core/clock.h"
+#include "common/core/log.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/ops.h"
+#include "daemon/engine/supervise.h"
+
+enum { CLAIM_MS = 120000 }; /* how long an operation waits for the one before it */
+
+int claimed_begin(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
+		return -1;
+	if (!vm->broken || op->run == op_destroy_run)
+		return 0;
+	registry_drop(vm);
+	fcm_fail(err, FCM_CONFIG, "VM '%s': %s", vm->view.name, vm->view.reason.message);
+	return fcm_hint(err, "mend %s/%s/config.json and restart fcmd, or fcm destroy %s",
+		engine()->config->state_dir, vm->id.s, vm->id.s);
+}
+
+void vm_set_reason(struct vm *vm, const char *code, const struct fcm_error *err)
+{
+	VM_SET(vm, fcm_copy(view->reason.code, sizeof view->reason.code, code);
+		fcm_copy(view->reason.step, sizeof view->reason.step, err->step);
+		fcm_copy(view->reason.message, sizeof view->reason.message, err->msg);
+		view->reason.time = clock_wall());
+}
+
+void vm_save(struct vm *vm)
+{
+	struct fcm_error err;
+
+	if (store_vm_save(&vm->view, &err) < 0)
+		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
+}
+
+void claimed_keep(struct vm *vm, const struct fcm_error *why)
+{
+	const char *code = fcm_code_info(why->code)->wire;
+	struct fcm_error err;
+
+	if (engine_stopping())
+		return;
+	if (vm->view.state != VM_RUNNING || strcmp(vm->view.reason.code, code) != 0) {
+		vm_set_reason(vm, code, why);
+		VM_SET(vm, view->state = VM_RUNNING; if (view->started == 0) view->started = clock_wall());
+		vm_save(vm);
+	}
+	if (supervise_watch(vm, &err) < 0)
+		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
+	if (!vm->set_up)
+		supervise_lost(vm);
+}
+
+/* What a VM was before a table ran. */
+struct before {
+	enum vm_state state;
+	enum vm_desired desired;
+	struct vm_reason reason;
+};
+
+/* Write down that a table failed: a VM that wasn't touched yet is what it was, any other one has failed. So has one that
+ * nobody waits for and that doesn't run: where else would its user see why? */
+static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "begin") == 0;
+	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
+
+	if (same) {
+		VM_SET(vm, view->state = b->state; view->desired = b->desired; view->reason = b->reason);
+	} else {
+		vm_set_reason(vm, fcm_code_info(err->code)->wire, err);
+		VM_SET(vm, view->state = VM_FAILED);
+	}
+	/* of a destroy that got stuck config.json goes on saying so: the next daemon finishes it */
+	if (same || op->table != &table_destroy)
+		vm_save(vm);
+}
+
+int claimed_run(struct op *op, const struct op_table *table, struct fcm_error *err)
+{
+	const struct vm_view *v = &op->vm->view;
+	const struct before before = {v->state, v->desired, v->reason};
+	bool kept;
+
+	op->table = table;
+	if (steps_run(op, &kept, err) == 0)
+		return 0;
+	if (kept)
+		claimed_keep(op->vm, err);
+	else
+		note_failure(op, &before, err);
+	return -1;
+}
+
+int claimed_release(struct op *op, enum vm_state state, struct fcm_error *err)
+{
+	op->end_state = state;
+	return claimed_run(op, &table_ended, err);
+}
+
+int claimed_start(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	supervise_unwatch(vm);
+	/* what is left of an earlier run: its VMM ended a moment ago, or a stop got stuck */
+	if (vm->shim_pidfd >= 0 && claimed_release(op, VM_STOPPED, err) < 0)
+		return -1;
+	return claimed_run(op, &table_start, err);
+}

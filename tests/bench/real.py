@@ -1,0 +1,77 @@
+#!/usr/bin/python3
+"""The bench's second table: the real Firecracker on KVM, in a test host. `./bootstrap bench` calls this behind run.py.
+
+What is measured runs in the host (in_host.py); here it is put there, and the table made.
+"""
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from table import row, table
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "tests/host"))
+import firecracker  # noqa: E402
+import host as hosts  # noqa: E402
+
+RELEASE, FOLDER = "bookworm", "/srv/bench"
+ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
+
+
+def prepare(host):
+    """The installed product with kernel and image, and what in_host.py needs."""
+    host.install()
+    host.put_tree(firecracker.fetch(hosts.CACHE), "/usr/local/bin")
+    for path in (TOP / "tests/bench/in_host.py", TOP / "tests/host/by_hand.py"):
+        host.put(f"{FOLDER}/{path.name}", path.read_bytes())
+    host.run("systemctl start fcmd")
+    for name, path in (("kernel", "kernels/default"), ("tiny", "images/tiny")):
+        host.put("/root/asset.tar", (ASSETS / f"{name}.tar").read_bytes())
+        host.run("curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/x-tar' -T /root/asset.tar "
+                 f"http://localhost/v1/{path}", timeout=120)
+
+
+def measure(rounds, vms):
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=hosts.BUILD) as folder, hosts.Host(RELEASE, Path(folder)) as host:
+        prepare(host)
+        return json.loads(host.run(f"python3 -B {FOLDER}/in_host.py {rounds} {vms}", timeout=600).out)
+
+
+def rows(result, vms):
+    def median(who, key):
+        return statistics.median(times[key] for times in result[who]) * 1e3
+
+    for key, what, goal in (("started", "create to InstanceStart answered / the same calls by hand", 1.15),
+                            ("marker", "create to the guest set up by its agent / by hand", 1.03),
+                            ("spawned", "VMM spawned by shim in jail and cgroup / by hand", None)):
+        row(what, median("ours", key), median("by_hand", key), goal)
+    row(f"{vms} VMs up, one after the other", result["up"], None, None, "s")
+    row(f"{vms} VMs down", result["down"], None, None, "s")
+    row("CPU of an idle guest", result["idle"] * 100, None, None, "%")
+    row("RSS of fcm-shim, the largest", result["shim_kib"] / 1024, None, 1, "MiB")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--vms", type=int, default=20)
+    options = parser.parse_args()
+    try:
+        result = measure(options.rounds, options.vms)
+    except (hosts.Unavailable, firecracker.Unavailable) as reason:
+        print(f"SKIPPED the table of the test host: {reason}")
+        return 0
+    rows(result, options.vms)
+    table()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except hosts.Failed as failure:
+        sys.exit(f"bench: {failure}")
