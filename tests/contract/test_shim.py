@@ -386,7 +386,7 @@ def test_flood_is_bounded_and_a_slow_reader_harms_nobody(vm):
 @pytest.mark.parametrize("nonblock", [False, True])
 def test_stdin_blocks_unless_the_plan_says_no(vm, nonblock):
     env = {**os.environ, **({"NONBLOCK": "1"} if nonblock else {})}
-    vm.start("argv", "/bin/sh", "-c", "sleep 1000", env=env)
+    vm.start("/bin/sh", "-c", "sleep 1000", env=env)
     flags = int(re.search(r"flags:\s+(\d+)", Path(f"/proc/{vm.vmm}/fdinfo/0").read_text())[1], 8)
     assert bool(flags & os.O_NONBLOCK) == nonblock
 
