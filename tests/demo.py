@@ -57,6 +57,8 @@ def prepare(host, show):
     show.step("sudo fcm daemon &", lambda: host.fcm("version", user=USER))
     show.step(f"sudo fcm token create --for {USER}", lambda: host.fcm("token", "create", "--for", USER))
     host.add_assets("kernel", "base")
+    show.note("Which VMM runs machines here, and why")
+    show.fcm("info")
 
 
 def life(host, show):
