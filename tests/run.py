@@ -27,7 +27,9 @@ SKIPPED = 77  # the status of a part that can't be tried here, as automake's
 WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
-LONGEST = ("test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")  # of tests/host
+# Of the parts that run beside others these begin first, so that both lanes end together.
+LONGEST = ("test_undo", "test_restart", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
+           "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
 
 class Part:
@@ -105,21 +107,31 @@ def pytest(name, files, build, limit, *options, **env):
     return Part(name, argv, count_pytest, limit, {"FCM_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1", **env})
 
 
-def integration_files(fake):
-    """Test files that need guests, or those that don't."""
-    files = sorted((TOP / "tests/integration").glob("test_*.py"))
-    return [f for f in files if bool(re.search(r'^HOST = .*"fake": True', f.read_text(), re.M)) == fake]
+def test_files(folder):
+    return sorted((TOP / "tests" / folder).glob("test_*.py"))
+
+
+def rank(name):
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
+def integration_parts(build, asan):
+    """Each file has a host in namespaces of its own, so two run at a time."""
+    result = [pytest(file.stem, [file], build, 600) for file in test_files("integration")]
+    sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
+    result.append(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"))
+    for part in result:
+        part.beside = "in namespaces"
+    return sorted(result, key=lambda part: rank(part.name))
 
 
 def host_parts(build):
-    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time, the
-    longest first, so that both end together."""
+    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time."""
     releases = ("bookworm", "trixie")
     for release in releases:
         argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
         yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)}, "making hosts")
-    files = {file.stem: file for file in sorted((TOP / "tests/host").glob("test_*.py"))}
-    for file in map(files.get, dict.fromkeys((*LONGEST, *files))):
+    for file in sorted(test_files("host"), key=lambda file: rank(file.stem)):
         only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
         for release in releases:
             if not only or release in only[1]:
@@ -150,12 +162,7 @@ def parts(options):
         return [*result, pytest("boot", [boot], build, 120, "-k", "test_life")]
     result.append(ctest("units-asan", asan, 400))
     result.append(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300))
-    for file in integration_files(fake=True):
-        result.append(pytest(file.stem, [file], build, 600))
-    sanitized = [f for f in integration_files(fake=True) if f.stem in ("test_api", "test_bad_input")]
-    result.append(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"))
-    for file in integration_files(fake=False):
-        result.append(pytest(file.stem, [file], build, 600))
+    result.extend(integration_parts(build, asan))
     result.extend(host_parts(build))
     result.append(Part("clang-tidy", [*lint, "clang-tidy"], count_line, 600))
     return result
