@@ -32,7 +32,8 @@ WHOLE = (
 HEART = {
     "bookworm": ("test_seed_verification.py", *(f"test_guest_power.py::{name}" for name in (
         "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data"))),
-    "trixie": ("test_guest_power.py::test_reboot",),
+    "trixie": ("test_guest_power.py::test_reboot", *(f"test_exec_guest.py::{name}" for name in (
+        "test_uname", "test_status", "test_binary", "test_signal"))),
 }
 CHOSEN = WHOLE if os.environ.get("FCM_ACCEPTANCE") == "whole" else HEART[os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]]
 
