@@ -52,7 +52,8 @@ def installed(host):
 @pytest.fixture(scope="module")
 def firecracker(host):
     try:
-        folder = wheel.fetch(hosts.CACHE)
+        with hosts.locked(hosts.CACHE / "firecracker.lock"):
+            folder = wheel.fetch(hosts.CACHE)
     except wheel.Unavailable as reason:
         pytest.skip(f"firecracker {wheel.VERSION}: {reason}")
     host.put_tree(folder, "/usr/local/bin")
