@@ -230,7 +230,6 @@ static int vmm_down(struct op *op, struct fcm_error *err)
 	if (end_processes(vm, err) < 0)
 		return -1;
 	fcm_closep(&vm->shim_pidfd);
-	vm->shim_pidfd = -1;
 	if (remove_leftovers(vm, err) < 0)
 		return -1;
 	VM_SET(vm, view->vmm_pid = 0);

@@ -133,14 +133,11 @@ static void done(void)
 {
 	while (server.n_listeners > 0)
 		close(server.listeners[--server.n_listeners].fd);
-	if (server.socket_dir >= 0) {
-		if (server.socket_ours)
-			unlinkat(server.socket_dir, server.socket_name, 0);
-		close(server.socket_dir);
-	}
+	if (server.socket_dir >= 0 && server.socket_ours)
+		unlinkat(server.socket_dir, server.socket_name, 0);
+	fcm_closep(&server.socket_dir);
 	fcm_closep(&server.epoll_fd);
 	fcm_closep(&server.stop_fd);
-	server.socket_dir = server.epoll_fd = server.stop_fd = -1;
 	server.socket_ours = false;
 	free(STEAL(server.socket_name));
 	strv_done(&server.hosts);

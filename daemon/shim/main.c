@@ -137,7 +137,11 @@ static int collect_argv(char **ret, struct fcm_error *err)
 		ret[n] = (char *)(uintptr_t)s;
 	}
 	ret[n] = NULL;
-	return n ? 0 : fcm_fail(err, FCM_INVALID, "plan: no argv");
+	if (n == 0) {
+		fcm_fail(err, FCM_INVALID, "plan: no argv");
+		return -1;
+	}
+	return 0;
 }
 
 static int drop(struct fcm_error *err)

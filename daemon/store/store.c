@@ -125,7 +125,6 @@ void store_done(void)
 {
 	fcm_closep(&state_fd);
 	fcm_closep(&run_fd);
-	state_fd = run_fd = -1;
 }
 
 int store_dirfd(void)

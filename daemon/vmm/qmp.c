@@ -118,5 +118,4 @@ void qmp_done(struct qmp *q)
 {
 	fcm_closep(&q->fd);
 	buf_done(&q->in);
-	q->fd = -1;
 }

@@ -124,7 +124,6 @@ void channel_close(struct channel *c)
 		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 	take(c, -1);
 	fcm_closep(&c->listen_fd);
-	c->listen_fd = -1;
 }
 
 bool channel_told(const struct channel *c)

@@ -17,6 +17,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests/host"))
 import firecracker  # noqa: E402
 import host as hosts  # noqa: E402
+import product  # noqa: E402
 
 RELEASE, FOLDER = "bookworm", "/srv/bench"
 ASSETS = Path(os.environ.get("FCM_ASSETS") or hosts.BUILD / "assets")
@@ -29,10 +30,7 @@ def prepare(host):
     for path in (TOP / "tests/bench/in_host.py", TOP / "tests/host/by_hand.py"):
         host.put(f"{FOLDER}/{path.name}", path.read_bytes())
     host.run("systemctl start fcmd")
-    for name, path in (("kernel", "kernels/default"), ("tiny", "images/tiny")):
-        host.put("/root/asset.tar", (ASSETS / f"{name}.tar").read_bytes())
-        host.run("curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/x-tar' -T /root/asset.tar "
-                 f"http://localhost/v1/{path}", timeout=120)
+    product.Product(host).add_assets(ASSETS / "kernel.tar", ASSETS / "tiny.tar")
 
 
 def measure(rounds, vms):

@@ -192,7 +192,6 @@ static int do_close(char **w, struct fcm_error *err)
 	(void)w;
 	(void)err;
 	fcm_closep(&tap_fd);
-	tap_fd = -1;
 	return 0;
 }
 

