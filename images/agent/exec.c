@@ -135,6 +135,7 @@ static int open_tty(
 		fchown(sp->stdio[0], sp->user.uid, TTY_GROUP) < 0 ||
 		(sp->stdio[1] = fcntl(sp->stdio[0], F_DUPFD_CLOEXEC, 0)) < 0 ||
 		(sp->stdio[2] = fcntl(sp->stdio[0], F_DUPFD_CLOEXEC, 0)) < 0 ||
+		(s->peer = fcntl(sp->stdio[0], F_DUPFD_CLOEXEC, 0)) < 0 ||
 		(has_stdin && (s->fd[FRAME_STDIN] = fcntl(master, F_DUPFD_CLOEXEC, 0)) < 0))
 		return fcm_fail_errno(err, "open a terminal");
 	s->fd[FRAME_STDOUT] = STEAL_FD(master);
@@ -345,7 +346,6 @@ static bool serve_report(struct stream *s, struct channel *c)
 		break;
 	}
 	fcm_closep(&s->report);
-	s->report = -1;
 	stream_serve(s, FRAME_STDIN, c);
 	if (s->detach)
 		answer(s, c, "pid", s->pid);
@@ -386,6 +386,7 @@ bool exec_reap(struct execs *x)
 			s->ended = true;
 			s->status = status;
 			s->heard = clock_ms();
+			fcm_closep(&s->peer);
 		}
 	}
 	return pid < 0 && errno == ECHILD;

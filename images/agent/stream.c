@@ -17,15 +17,10 @@ struct stream *stream_new(uint32_t number)
 
 	*s = (struct stream){.number = number,
 		.report = -1,
+		.peer = -1,
 		.fd = {-1, -1, -1},
 		.credit = {FRAME_WINDOW, FRAME_WINDOW, FRAME_WINDOW}};
 	return s;
-}
-
-static void close_channel(struct stream *s, unsigned i)
-{
-	fcm_closep(&s->fd[i]);
-	s->fd[i] = -1;
 }
 
 void stream_free(struct stream *s)
@@ -33,8 +28,9 @@ void stream_free(struct stream *s)
 	if (s == NULL)
 		return;
 	for (unsigned i = 0; i < STREAM_CHANNELS; i++)
-		close_channel(s, i);
+		fcm_closep(&s->fd[i]);
 	fcm_closep(&s->report);
+	fcm_closep(&s->peer);
 	buf_done(&s->in);
 	free(s);
 }
@@ -84,11 +80,11 @@ static void write_in(struct stream *s, struct channel *c)
 		if (n > 0)
 			drop_in(s, (size_t)n, c);
 		else if (errno != EINTR)
-			close_channel(s, FRAME_STDIN);
+			fcm_closep(&s->fd[FRAME_STDIN]);
 	}
 	drop_in(s, s->in.n, c);
 	if (s->in_ended)
-		close_channel(s, FRAME_STDIN);
+		fcm_closep(&s->fd[FRAME_STDIN]);
 }
 
 /* A terminal can't be closed on one side; its user types ^D. */
@@ -129,7 +125,7 @@ bool stream_take(struct stream *s, const struct frame *f, struct channel *c)
 
 static void end_out(struct stream *s, unsigned i, struct channel *c)
 {
-	close_channel(s, i);
+	fcm_closep(&s->fd[i]);
 	frame_add_end(&c->out, s->number, (enum frame_channel)i);
 	channel_flush(c);
 }

@@ -32,6 +32,9 @@ struct stream {
 
 	pid_t pid;  /* leader of its process group */
 	int report; /* of spawn.h until the program runs, then -1 */
+	/* The other end of its terminal, open until the program is reaped: were it the program's alone, one that closes its
+	 * stdio before it exits, as GNU's do, would hang up its own terminal, and die of SIGHUP. -1 without a terminal. */
+	int peer;
 	bool ended; /* the program is reaped: */
 	int status; /* see waitpid(2) */
 
