@@ -284,7 +284,7 @@ static int exec_plain(
 	struct request *rq, const struct exec *e, const struct exec_request *b, struct fcm_error *err)
 {
 	struct output out[2] = {0};
-	struct exec_result result;
+	struct exec_result result = {0};
 
 	int rc = wait_end(rq, e, b->input, out, err) < 0 ? -1 : exec_result(e, &result, err);
 	if (rc == 0)
