@@ -41,7 +41,7 @@ struct options {
 };
 
 static const struct argp_option options[] = {
-	{"config", 'c', "FILE", 0, "Read FILE instead of /etc/fcm/fcmd.conf", 0},
+	{"config", 'c', "FILE", 0, "Read FILE instead of " CONFIG_FILE, 0},
 	{"set", 's', "KEY=VALUE", 0, "Set one key of the config, over the file", 0},
 	{"print-config", 'p', NULL, 0, "Print every key, its value and where that came from", 0},
 	{"example-config", 'e', NULL, 0, "Print a config file of all keys, their defaults and what they mean",

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/config.h"
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "daemon/proc/proc.h"
@@ -123,7 +124,7 @@ static int find_user(const char *user, struct caddy_program *p, struct fcm_error
 	errno = getpwnam_r(user, &pw, space, sizeof space, &found);
 	if (found == NULL) {
 		fcm_fail(err, FCM_CONFIG, "there is no user '%s' for Caddy to run as", user);
-		return fcm_hint(err, "set caddy_user in /etc/fcm/fcmd.conf to the user that Caddy runs as");
+		return fcm_hint(err, "set caddy_user in " CONFIG_FILE " to the user that Caddy runs as");
 	}
 	p->uid = pw.pw_uid;
 	p->gid = pw.pw_gid;
@@ -139,7 +140,7 @@ int caddy_program_find(const struct caddy_config *config, struct caddy_program *
 
 	if (*config->binary == '\0') {
 		fcm_fail(err, FCM_CONFIG, "public names are switched off");
-		return fcm_hint(err, "set caddy = caddy in /etc/fcm/fcmd.conf");
+		return fcm_hint(err, "set caddy = caddy in " CONFIG_FILE);
 	}
 	p.path = find_program(config->binary);
 	if (p.path == NULL) {

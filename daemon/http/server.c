@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "common/config.h"
 #include "common/core/fileio.h"
 #include "daemon/http/internal.h"
 
@@ -51,8 +52,7 @@ static int bind_tcp(const struct addrinfo *a, const char *text, struct fcm_error
 		bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
 		bool used = errno == EADDRINUSE;
 		fcm_fail_errno(err, "listen at %s", text);
-		return used ? fcm_hint(
-				      err, "another daemon runs there, or set `listen` in /etc/fcm/fcmd.conf")
+		return used ? fcm_hint(err, "another daemon runs there, or set `listen` in " CONFIG_FILE)
 			    : -1;
 	}
 	return add_listener(STEAL_FD(fd), false, err);

@@ -1,5 +1,7 @@
 #include "daemon/net/pool.h"
 
+#include "common/config.h"
+
 static const struct pool_use *find_overlap(const struct ip_net *net, const struct pool_use *uses, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -45,6 +47,6 @@ int pool_check(const struct ip_net *pool, const struct pool_use *uses, size_t n,
 		ip_dotted(pool->addr).s, pool->prefix, use->route ? "the route" : "the address",
 		ip_dotted(use->net.addr).s, use->net.prefix, use->dev);
 	if (pool_suggest(uses, n, &other))
-		fcm_hint(err, "set pool = %s/24 in /etc/fcm/fcmd.conf: it is free", ip_dotted(other.addr).s);
+		fcm_hint(err, "set pool = %s/24 in " CONFIG_FILE ": it is free", ip_dotted(other.addr).s);
 	return -1;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/file.h>
 
+#include "common/config.h"
 #include "common/core/fileio.h"
 #include "daemon/store/store_internal.h"
 
@@ -31,7 +32,7 @@ static int open_own(const char *path, mode_t mode, struct fcm_error *err)
 	auto_close int fd = dir_open(AT_FDCWD, path, err);
 	if (fd < 0) {
 		if (err->sys == ENOTDIR || err->sys == ELOOP)
-			fcm_hint(err, "name a real directory, not a link, in /etc/fcm/fcmd.conf");
+			fcm_hint(err, "name a real directory, not a link, in " CONFIG_FILE);
 		return -1;
 	}
 	if (fstat(fd, &st) < 0)
