@@ -35,6 +35,7 @@ from table import by_turns, row, table  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 AT_ONCE = 20  # creates whose rate is measured
+PARALLEL = 100  # commands in one guest
 
 
 # ---- real guests ----
@@ -165,6 +166,19 @@ def bench_guests(host, rounds):
         row(what, statistics.median(figures[key][1:]) * 1e3, statistics.median(base[key][1:]) * 1e3, goal)
 
 
+def bench_commands(host, rounds):
+    """fcm exec against ssh into the same guest."""
+    key = host.work / "key"
+    host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    address = host.create("inside", image="base", ssh_keys=[key.with_suffix(".pub").read_text().strip()])["ip"]
+    done = host.run("python3", "-B", TOP / "tests/bench/inside.py", "inside", address, key, rounds, PARALLEL)
+    times = json.loads(done.stdout)
+    for base, what, goal in (("mux", "fcm exec / ssh over a connection that is open", 1.0), ("ssh", "fcm exec / ssh", 0.2)):
+        row(what, times["exec"] * 1e3, times[base] * 1e3, goal)
+    row(f"{PARALLEL} execs at once / one after the other", times["parallel"], times["serial"], None, "s")
+    host.api.delete("/v1/vms/inside?force=1").ok()
+
+
 # ---- the daemon alone: scripted VMMs, whose guests cost nothing ----
 
 def bench_rate(host, rounds):
@@ -281,8 +295,9 @@ def main():
     os.environ["FCM_ASSETS"] = str(options.assets.resolve())
     subprocess.run(["cmake", "--build", options.build, "--target", "bench"], check=True, stdout=subprocess.DEVNULL)
     with machine(options.build, None) as host:
-        host.add_assets("kernel", "tiny")
+        host.add_assets("kernel", "tiny", "base")
         bench_guests(host, options.rounds)
+        bench_commands(host, options.rounds)
     config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
               "max_vms = 1000\n")
     with machine(options.build, config) as host:
