@@ -269,6 +269,7 @@ static void let_go(struct vm *vm)
 void engine_drain(int64_t deadline)
 {
 	stopping = true;
+	timekeeper_stop();
 	if (!ops_drain(deadline))
 		log_warn("operations are still in progress: the next daemon finishes or rolls them back");
 }
@@ -277,7 +278,6 @@ bool engine_stop(int64_t deadline)
 {
 	struct vm **all;
 
-	timekeeper_stop();
 	if (!ops_drain(deadline))
 		return false;
 	size_t n = registry_all(&all);

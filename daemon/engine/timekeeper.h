@@ -25,5 +25,5 @@ int guest_tell_time(struct guest *g, int64_t deadline, int64_t trip_ms, struct f
 /* Begin to look at the clocks of all running VMs, every `seconds`; 0: don't. */
 int timekeeper_start(uint32_t seconds, struct fcm_error *err) must_check;
 
-/* End it, and wait until it has ended: at most as long as one guest may take to answer, a second. */
+/* End it, and wait until it has ended: at most as long as one guest may take to answer, a second. The loop must run meanwhile. */
 void timekeeper_stop(void);
