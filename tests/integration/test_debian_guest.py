@@ -4,6 +4,7 @@ and of one whose PID 1 is the agent. Another VM judges that, on a copy; this hos
 import time
 
 import pytest
+from console import LEAVE, Terminal
 from host import USER, wait_for
 
 HOST = {"assets": ("kernel", "tiny", "debian")}
@@ -25,7 +26,7 @@ WantedBy=multi-user.target
 def deb(host):
     host.add_user_token()
     begun = time.monotonic()
-    vm = host.create("deb", image="debian", memory=384, disk=512)
+    vm = host.create("deb", image="debian", memory=384, disk=256)
     print(f"created in {time.monotonic() - begun:.1f} s")
     return vm
 
@@ -87,9 +88,17 @@ def test_facts(host, deb):
     assert said(host, "cat /run/fcm/instance.json").startswith('{"id":"' + deb["id"])
 
 
-def test_a_console_shell_waits(host):
+def test_a_shell_at_the_console(host):
     assert said(host, "systemctl is-active fcm-console") == "active"
-    assert "agetty" in said(host, "ps -t ttyS0 -o comm=")
+    assert said(host, "ps -t ttyS0 -o comm=") == "agetty"
+    terminal = Terminal(host, "deb")
+    terminal.until(b"Ctrl-] detaches")
+    terminal.type(b"\r")
+    terminal.until(b"~# ", 30)
+    terminal.type(b"echo sum $((6 * 7)) $(tty)\r")
+    terminal.until(b"sum 42 /dev/ttyS0", 30)
+    terminal.type(b"exit\r" + LEAVE)
+    terminal.close()
 
 
 def test_the_clock_after_a_new_session(host):
@@ -139,7 +148,7 @@ def test_signals_that_mean_others(host):
 @pytest.fixture(scope="module")
 def judge(host):
     """A throwaway VM that looks at a copy of another one's disk, in which it is a plain file."""
-    host.create("judge", image="debian", memory=384, disk=2048)
+    host.create("judge", image="debian", memory=384, disk=1024)
 
     def verdict(vm):
         disk = f"/var/lib/firecracker/{vm['id']}/rootfs.img"
