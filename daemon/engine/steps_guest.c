@@ -128,12 +128,14 @@ static int put_text(struct vm *vm, const char *path, struct buf *text, struct fc
 	return rc;
 }
 
-/* A guest that doesn't take the time, or whose host doesn't know it, is a guest all the same. */
+/* As well as a busy host can. A guest that doesn't take the time, or whose host doesn't know it, is a guest all the same. */
 static void set_clock(struct vm *vm)
 {
 	struct fcm_error err;
 
-	if (guest_tell_time(vm->guest, clock_in(CALL_MS), CALL_MS, &err) < 0)
+	if (guest_tell_time(vm->guest, clock_in(TIME_ANSWER_MS), TIME_TRIP_MS, &err) == 0)
+		return;
+	if (err.code != FCM_TIMEOUT || guest_tell_time(vm->guest, clock_in(CALL_MS), CALL_MS, &err) < 0)
 		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
 }
 

@@ -10,10 +10,8 @@
 #include "daemon/engine/vm.h"
 
 enum {
-	LOOK_MS = 10000,     /* between two looks at the host's own clock */
-	JUMP_MS = 250,	     /* a clock that ran away by more was set; NTP's slewing does 5 ms in that time */
-	ANSWER_MS = 1000,    /* for a guest's answers */
-	ROUND_TRIP_MS = 150, /* more would make what we say too wrong: not this time */
+	LOOK_MS = 10000, /* between two looks at the host's own clock */
+	JUMP_MS = 250,	 /* a clock that ran away by more was set; NTP's slewing does 5 ms in that time */
 	STACK_BYTES = 256 << 10,
 };
 
@@ -105,7 +103,7 @@ static void tell(struct vm *vm)
 	struct guest *guest = is_up(vm) ? vm_guest(vm) : NULL;
 	struct fcm_error err;
 
-	if (guest && guest_tell_time(guest, clock_in(ANSWER_MS), ROUND_TRIP_MS, &err) < 0)
+	if (guest && guest_tell_time(guest, clock_in(TIME_ANSWER_MS), TIME_TRIP_MS, &err) < 0)
 		log_error(LOG_LEVEL_DEBUG, vm->id.s, &err);
 	guest_unref(guest);
 }

@@ -18,6 +18,12 @@
 #include "common/core/util.h"
 #include "daemon/guest/guest.h"
 
+enum {
+	TIME_ANSWER_MS = 1000, /* for a guest's answers */
+	TIME_TRIP_MS =
+		150, /* a longer round trip makes what we say too wrong for a clock that may be right */
+};
+
 /* Tell a guest the time. FCM_TIMEOUT when the ping took longer than `trip_ms`, so that it would be too wrong; else the errors of
  * guest_call(). Any thread but the loop's. */
 int guest_tell_time(struct guest *g, int64_t deadline, int64_t trip_ms, struct fcm_error *err) must_check;
