@@ -105,6 +105,7 @@ static const struct recipe {
 	bool agent;
 } recipes[] = {
 	{"base", "/v1/images/base", false},
+	{"debian", "/v1/images/debian", false},
 	{"tiny", "/v1/images/tiny", false},
 	{"kernel", "/v1/kernels/default", true},
 };
@@ -115,7 +116,7 @@ static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
 		if (strcmp(recipes[i].name, name) == 0)
 			return &recipes[i];
 	fcm_fail(err, FCM_USAGE, "there is no image '%s' to build", name);
-	fcm_hint(err, "fcm image build base, tiny or kernel");
+	fcm_hint(err, "fcm image build base, debian, tiny or kernel");
 	return NULL;
 }
 
@@ -281,7 +282,7 @@ static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 		fcm_fail(err, FCM_USAGE, "image build needs a name");
 	else
 		fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", verb);
-	return fcm_hint(err, "fcm image ls, or fcm image build base, tiny or kernel");
+	return fcm_hint(err, "fcm image ls, or fcm image build base, debian, tiny or kernel");
 }
 
 const struct command cmd_images = {
@@ -294,7 +295,7 @@ const struct command cmd_images = {
 
 const struct command cmd_image = {
 	.name = "image",
-	.args = "ls | build base|tiny|kernel",
+	.args = "ls | build base|debian|tiny|kernel",
 	.summary = "list images, or build one from Debian packages",
 	.details = "build runs the shipped script here and sends the result to the daemon.",
 	.min_args = 1,

@@ -36,7 +36,7 @@ struct fcmd_config {
 	struct strv assets_mirror;
 	uint32_t disk_mib_per_second, disk_ops_per_second;
 	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib;
-	uint32_t starts_at_once, boot_seconds, stop_seconds;
+	uint32_t starts_at_once, boot_seconds, stop_seconds, clock_seconds;
 	char pool_text[24];
 	struct ip_net pool;	/* after config_check() */
 	struct in_addr gateway; /* never 0 after config_check() */

@@ -128,8 +128,10 @@ static int check_user(const void *value, const char *key, struct fcm_error *err)
 static int check_labels(const void *value, const char *key, struct fcm_error *err)
 {
 	const struct strv *labels = value;
+	size_t bytes = 0;
 
 	for (size_t i = 0; i < labels->n; i++) {
+		bytes += strlen(labels->v[i]) + 1;
 		const char *entry = labels->v[i];
 		size_t n = strcspn(entry, "=");
 		auto_free char *name = xprintf("%.*s", (int)MIN(n, (size_t)64), entry);
@@ -142,6 +144,9 @@ static int check_labels(const void *value, const char *key, struct fcm_error *er
 				"%s: the value of %s is no line of at most %d bytes", key, name,
 				VM_MAX_LABEL_BYTES);
 	}
+	if (bytes > VM_MAX_LABELS_BYTES)
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: larger than %d KiB together", key,
+			VM_MAX_LABELS_BYTES >> 10);
 	return 0;
 }
 

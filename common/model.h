@@ -36,8 +36,9 @@ enum {
 	VM_MAX_KEYS = 32,
 	VM_MAX_ENV = 128,
 	VM_MAX_LABELS = 64,
-	VM_MAX_ENV_BYTES = 16 << 10, /* of all "K=V" together: they travel to the guest in one frame */
-	VM_MAX_LABEL_BYTES = 255,    /* of one value */
+	VM_MAX_ENV_BYTES = 16 << 10,	/* of all "K=V" together: they travel to the guest in one frame */
+	VM_MAX_LABEL_BYTES = 255,	/* of one value */
+	VM_MAX_LABELS_BYTES = 15 << 10, /* of all "K=V" together: so do they, and JSON may double them */
 	VM_MAX_STOP_SECONDS = 3600,
 	EXEC_MAX_WORDS = 1024,	  /* they travel to the guest in one frame, too */
 	EXEC_MAX_INPUT = 1 << 20, /* bytes */

@@ -28,7 +28,7 @@ WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
 # Of the parts that run beside others these begin first, so that both lanes end together.
-LONGEST = ("test_undo", "test_restart", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
+LONGEST = ("test_undo", "test_restart", "test_debian_guest", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
 
@@ -264,7 +264,7 @@ def main():
     parser.add_argument("--build", type=Path, default=TOP / "build")
     parser.add_argument("--build-asan", type=Path, default=TOP / "build-asan")
     parser.add_argument("--build-fuzz", type=Path, default=TOP / "build-fuzz")
-    parser.add_argument("--assets", type=Path, help="folder of kernel.tar, tiny.tar, base.tar")
+    parser.add_argument("--assets", type=Path, help="folder of kernel.tar, tiny.tar, base.tar, debian.tar")
     parser.add_argument("what", nargs="*")
     options = parser.parse_args()
     logs = options.build / "test-logs"

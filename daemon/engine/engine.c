@@ -16,6 +16,7 @@
 #include "daemon/engine/ops.h"
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
+#include "daemon/engine/timekeeper.h"
 #include "daemon/net/net.h"
 #include "daemon/vmm/bootargs.h"
 
@@ -243,8 +244,10 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 	if (open_templates(err) < 0 || load_all(err) < 0)
 		return -1;
 	size_t n = registry_all(&all);
-	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ? -1
-												       : 0;
+	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ||
+				 timekeeper_start(config->clock_seconds, err) < 0
+			 ? -1
+			 : 0;
 	if (rc == 0) {
 		remove_orphans(all, n);
 		repair_all(all, n);
@@ -266,6 +269,7 @@ static void let_go(struct vm *vm)
 void engine_drain(int64_t deadline)
 {
 	stopping = true;
+	timekeeper_stop();
 	if (!ops_drain(deadline))
 		log_warn("operations are still in progress: the next daemon finishes or rolls them back");
 }

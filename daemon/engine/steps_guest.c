@@ -11,15 +11,18 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
+#include "common/core/log.h"
 #include "common/crypt.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
+#include "daemon/engine/timekeeper.h"
 #include "daemon/net/net.h"
+
+#define GUEST_FACTS "/run/fcm/instance.json"
 
 enum {
 	SLICE_MS = 200,	   /* how often a wait looks whether it still makes sense */
@@ -125,15 +128,15 @@ static int put_text(struct vm *vm, const char *path, struct buf *text, struct fc
 	return rc;
 }
 
-static int set_clock(struct vm *vm, struct fcm_error *err)
+/* As well as a busy host can. A guest that doesn't take the time, or whose host doesn't know it, is a guest all the same. */
+static void set_clock(struct vm *vm)
 {
-	struct buf rq = {0};
-	struct timespec t;
+	struct fcm_error err;
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	kv_add(&rq, "op", "clock");
-	kv_addf(&rq, "ns", "%lld", (long long)t.tv_sec * 1000000000 + t.tv_nsec);
-	return call(vm, &rq, NULL, err);
+	if (guest_tell_time(vm->guest, clock_in(TIME_ANSWER_MS), TIME_TRIP_MS, &err) == 0)
+		return;
+	if (err.code != FCM_TIMEOUT || guest_tell_time(vm->guest, clock_in(CALL_MS), CALL_MS, &err) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
 }
 
 /* Mount the root; *ret_sshd says which ssh server the image has. */
@@ -218,6 +221,30 @@ int guest_put_keys(struct vm *vm, struct fcm_error *err)
 	return put_file(vm, path, "600", text.p, text.n, err);
 }
 
+/* What programs in the guest may know of their machine (docs/AGENT.md, "Facts"): nothing that is secret. */
+static int put_facts(struct vm *vm, struct fcm_error *err)
+{
+	const struct strv *labels = &vm->view.spec.labels;
+	auto_json field_json *facts = fj_object();
+	field_json *all = fj_object();
+
+	fj_set_str(facts, "id", vm->id.s);
+	fj_set_str(facts, "name", vm->view.name);
+	fj_set_str(facts, "hostname", vm->view.name);
+	fj_set_str(facts, "ip", ip_dotted(vm->view.ip).s);
+	fj_set_int(facts, "boot", vm->view.boots);
+	for (size_t i = 0; i < labels->n; i++) {
+		size_t n = strcspn(labels->v[i], "=");
+		auto_free char *key = xprintf("%.*s", (int)n, labels->v[i]);
+		fj_set_str(all, key, labels->v[i] + n + 1);
+	}
+	fj_set(facts, "labels", all);
+	auto_free char *json = fj_print(facts, false);
+	struct buf text = {0};
+	buf_printf(&text, "%s\n", json);
+	return put_text(vm, GUEST_FACTS, &text, err);
+}
+
 static int start_image(struct vm *vm, struct fcm_error *err)
 {
 	struct buf rq = {0};
@@ -230,8 +257,9 @@ static int start_image(struct vm *vm, struct fcm_error *err)
 
 static int setup(struct vm *vm, struct fcm_error *err)
 {
-	if (set_clock(vm, err) < 0 || mount_root(vm, vm->sshd, err) < 0 || network(vm, err) < 0 ||
-		names(vm, err) < 0)
+	set_clock(vm);
+	if (mount_root(vm, vm->sshd, err) < 0 || network(vm, err) < 0 || names(vm, err) < 0 ||
+		put_facts(vm, err) < 0)
 		return -1;
 	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
 		return -1;
@@ -266,7 +294,8 @@ static void guest_describe(const struct op *op, bool undo, struct strv *ret)
 	strv_addf(ret, "wait for the agent's HELLO at %s/jail/run/" VMM_AGENT ", at most %u s", op->vm->id.s,
 		engine()->config->boot_seconds);
 	strv_addf(ret,
-		"agent clock, mount, net %s, file: hostname hosts resolv.conf host key %zu authorized keys, "
+		"agent clock, mount, net %s, file: hostname hosts resolv.conf facts host key %zu authorized "
+		"keys, "
 		"start",
 		ip_dotted(op->vm->view.ip).s, op->vm->view.spec.ssh_keys.n);
 }

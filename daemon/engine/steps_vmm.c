@@ -27,6 +27,7 @@ enum {
 	END_MS = 200,	     /* from a VMM that closes its socket to its end */
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message, or for the guest's intent */
+	LAST_MS = 3000,	     /* of the time to shut down: for what the agent does when no process is left */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
 };
@@ -360,7 +361,7 @@ static bool ask_agent(struct vm *vm, int64_t grace_ms)
 		return false;
 	kv_add(&request, "op", "power");
 	kv_add(&request, "intent", "poweroff");
-	kv_addf(&request, "grace_ms", "%lld", (long long)grace_ms / 2);
+	kv_addf(&request, "grace_ms", "%lld", (long long)MAX(grace_ms / 2, grace_ms - LAST_MS));
 	return guest_call(vm->guest, &request, clock_in(MIN(grace_ms, (int64_t)ASK_MS)), NULL, &err) == 0;
 }
 

@@ -5,8 +5,8 @@
  * the channel to the host and then only answers: the host says what to mount, which address to take, which
  * files to write, and when to start what the image runs. After `mount` its root is the guest's root, and it
  * lives on as the guest's PID 1: it reaps orphans, hears the signals of poweroff(8) and friends, and ends the
- * machine in good order. It has one thread and one loop (main.c); nothing in it blocks on the host or on a
- * process of the guest.
+ * machine in good order; or it gives PID 1 to the image's own init and lives on beside it (yield.h). It has one
+ * thread and one loop (main.c); nothing in it blocks on the host or on a process of the guest.
  *
  * The host is trusted, yet everything it sends is bounded, and a host that dies at any byte leaves the agent
  * fit for the next one (channel.h). What goes wrong inside the guest must never end PID 1: that is a kernel
@@ -31,5 +31,8 @@ struct agent {
 	struct guest_root root;
 	struct execs execs;
 	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */
-	bool started;	  /* the image's rc was started in this boot */
+	bool started;	  /* the image's rc, or its init, was started in this boot */
+	char *argv0;	  /* our own, where the kernel keeps it */
+	bool yielded;	  /* PID 1 is the image's init (yield.h), */
+	bool init_ended;  /* and that has ended everything */
 };

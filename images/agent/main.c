@@ -1,6 +1,6 @@
 /*
- * fcm-agent. As PID 1: the loop. Under any other pid: poweroff, reboot, halt, shutdown, or the placeholder
- * page.
+ * fcm-agent. As PID 1: the loop, which goes on beside the image's init where it has one. Under any other pid: poweroff, reboot,
+ * halt, shutdown, or the placeholder page.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,14 +50,39 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* The image's init has ended everything. Other signals come from whoever wants to end a process, and aren't for us. */
+static void serve_init(struct agent *a, uint32_t signal)
+{
+	if (signal != SIGUSR1 && signal != SIGUSR2)
+		return;
+	a->init_ended = true;
+	session_power(a, signal == SIGUSR1 ? POWER_REBOOT : POWER_OFF, 0);
+}
+
 /* SIGUSR1 is busybox's halt, SIGUSR2 its poweroff, SIGTERM its reboot. */
 static void serve_signals(struct agent *a, int fd)
 {
 	struct signalfd_siginfo s;
 
-	while (read(fd, &s, sizeof s) == sizeof s)
-		if (s.ssi_signo != SIGCHLD)
+	while (read(fd, &s, sizeof s) == sizeof s) {
+		if (s.ssi_signo == SIGCHLD)
+			continue;
+		if (a->yielded)
+			serve_init(a, s.ssi_signo);
+		else
 			session_power(a, s.ssi_signo == SIGTERM ? POWER_REBOOT : POWER_OFF, POWER_GRACE_MS);
+	}
+}
+
+/* Beside an init only that can tell that nobody else runs. Where it is too late with that, kill(-1) reaches everything but us
+ * and PID 1. */
+static void tick_power(struct agent *a, bool no_child)
+{
+	bool waited = a->power.phase == POWER_TERM;
+
+	power_tick(&a->power, a->yielded ? a->init_ended : no_child, channel_told(&a->channel));
+	if (a->yielded && !a->init_ended && waited && a->power.phase == POWER_KILL)
+		kill(-1, SIGKILL);
 }
 
 static void look_for_port(struct agent *a, int64_t *next)
@@ -100,9 +125,9 @@ static void loop(struct agent *a, int signals)
 		channel_tick(&a->channel);
 		session_serve(a);
 		serve_signals(a, signals);
-		bool alone = exec_reap(&a->execs);
+		bool no_child = exec_reap(&a->execs);
 		exec_tick(&a->execs, &a->channel);
-		power_tick(&a->power, alone, channel_told(&a->channel));
+		tick_power(a, no_child);
 	}
 }
 
@@ -116,9 +141,9 @@ static void open_vsock(struct agent *a)
 		fprintf(stderr, "fcm-agent: vsock: %s\n", strerror(errno));
 }
 
-static _Noreturn void run_pid1(void)
+static _Noreturn void run_pid1(char *argv0)
 {
-	struct agent a = {.channel = {.fd = -1, .listen_fd = -1}, .root = {.disk_fd = -1}};
+	struct agent a = {.channel = {.fd = -1, .listen_fd = -1}, .root = {.disk_fd = -1}, .argv0 = argv0};
 	int signals = open_signals();
 
 	mount_early();
@@ -135,7 +160,7 @@ static _Noreturn void run_pid1(void)
 int main(int argc, char *argv[])
 {
 	if (getpid() == 1)
-		run_pid1();
+		run_pid1(argv[0]);
 	if (argc == 3 && strcmp(argv[1], "placeholder") == 0)
 		return placeholder_run(argv[2]);
 	return power_command(argc, argv);

@@ -2,13 +2,14 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/core/clock.h"
 #include "common/core/kv.h"
 #include "images/agent/files.h"
 #include "images/agent/net.h"
 #include "images/agent/start.h"
+#include "images/agent/wall.h"
+#include "images/agent/yield.h"
 
 enum { NONCE_MAX = 64, ECHO_MAX = 1024 };
 
@@ -47,13 +48,24 @@ static int op_file(struct agent *a, const struct request *rq, struct buf *result
 
 static int op_clock(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
-	int64_t ns = kv_i64(rq->p, rq->n, "ns", 0, INT64_MAX, -1);
-	const struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+	int64_t now_ns, off_ms;
 
-	(void)a, (void)results;
-	if (ns < 0)
-		return fcm_fail_field(err, FCM_INVALID, "ns", "ns: not a time");
-	return clock_settime(CLOCK_REALTIME, &t) < 0 ? fcm_fail_errno(err, "set the clock") : 0;
+	if (wall_parse(rq->p, rq->n, clock_ms(), &now_ns, err) < 0 ||
+		wall_set(now_ns, a->started, &off_ms, err) < 0)
+		return -1;
+	kv_addf(results, "off_ms", "%lld", (long long)off_ms);
+	return 0;
+}
+
+/* Programs that run already would be PID 1's children and not ours, so nobody would say how they end. */
+static int start_init(struct agent *a, const struct strv *env, struct fcm_error *err)
+{
+	if (a->execs.count)
+		return fcm_fail(err, FCM_WRONG_STATE, "start: not while a program runs");
+	if (start_env_write(env, err) < 0 || yield_pid1(a->argv0, err) < 0)
+		return -1;
+	a->yielded = true;
+	return 0;
 }
 
 static int op_start(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
@@ -63,7 +75,9 @@ static int op_start(struct agent *a, const struct request *rq, struct buf *resul
 	(void)results;
 	if (a->started)
 		return 0;
-	if (start_env_parse(rq->p, rq->n, &env, err) < 0 || start_rc(&env, err) < 0)
+	if (start_env_parse(rq->p, rq->n, &env, err) < 0)
+		return -1;
+	if ((yield_wanted() ? start_init(a, &env, err) : start_rc(&env, err)) < 0)
 		return -1;
 	a->started = true;
 	return 0;
@@ -248,8 +262,12 @@ void session_serve(struct agent *a)
 
 void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 {
-	if (a->power.phase == POWER_UP)
+	bool first = a->power.phase == POWER_UP;
+
+	if (first)
 		send_power_event(a, intent);
 	exec_hang_up(&a->execs);
 	power_begin(&a->power, intent, grace_ms);
+	if (first && a->yielded && !a->init_ended)
+		yield_ask(intent);
 }

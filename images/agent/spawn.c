@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "common/core/fileio.h"
+
 enum step { STEP_STDIO, STEP_USER, STEP_DIR, STEP_EXEC };
 
 static const char *const step_names[] = {
@@ -96,6 +98,14 @@ static int execute(const struct spawn *s)
 	return error;
 }
 
+/* Beside an init the agent is spared when memory runs out (yield.c); what it runs isn't. */
+static void make_mortal(void)
+{
+	struct fcm_error ignored;
+
+	(void)!file_poke("/proc/self/oom_score_adj", "0", &ignored);
+}
+
 static _Noreturn void run_child(const struct spawn *s, int report)
 {
 	struct report r = {.step = STEP_STDIO};
@@ -103,6 +113,7 @@ static _Noreturn void run_child(const struct spawn *s, int report)
 	report = fcntl(report, F_DUPFD_CLOEXEC, 3);
 	setsid();
 	reset_signals();
+	make_mortal();
 	if (take_stdio(s) && (r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
 		r.step = STEP_EXEC;
 		errno = execute(s);

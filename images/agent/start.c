@@ -31,7 +31,7 @@ int start_env_parse(const void *kv, size_t n, struct strv *ret, struct fcm_error
 	return 0;
 }
 
-static int write_env(const struct strv *env, struct fcm_error *err)
+int start_env_write(const struct strv *env, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
 
@@ -71,7 +71,7 @@ int start_rc(const struct strv *env, struct fcm_error *err)
 	_cleanup_(strv_done) struct strv all = {0};
 	pid_t pid;
 
-	if (write_env(env, err) < 0)
+	if (start_env_write(env, err) < 0)
 		return -1;
 	strv_add(&all, "PATH=" START_PATH);
 	strv_add(&all, "HOME=/root");

@@ -27,5 +27,8 @@ bool start_env_valid(const char *s);
 /* Collect the `env` entries of a kv list. -1 with FCM_INVALID. */
 int start_env_parse(const void *kv, size_t n, struct strv *ret, struct fcm_error *err) must_check;
 
+/* Write START_ENV. */
+int start_env_write(const struct strv *env, struct fcm_error *err) must_check;
+
 /* Write START_ENV and start START_RC with that environment. Doesn't wait for it. */
 int start_rc(const struct strv *env, struct fcm_error *err) must_check;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "images/agent/net.h"
@@ -20,6 +21,7 @@ int __wrap_files_write(const void *p, size_t n, struct fcm_error *err);
 int __wrap_start_rc(const struct strv *env, struct fcm_error *err);
 int __wrap_spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_error *err);
 int __wrap_clock_settime(clockid_t id, const struct timespec *t);
+int __wrap_adjtime(const struct timeval *delta, struct timeval *old);
 int __wrap_kill(pid_t pid, int sig);
 
 int __wrap_mount_guest(struct guest_root *r, const char *image, const char *disk, struct fcm_error *err)
@@ -59,6 +61,12 @@ int __wrap_spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struc
 int __wrap_clock_settime(clockid_t id, const struct timespec *t)
 {
 	(void)id, (void)t;
+	return 0;
+}
+
+int __wrap_adjtime(const struct timeval *delta, struct timeval *old)
+{
+	(void)delta, (void)old;
 	return 0;
 }
 

@@ -97,6 +97,11 @@ def base_tar():
     return asset("base")
 
 
+@pytest.fixture(scope="module")
+def debian_tar():
+    return asset("debian")
+
+
 @pytest.fixture(scope="session")
 def boot_ids():
     """Lines for the summary: "<boot id> <file> <VM>" of each guest that booted."""

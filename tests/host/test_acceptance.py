@@ -22,14 +22,14 @@ UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "sto
 # FCM_ACCEPTANCE=whole runs all of these, some twenty minutes of nested guests; without it the heart is run.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
-    "test_exec_guest.py", "test_console_guest.py",
+    "test_exec_guest.py", "test_console_guest.py", "test_guest_facts.py", "test_debian_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
     *(f"{UNDO}test_fails[{step}]" for step in UNDO_FAILS), *(f"{UNDO}test_killed[{fault}]" for fault in UNDO_KILLS),
 )
 HEART = {
-    "bookworm": ("test_seed_verification.py", *(f"test_guest_power.py::{name}" for name in (
+    "bookworm": ("test_seed_verification.py", "test_guest_facts.py::test_facts", *(f"test_guest_power.py::{name}" for name in (
         "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data"))),
     "trixie": ("test_guest_power.py::test_reboot", *(f"test_exec_guest.py::{name}" for name in (
         "test_uname", "test_status", "test_binary", "test_signal"))),
@@ -101,14 +101,17 @@ def read_junit(data, file):
 def inside(request, firecracker, kernel_tar, tiny_tar, base_tar, boot_ids):
     """The product, its tests and what they need."""
     firecracker.install()
-    for path in (kernel_tar, tiny_tar, base_tar):
+    selected = [item.callspec.params["node"] for item in request.session.items if "node" in getattr(item, "fixturenames", ())]
+    tars = [kernel_tar, tiny_tar, base_tar]
+    if any(node.startswith("test_debian_guest.py") for node in selected):
+        tars.append(request.getfixturevalue("debian_tar"))
+    for path in tars:
         firecracker.put(f"{TOP}/assets/{path.name}", path.read_bytes())
     for path in ("tests/host.py", "tests/console.py", "tests/residue.py", "common/routes.def"):
         firecracker.put(f"{TOP}/{path}", (hosts.TOP / path).read_bytes())
     firecracker.put_tree(hosts.TOP / "tests/integration", f"{TOP}/tests/integration")
     firecracker.run(f"mkdir -p {TOP}/build/daemon {TOP}/work; ln -s \"$(command -v fcmd)\" {TOP}/build/daemon/")
     request.module.__fcm_host__ = None  # a test inside shows its own evidence
-    selected = [item.callspec.params["node"] for item in request.session.items if "node" in getattr(item, "fixturenames", ())]
     return Inside(firecracker, selected, boot_ids.append)
 
 

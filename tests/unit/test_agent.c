@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -18,6 +20,8 @@
 #include "images/agent/net.h"
 #include "images/agent/session.h"
 #include "images/agent/start.h"
+#include "images/agent/wall.h"
+#include "images/agent/yield.h"
 
 struct world {
 	struct agent agent;
@@ -142,7 +146,7 @@ static void refusals(void **state)
 	SAY(w, 4, FRAME_REQ, "op=power\0intent=explode");
 	expect(w, 4, FRAME_RES, "error", "intent: poweroff or reboot");
 	SAY(w, 5, FRAME_REQ, "op=clock\0ns=-4");
-	expect(w, 5, FRAME_RES, "error", "ns: not a time");
+	expect(w, 5, FRAME_RES, "error", "ns: not a time between 2020 and 2200");
 	SAY(w, 0, FRAME_HELLO, "magic=XXXX\0nonce=1");
 	SAY(w, 9, FRAME_EVENT, "event=power");
 	expect_silence(w);
@@ -446,6 +450,103 @@ static void environment(void **state)
 	assert_string_equal(err.field, "env");
 }
 
+#define MS 1000000LL
+
+static void clock_ways(void **state)
+{
+	static const struct {
+		int64_t off_ms;
+		bool runs;
+		enum wall_way way;
+	} cases[] = {
+		{0, true, WALL_LEAVE},
+		{100, true, WALL_LEAVE},
+		{-100, true, WALL_LEAVE},
+		{101, true, WALL_SLEW},
+		{-101, true, WALL_SLEW},
+		{500, true, WALL_SLEW},
+		{-500, true, WALL_SLEW},
+		{501, true, WALL_STEP},
+		{-501, true, WALL_STEP},
+		{86400000, true, WALL_STEP},
+		{1, false, WALL_STEP},
+		{0, false, WALL_STEP},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(wall_way(cases[i].off_ms * MS, cases[i].runs), cases[i].way);
+}
+
+#define WALL(text, up) wall_parse(text, sizeof(text), up, &ns, &err)
+
+static void clock_arguments(void **state)
+{
+	struct fcm_error err;
+	int64_t ns = 7;
+
+	(void)state;
+	assert_int_equal(WALL("ns=", 5), -1);
+	assert_int_equal(WALL("ns=1577836799999999999", 5), -1);
+	assert_int_equal(WALL("ns=7258118400000000001", 5), -1);
+	assert_int_equal(WALL("ns=99999999999999999999", 5), -1);
+	assert_int_equal(WALL("ns=1800000000000000000x", 5), -1);
+	assert_string_equal(err.field, "ns");
+	assert_int_equal(WALL("ns=1800000000000000000\0uptime_ms=6", 5), -1);
+	assert_int_equal(WALL("ns=1800000000000000000\0uptime_ms=-1", 5), -1);
+	assert_int_equal(WALL("ns=1800000000000000000\0uptime_ms=", 5), -1);
+	assert_string_equal(err.field, "uptime_ms");
+	assert_int_equal(ns, 7);
+
+	assert_int_equal(WALL("ns=1800000000000000000", 5), 0);
+	assert_true(ns == 1800000000000 * MS);
+	/* it lay around for two seconds */
+	assert_int_equal(WALL("ns=1800000000000000000\0uptime_ms=3000", 5000), 0);
+	assert_true(ns == 1800000002000 * MS);
+}
+
+/* A clock that is right stays as it is, so this machine's isn't touched. */
+static void clock_is_right(void **state)
+{
+	struct world *w = *state;
+	_cleanup_(buf_done) struct buf b = {0};
+	struct timespec t;
+	struct frame f;
+
+	w->agent.started = true;
+	clock_gettime(CLOCK_REALTIME, &t);
+	kv_add(&b, "op", "clock");
+	kv_addf(&b, "ns", "%lld", (long long)(t.tv_sec * 1000 * MS + t.tv_nsec));
+	kv_addf(&b, "uptime_ms", "%lld", (long long)clock_ms());
+	say(w, 3, FRAME_REQ, b.p, b.n);
+	run_agent(w);
+	assert_true(hear(w, &f));
+	assert_int_equal(f.type, FRAME_RES);
+	assert_in_range(kv_i64(f.payload, f.len, "off_ms", -10000, 10000, 9999) + 100, 0, 200);
+	heard(w, &f);
+}
+
+/* Without an init that could be executed the agent stays what it is. */
+static void no_init(void **state)
+{
+	struct fcm_error err = {0};
+	char name[] = "agent";
+	sigset_t some, after;
+
+	(void)state;
+	assert_false(yield_wanted());
+	sigemptyset(&some);
+	sigaddset(&some, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &some, NULL);
+	assert_int_equal(yield_pid1(name, &err), -1);
+	assert_int_equal(err.sys, ENOENT);
+	assert_non_null(strstr(err.msg, YIELD_INIT));
+	assert_string_equal(name, "agent");
+	sigprocmask(SIG_UNBLOCK, &some, &after);
+	assert_true(sigismember(&after, SIGUSR2));
+	signal(SIGPIPE, SIG_DFL);
+}
+
 int main(void)
 {
 #define SESSION(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -459,6 +560,10 @@ int main(void)
 		SESSION(deaf_host_and_a_burst),
 		SESSION(power_says_why),
 		SESSION(host_gone),
+		SESSION(clock_is_right),
+		cmocka_unit_test(clock_ways),
+		cmocka_unit_test(clock_arguments),
+		cmocka_unit_test(no_init),
 		cmocka_unit_test(power_phases),
 		cmocka_unit_test(power_commands),
 		cmocka_unit_test(net_arguments),

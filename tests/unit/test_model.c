@@ -79,6 +79,12 @@ static void test_create_refuses(void **state)
 	refuse("{\"ssh_keys\":[\"command=\\\"x\\\" ssh-ed25519 AAAA\"]}", "ssh_keys");
 	auto_free char *label = xprintf("{\"labels\":{\"a\":\"%0256d\"}}", 0);
 	refuse(label, "labels");
+	_cleanup_(buf_done) struct buf labels = {0};
+	buf_str(&labels, "{\"labels\":{");
+	for (int i = 0; i < VM_MAX_LABELS; i++)
+		buf_printf(&labels, "%s\"l%02d\":\"%0*d\"", i ? "," : "", i, VM_MAX_LABEL_BYTES, 0);
+	buf_str(&labels, "}}");
+	refuse(labels.p, "labels");
 	auto_free char *env = xprintf("{\"env\":{\"A\":\"%0*d\"}}", VM_MAX_ENV_BYTES, 0);
 	refuse(env, "env");
 }
