@@ -126,6 +126,7 @@ void tar_add(struct buf *out, const struct tar_entry *e)
 		[TAR_FIFO] = '6',
 	};
 	_cleanup_(buf_done) struct buf records = {0}, map = {0};
+	auto_free char *path = xprintf("%s%s", e->path, e->type == TAR_DIR ? "/" : "");
 	struct tar_header h = {.type = types[e->type]};
 	uint64_t stored = e->type == TAR_FILE ? e->size : 0;
 
@@ -136,7 +137,7 @@ void tar_add(struct buf *out, const struct tar_entry *e)
 		for (size_t i = 0; i < e->segments; i++)
 			stored += e->map[i].n;
 	}
-	put_name(h.name, e->path, "path", &records);
+	put_name(h.name, path, "path", &records);
 	put_name(h.link, e->link, "linkpath", &records);
 	put_octal(h.mode, sizeof h.mode, e->mode & 07777);
 	put_number(h.uid, sizeof h.uid, e->uid, ID_MAX, "uid", &records);

@@ -140,9 +140,11 @@ static int enter(struct unpacker *u, const char *name, struct fcm_error *err)
 		return fail_make(u->e.path, err);
 	/* one that is there may be closed to readers; ours needs fchmod(2), which O_PATH doesn't have */
 	l.fd = openat(parent, name, (l.made ? O_RDONLY : O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (l.fd < 0 && (errno == ENOTDIR || errno == ELOOP))
-		return fcm_fail_field(err, FCM_INVALID, "path",
-			"'%.200s': what is called '%.128s' here is no directory", u->e.path, name);
+	if (l.fd < 0 && (errno == ENOTDIR || errno == ELOOP)) {
+		fcm_fail_field(err, FCM_INVALID, "path",
+			"'%.200s': what is called '%.128s' there is no directory", u->e.path, name);
+		return fcm_hint(err, "links below the target aren't followed: copy to where it leads");
+	}
 	if (l.fd < 0)
 		return fail_make(u->e.path, err);
 	l.name = xstrdup(name);
@@ -199,8 +201,9 @@ static int check_place(int dirfd, const char *name, const char *path, struct fcm
 		return errno == ENOENT ? 0 : fail_make(path, err);
 	if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode))
 		return 0;
-	return fcm_fail_field(err, FCM_INVALID, "path", "'%.200s' is %s here: it isn't replaced", path,
+	fcm_fail_field(err, FCM_INVALID, "path", "'%.200s' is %s there: it isn't replaced", path,
 		S_ISDIR(st.st_mode) ? "a directory" : "a device, fifo or socket");
+	return fcm_hint(err, "give another name, or remove it first");
 }
 
 /* Under its own name what stands under `temp`. */
@@ -449,7 +452,9 @@ static int unpack_entry(struct unpacker *u, struct fcm_error *err)
 		(u->flags & TREE_PLACE && !u->placed && place(u, err) < 0) ||
 		place_name(u, e->path, "name", err) < 0)
 		return -1;
-	return e->type == TAR_DIR ? unpack_dir(u, err) : unpack_other(u, err);
+	if ((e->type == TAR_DIR ? unpack_dir(u, err) : unpack_other(u, err)) == 0)
+		return 0;
+	return fcm_wrap(err, "to '%.200s'", u->target);
 }
 
 static int unpack_all(struct unpacker *u, struct fcm_error *err)

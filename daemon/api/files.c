@@ -100,6 +100,21 @@ static enum fcm_code code_of(const char *wire)
 	return code == FCM_NOT_FOUND || code == FCM_INVALID || code == FCM_NO_SPACE ? code : FCM_GUEST;
 }
 
+/* What to do about it: as the guest's program has it, in words of our own where fcm's are about the host. */
+static int hint_said(const struct copy *c, enum fcm_code code, struct fcm_error *err)
+{
+	const char *hint = kv_get(c->said.p, c->said.n, "hint");
+	char text[sizeof err->hint] = "";
+
+	if (code == FCM_NO_SPACE)
+		return fcm_hint(err, "make room in the VM: fcm exec %s df -h", c->vm->view.name);
+	if (code == FCM_NOT_FOUND)
+		return fcm_hint(err, "see what is there: fcm exec %s ls", c->vm->view.name);
+	if (hint && code != FCM_GUEST)
+		guest_text(hint, text, sizeof text);
+	return fcm_hint(err, "%s", text);
+}
+
 static int fail_said(const struct copy *c, struct fcm_error *err)
 {
 	const char *error = kv_get(c->said.p, c->said.n, "error");
@@ -107,12 +122,10 @@ static int fail_said(const struct copy *c, struct fcm_error *err)
 	char text[300];
 
 	guest_text(error ? error : "it gave no reason", text, sizeof text);
-	fcm_fail(err, code, "%s files of '%s': %s", c->verb, c->vm->view.name, text);
-	if (code == FCM_NO_SPACE)
-		return fcm_hint(err, "make room in the VM: fcm exec %s df -h", c->vm->view.name);
-	if (code == FCM_NOT_FOUND)
-		return fcm_hint(err, "see what is there: fcm exec %s ls", c->vm->view.name);
-	return fcm_hint(err, "%s", "");
+	const char *field = kv_get(c->said.p, c->said.n, "field") ? "path" : "";
+	fcm_fail_field(err, code, field, "%s files of '%s': %s", c->verb,
+		c->vm->view.name, text);
+	return hint_said(c, code, err);
 }
 
 static int broken(const struct copy *c, struct fcm_error *err)

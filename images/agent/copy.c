@@ -50,8 +50,10 @@ static void say_error(const struct fcm_error *err)
 
 	kv_add(&kv, "error", err->msg);
 	kv_add(&kv, "code", fcm_code_info(err->code)->wire);
-	if (err->sys)
-		kv_addf(&kv, "errno", "%d", err->sys);
+	if (err->field[0])
+		kv_add(&kv, "field", err->field);
+	if (err->hint[0])
+		kv_add(&kv, "hint", err->hint);
 	say(STDERR_FILENO, &kv);
 }
 
