@@ -135,13 +135,16 @@ class TestClient:
 
     @pytest.mark.parametrize("path, status, words", [
         ("/fail/not_found", 3, ("no such thing", "fcm exec web ls")), ("/fail/no_space", 7, ("in the VM",)),
-        ("/fail/invalid", 2, ("do this",)), ("/fail/host", 1, ("no such thing",)), ("/lose", 1, ("web",))])
+        ("/fail/invalid", 2, ("do this",)), ("/fail/host", 1, ("no such thing",))])
     def test_errors(self, host, path, status, words):
         for argv in (("/etc/hostname", f"web:{path}"), (f"web:{path}", "/root/none"), (f"web:{path}", "web:/sips")):
             done = self.cp(host, *argv, status=status)
             assert all(word in done.stderr for word in words), done
             assert done.stderr.startswith("fcm: ") and "\x1b" not in done.stderr
-            wait_for("the session again", lambda: host.fcm("exec", "web", "echo", check=False).returncode == 0, 10)
+
+    def test_the_agent_is_lost(self, host):
+        assert "web" in self.cp(host, "web:/lose", "/root/none", status=1).stderr
+        wait_for("the session again", lambda: host.fcm("exec", "web", "echo", check=False).returncode == 0, 30)
 
     def test_it_is_cut_off(self, host):
         done = self.cp(host, "web:/cut", "/root/none", status=6)
