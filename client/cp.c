@@ -38,7 +38,7 @@ static const struct field cp_fields[] = {
 };
 
 static const struct option_row options[] = {
-	{"archive", 'a', NULL, NULL, "keep owner, group and setuid bits (owner and group here: as root)"},
+	{"archive", 'a', NULL, NULL, "keep owner and group (here: as root), and setuid bits"},
 	{0},
 };
 

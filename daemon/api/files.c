@@ -123,8 +123,7 @@ static int fail_said(const struct copy *c, struct fcm_error *err)
 
 	guest_text(error ? error : "it gave no reason", text, sizeof text);
 	const char *field = kv_get(c->said.p, c->said.n, "field") ? "path" : "";
-	fcm_fail_field(err, code, field, "%s files of '%s': %s", c->verb,
-		c->vm->view.name, text);
+	fcm_fail_field(err, code, field, "%s files of '%s': %s", c->verb, c->vm->view.name, text);
 	return hint_said(c, code, err);
 }
 
