@@ -9,6 +9,7 @@
  * Both ends may fail, and usually one because of the other: an archive that ends early (FCM_UNAVAILABLE) and a pipe that
  * nobody reads any more (FCM_CANCELLED) are the echo, and the other's error is the reason.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -54,6 +55,7 @@ struct copy {
 	struct place from, to;
 	unsigned keep; /* flags of tree.h */
 	int pipe;      /* our end of it, or stdin or stdout */
+	bool silent;   /* it is the other process that shows the progress */
 	uint64_t moved, shown;
 	struct fcm_error err; /* of the pipe */
 };
@@ -205,7 +207,7 @@ static char *route(const struct place *p, bool place)
 static void count(struct copy *c, size_t n)
 {
 	c->moved += n;
-	if (c->moved - c->shown < PROGRESS_STEP)
+	if (c->silent || c->moved - c->shown < PROGRESS_STEP)
 		return;
 	c->shown = c->moved;
 	term_progress("copy %s: %" PRIu64 " MB", c->from.path, c->moved / 1000000);
@@ -239,7 +241,8 @@ static int download(struct copy *c, struct api *api, struct fcm_error *err)
 {
 	auto_free char *path = route(&c->from, false);
 
-	term_progress("copy %s", c->from.path);
+	if (!c->silent)
+		term_progress("copy %s", c->from.path);
 	int r = api_stream(api, path, take_piece, c, err);
 	term_progress_end();
 	if (r == 0 && c->err.code != FCM_OK) {
@@ -270,7 +273,7 @@ static int upload(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 /* The other process, of a copy between two VMs: its request is a connection of its own. */
 static int fetch(const struct copy *c, int fd, struct report *r)
 {
-	struct copy own = {.cli = c->cli, .from = c->from, .pipe = fd};
+	struct copy own = {.cli = c->cli, .from = c->from, .pipe = fd, .silent = true};
 	struct api *api = api_new(c->cli->globals.url, c->cli->globals.token_file);
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -289,12 +292,25 @@ static int weight(const struct fcm_error *err)
 	return err->code == FCM_BAD_REQUEST ? 1 : err->code == FCM_UNAVAILABLE ? 2 : 3;
 }
 
-/* Of our request's error, if it has one, and the process's the reason. */
-static int decide(int ours, const struct report *r, struct fcm_error *err)
+/* Names and reasons of a guest, which may be part of it, stay on the message's one line. */
+static void make_one_line(char *s)
 {
+	for (; *s; s++)
+		if (iscntrl((unsigned char)*s))
+			*s = '?';
+}
+
+/* Of our request's error, if it has one, and the process's the reason. The usual hints are about the daemon's host. */
+static int decide(const struct copy *c, int ours, const struct report *r, struct fcm_error *err)
+{
+	bool local = c->from.vm == NULL || c->to.vm == NULL;
+
 	if (!r->failed || (ours < 0 && weight(err) >= weight(&r->err)))
 		return ours;
 	*err = r->err;
+	make_one_line(err->msg);
+	if (local && (err->code == FCM_HOST || err->code == FCM_NO_SPACE))
+		fcm_hint(err, "%s", err->code == FCM_HOST ? "" : "make room there");
 	return -1;
 }
 
@@ -312,7 +328,7 @@ static int from_vm(struct copy *c, struct tree_count *ret, struct fcm_error *err
 	int rc = download(c, c->cli->api, err);
 	end(c, &p, &r);
 	*ret = r.count;
-	return decide(rc, &r, err);
+	return decide(c, rc, &r, err);
 }
 
 static int to_vm(struct copy *c, struct tree_count *ret, struct fcm_error *err)
@@ -329,7 +345,7 @@ static int to_vm(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 	int rc = upload(c, ret, err);
 	end(c, &p, &r);
 	ret->skipped = r.count.skipped;
-	return decide(rc, &r, err);
+	return decide(c, rc, &r, err);
 }
 
 static void say_end(const struct copy *c, const struct tree_count *n, int64_t ms)

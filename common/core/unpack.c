@@ -206,17 +206,16 @@ static int check_place(int dirfd, const char *name, const char *path, struct fcm
 	return fcm_hint(err, "give another name, or remove it first");
 }
 
-/* Under its own name what stands under `temp`. */
+/* Under its own name what stands under `temp`. Where both are names of one file rename(2) does nothing, so `temp` is removed. */
 static int put_in_place(
 	int dirfd, const char *temp, const char *name, const char *path, struct fcm_error *err)
 {
-	if (check_place(dirfd, name, path, err) == 0) {
-		if (renameat(dirfd, temp, dirfd, name) == 0)
-			return 0;
-		fail_make(path, err);
-	}
+	int r = check_place(dirfd, name, path, err);
+
+	if (r == 0 && renameat(dirfd, temp, dirfd, name) < 0)
+		r = fail_make(path, err);
 	unlinkat(dirfd, temp, 0);
-	return -1;
+	return r;
 }
 
 static int write_data(struct unpacker *u, int fd, struct fcm_error *err)

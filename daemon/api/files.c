@@ -221,7 +221,7 @@ static ssize_t send_more(void *arg, char *p, size_t max)
 
 	if (c->taken == c->piece.n) {
 		int r = next(c, &err);
-		if (r < 0)
+		if (r < 0 && err.code != FCM_CANCELLED)
 			log_line(LOG_LEVEL_WARN, c->vm->id.s, "%s, request %s", err.msg,
 				http_request_id(c->rq));
 		if (r <= 0)

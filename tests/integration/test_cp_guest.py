@@ -185,8 +185,12 @@ def test_a_full_disk(host, here):
     done = cp(host, here / "large", "web:/small/", check=False)
     assert done.returncode == 7 and "No space" in done.stderr and "in the VM" in done.stderr, done
     assert sh(host, "cat /small/large; ls -A /small") == "old\nlarge\n"
-    done = cp(host, "web:/etc", "/dev/full/x", check=False)
-    assert done.returncode != 0
+    sh(host, "dd if=/dev/zero of=/16m bs=1M count=16 2>/dev/null")
+    host.run("bash", "-c", "mkdir -p /root/small; mount -t tmpfs -o size=8m none /root/small")
+    done = cp(host, "web:/16m", "/root/small", check=False)
+    assert done.returncode == 7 and "No space" in done.stderr and "make room there" in done.stderr, done
+    assert host.run("ls", "-A", "/root/small").stdout == ""
+    host.run("umount", "/root/small")
     sh(host, "umount /small")
 
 

@@ -286,6 +286,18 @@ static int make(const struct member *m, size_t n)
 	return fd;
 }
 
+/* A second name for a file that has it already. */
+static void test_a_link_to_itself(void **state)
+{
+	static const struct member members[] = {{TAR_HARDLINK, "b", "a"}};
+	struct fcm_error err = {0};
+
+	(void)state;
+	assert_int_equal(sh("echo x >out/a; ln out/a out/b"), 0);
+	assert_int_equal(unpack(make(members, 1), "out", KEEP, &err), 0);
+	assert_int_equal(sh("test $(stat -c %h out/a) = 2; test $(ls -A out | wc -l) = 2"), 0);
+}
+
 /* Each tries to write or to change something beside `out`: "victim" is a file with "good" in it, "vdir" a directory. */
 static void test_nothing_lands_outside(void **state)
 {
@@ -436,6 +448,7 @@ int main(void)
 		cmocka_unit_test_setup(test_hard_links, setup),
 		cmocka_unit_test_setup(test_places, setup),
 		cmocka_unit_test_setup(test_wrong_places, setup),
+		cmocka_unit_test_setup(test_a_link_to_itself, setup),
 		cmocka_unit_test_setup(test_nothing_lands_outside, setup),
 		cmocka_unit_test_setup(test_one_name, setup),
 		cmocka_unit_test_setup(test_bits_and_devices, setup),
