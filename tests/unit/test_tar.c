@@ -1,11 +1,14 @@
 /* Tar archives and trees: what is written is read again, also by GNU tar, and what is hostile gets nowhere. Needs root. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -183,6 +186,104 @@ static void test_from_gnu_tar(void **state)
 	}
 }
 
+/* ---- any tree ---- */
+
+static uint64_t seed;
+
+/* xorshift64 (Marsaglia, 2003): 0..n-1, the same in each run. */
+static unsigned draw(unsigned n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (unsigned)((seed >> 16) % n);
+}
+
+/* Any bytes but those that can't be; mostly short, sometimes as long as may be. */
+static void draw_name(char name[static NAME_MAX + 1])
+{
+	unsigned n = draw(8) ? 1 + draw(12) : 90 + draw(NAME_MAX - 90 + 1);
+
+	for (unsigned i = 0; i < n; i++)
+		name[i] = (char)(1 + draw(255));
+	for (unsigned i = 0; i < n; i++)
+		if (name[i] == '/')
+			name[i] = '\\';
+	name[n] = '\0';
+	if (strspn(name, ".") == n)
+		name[0] = 'x';
+}
+
+static void draw_file(int fd)
+{
+	char bytes[3000];
+
+	for (unsigned pieces = draw(4); pieces > 0; pieces--) {
+		size_t n = draw(sizeof bytes);
+		memset(bytes, (int)draw(256), n);
+		lseek(fd, draw(3) ? 0 : (off_t)draw(1 << 22), SEEK_CUR);
+		assert_int_equal(fd_write_all(fd, bytes, n), 0);
+	}
+	assert_int_equal(ftruncate(fd, lseek(fd, 0, SEEK_CUR) + (draw(4) ? 0 : (off_t)draw(1 << 20))), 0);
+	assert_int_equal(fchown(fd, draw(1 << 22), draw(1 << 22)), 0);
+	assert_int_equal(fchmod(fd, draw(010000)), 0);
+}
+
+static void draw_tree(int dirfd, unsigned depth)
+{
+	char name[NAME_MAX + 1], link[NAME_MAX + 1];
+
+	for (unsigned n = draw(6) + (depth == 0); n > 0; n--) {
+		draw_name(name);
+		unsigned kind = draw(depth < 6 ? 5 : 3);
+		if (kind == 0) {
+			draw_name(link);
+			(void)!symlinkat(link, dirfd, name);
+			continue;
+		}
+		bool is_dir = kind > 2;
+		if (is_dir && mkdirat(dirfd, name, 0700) < 0)
+			continue;
+		auto_close int fd = openat(dirfd, name,
+			(is_dir ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_EXCL) | O_CLOEXEC, 0600);
+		if (fd < 0)
+			continue;
+		if (!is_dir) {
+			draw_file(fd);
+			continue;
+		}
+		draw_tree(fd, depth + 1);
+		assert_int_equal(fchmod(fd, draw(010000)), 0);
+	}
+}
+
+#define SAME LIST "find in out -exec touch -hd @5 {} +; diff <(list in) <(list out/in)"
+
+/* What we write GNU tar reads, what it writes we do, and so do we ourselves. */
+static void test_any_tree(void **state)
+{
+	static const char *const formats[] = {"gnu", "posix", "posix -S", "posix --hole-detection=raw -S"};
+	struct fcm_error err = {0};
+
+	(void)state;
+	for (unsigned i = 1; i <= 24; i++) {
+		seed = i * 0x9e3779b97f4a7c15u;
+		assert_int_equal(sh("rm -rf ./*; mkdir in out"), 0);
+		auto_close int in = open("in", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		draw_tree(in, 0);
+		save(pack("in", TREE_OWNERS, &err), "a.tar");
+		assert_int_equal(unpack(open("a.tar", O_RDONLY | O_CLOEXEC), "out", KEEP, &err), 0);
+		if (sh(SAME) != 0 || sh("rm -rf out; mkdir out; tar xpf a.tar -C out --numeric-owner "
+					"2>/dev/null; " SAME) != 0)
+			fail_msg("tree %u, written by us", i);
+		auto_free char *script = xprintf("rm -rf out; mkdir out; tar cf a.tar --format=%s in",
+			formats[i % ARRAY_SIZE(formats)]);
+		assert_int_equal(sh(script), 0);
+		if (unpack(open("a.tar", O_RDONLY | O_CLOEXEC), "out", KEEP, &err) < 0 || sh(SAME) != 0)
+			fail_msg("tree %u, written by GNU tar: %s", i, err.msg);
+	}
+}
+
 static void test_hard_links(void **state)
 {
 	struct fcm_error err = {0};
@@ -340,6 +441,30 @@ static void test_nothing_lands_outside(void **state)
 	}
 }
 
+/* A directory turns into a link and back while we unpack into it. */
+static void test_a_race(void **state)
+{
+	static const struct member members[] = {{TAR_DIR, "t", NULL}, {TAR_FILE, "t/a/f", NULL},
+		{TAR_FILE, "t/b/f", NULL}, {TAR_DIR, "t/a", NULL}};
+	struct fcm_error err;
+
+	(void)state;
+	assert_int_equal(sh("mkdir -p vdir out/t/a out/t/b; chmod 751 vdir; ln -s ../../vdir out/t/l"), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			(void)!renameat2(AT_FDCWD, "out/t/a", AT_FDCWD, "out/t/l", RENAME_EXCHANGE);
+	}
+	unsigned refused = 0;
+	for (int i = 0; i < 2000; i++)
+		refused += unpack(make(members, 4), "out", KEEP, &err) < 0;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	assert_in_range(refused, 1, 1999);
+	assert_int_equal(sh("test -z \"$(ls -A vdir)\"; test $(stat -c %a vdir) = 751"), 0);
+}
+
 /* Of an archive that is to be one tree, nothing lands beside its name. */
 static void test_one_name(void **state)
 {
@@ -445,11 +570,13 @@ int main(void)
 		cmocka_unit_test_setup(test_times, setup),
 		cmocka_unit_test_setup(test_to_gnu_tar, setup),
 		cmocka_unit_test_setup(test_from_gnu_tar, setup),
+		cmocka_unit_test_setup(test_any_tree, setup),
 		cmocka_unit_test_setup(test_hard_links, setup),
 		cmocka_unit_test_setup(test_places, setup),
 		cmocka_unit_test_setup(test_wrong_places, setup),
 		cmocka_unit_test_setup(test_a_link_to_itself, setup),
 		cmocka_unit_test_setup(test_nothing_lands_outside, setup),
+		cmocka_unit_test_setup(test_a_race, setup),
 		cmocka_unit_test_setup(test_one_name, setup),
 		cmocka_unit_test_setup(test_bits_and_devices, setup),
 		cmocka_unit_test_setup(test_cut_off, setup),
