@@ -209,14 +209,26 @@ static void closedirp(DIR **d)
 		closedir(*d);
 }
 
+static DIR *open_dir(const struct packer *p, int parent, const char *name, struct fcm_error *err)
+{
+	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (d == NULL) {
+		fail_read(p, err);
+		fcm_closep(&fd);
+	}
+	return d;
+}
+
 /* `outer` is the device of the directory that this one is in. */
 static int pack_dir(struct packer *p, int parent, const char *name, dev_t outer, struct fcm_error *err)
 {
-	auto_close int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_(closedirp) DIR *d = open_dir(p, parent, name, err);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fail_read(p, err);
+	if (d == NULL)
+		return -1;
 	if (p->depth == TREE_DEPTH_MAX)
 		return fcm_fail(err, FCM_INVALID, "'%.200s' is more than %d directories deep", p->e.path,
 			TREE_DEPTH_MAX);
@@ -224,12 +236,10 @@ static int pack_dir(struct packer *p, int parent, const char *name, dev_t outer,
 	tar_add(&p->head, &p->e);
 	if (flush_head(p, err) < 0)
 		return -1;
-	if (st.st_dev != outer && is_made_up(fd))
-		return 0;
-	_cleanup_(closedirp) DIR *d = fdopendir(fd);
-	if (d == NULL)
+	if (fstat(dirfd(d), &st) < 0)
 		return fail_read(p, err);
-	fd = -1;
+	if (st.st_dev != outer && is_made_up(dirfd(d)))
+		return 0;
 	p->depth++;
 	errno = 0;
 	for (struct dirent *entry; (entry = readdir(d)); errno = 0)

@@ -133,6 +133,13 @@ class TestClient:
         done = self.cp(host, "/root/tree", "web:/sips")
         assert (done.stdout, done.stderr) == ("", "")
 
+    def test_at_a_terminal(self, host):
+        """How far it is, and what it came to; elsewhere it is silent."""
+        done = host.run("script", "-qec", "fcm cp /etc/hostname web:/sips", "/dev/null")
+        assert "copied 3 files, 4.7 kB in " in done.stdout
+        done = host.run("script", "-qec", "timeout 2 fcm cp web:/hang /root/none", "/dev/null", check=False)
+        assert "copy /hang" in done.stdout
+
     @pytest.mark.parametrize("path, status, words", [
         ("/fail/not_found", 3, ("no such thing", "fcm exec web ls")), ("/fail/no_space", 7, ("in the VM",)),
         ("/fail/invalid", 2, ("do this",)), ("/fail/host", 1, ("no such thing",))])
