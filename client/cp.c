@@ -126,7 +126,7 @@ static int check(const struct copy *c, struct fcm_error *err)
 
 /* ---- the other process ---- */
 
-/* Its pipe, as it should be; `fd` is the process's end, `ours` the one that only we may have. */
+/* The process: `fd` is its end of the pipe. */
 static _Noreturn void run_process(
 	const struct copy *c, int (*work)(const struct copy *c, int fd, struct report *r), int fd, int report)
 {

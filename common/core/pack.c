@@ -11,15 +11,11 @@
 #include "common/core/tar.h"
 #include "common/core/tree.h"
 
-/* Zeros that are sent in place of what couldn't be read, to say why behind them; where more are missing the archive just ends. */
-enum { OWED_MAX = 64 << 20 };
-
 struct packer {
 	int fd;
 	unsigned flags, depth;
 	struct tree_count *count;
-	bool broken;   /* the reader is gone, so nothing can be said in the archive */
-	uint64_t owed; /* bytes of the file's data that its header promised and that weren't written */
+	bool broken; /* the reader is gone, or waits for the rest of a file: nothing can be said in the archive */
 	struct buf head;
 	struct tar_entry e; /* e.path is where we are */
 	struct tar_segment map[TREE_SEGMENTS_MAX];
@@ -105,7 +101,6 @@ static int pack_segment(struct packer *p, int fd, const struct tar_segment *s, s
 		if (write_out(p, p->bytes, (size_t)n, err) < 0)
 			return -1;
 		done += (uint64_t)n;
-		p->owed -= (uint64_t)n;
 	}
 	p->count->bytes += s->n;
 	return 0;
@@ -148,13 +143,14 @@ static int pack_file(struct packer *p, int dirfd, const char *name, struct fcm_e
 	if (flush_head(p, err) < 0)
 		return -1;
 	const struct tar_segment whole = {0, p->e.size};
-	uint64_t sum = p->owed = sum_of(&p->e);
+	p->broken = true;
 	for (size_t i = 0; i < (p->e.map ? p->e.segments : 1); i++) {
 		const struct tar_segment *s = p->e.map ? &p->e.map[i] : &whole;
 		if (pack_segment(p, fd, s, err) < 0)
 			return -1;
 	}
-	tar_pad(&p->head, sum);
+	p->broken = false;
+	tar_pad(&p->head, sum_of(&p->e));
 	return flush_head(p, err);
 }
 
@@ -306,19 +302,12 @@ static int check_root(const char *path, struct fcm_error *err)
 	return 0;
 }
 
-/* Say in the archive why it has no end. */
+/* Say in the archive why it has no end. In the middle of a file it just ends: zeros in place of the rest would be taken for it. */
 static void say_error(struct packer *p, const struct fcm_error *err)
 {
 	struct fcm_error ignored;
-	uint64_t padded = p->owed;
 
-	memset(p->bytes, 0, sizeof p->bytes);
-	for (size_t n; !p->broken && p->owed > 0; p->owed -= n) {
-		n = (size_t)MIN(p->owed, (uint64_t)sizeof p->bytes);
-		(void)!write_out(p, p->bytes, n, &ignored);
-	}
 	p->head.n = 0;
-	tar_pad(&p->head, padded);
 	tar_add_error(&p->head, err->msg);
 	if (!p->broken)
 		(void)!flush_head(p, &ignored);
@@ -329,8 +318,7 @@ static int pack_all(struct packer *p, const char *path, struct fcm_error *err)
 	if (check_root(path, err) < 0)
 		return -1;
 	if (pack_one(p, AT_FDCWD, path, err) < 0) {
-		if (p->owed <= OWED_MAX)
-			say_error(p, err);
+		say_error(p, err);
 		return -1;
 	}
 	tar_add_end(&p->head);

@@ -6,7 +6,7 @@
  * Version 1.0"). What is read is that, older ustar and v7, and what GNU tar writes by itself (long names as entries L and K,
  * numbers in base 256); its older sparse formats are refused by name.
  *
- * Who can no longer go on after the first byte says why in the archive: a last record FCM.error in place of the end. pax(1)
+ * Who can no longer go on between two files says why in the archive: a last record FCM.error in place of the end. pax(1)
  * leaves names with upper case to vendors, and other readers find an archive that is cut off, which it is.
  */
 #pragma once

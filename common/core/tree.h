@@ -37,7 +37,7 @@ struct tree_count {
 /* Write the archive of `path` to fd: one file, link (itself, not what it leads to) or directory with what is in it. Its names
  * begin with the last component of the path, or with "." where that is "/", "." or "..". What /proc and /sys hold isn't
  * read, unless the path leads there. flags: TREE_OWNERS. FCM_NOT_FOUND for field "path"; FCM_CANCELLED when nobody reads any
- * more (EPIPE; the caller ignores SIGPIPE); what fails in the middle is said in the archive, too. */
+ * more (EPIPE; the caller ignores SIGPIPE); what fails between two files is said in the archive, too. */
 int tree_pack(
 	int fd, const char *path, unsigned flags, struct tree_count *ret, struct fcm_error *err) must_check;
 

@@ -543,6 +543,22 @@ static void test_reason(void **state)
 	assert_non_null(strstr(err.msg, "directories deep"));
 }
 
+/* A file that is shorter than it says, as those of sysfs are: what it should replace stays. */
+static void test_a_file_gets_shorter(void **state)
+{
+	struct fcm_error err = {0};
+	struct tree_count n;
+	int fd = archive_new();
+
+	(void)state;
+	assert_int_equal(sh("echo old >out/mtu"), 0);
+	assert_int_equal(tree_pack(fd, "/sys/class/net/lo/mtu", 0, &n, &err), -1);
+	assert_non_null(strstr(err.msg, "shorter"));
+	assert_int_equal(unpack(fd, "out", TREE_PLACE, &err), -1);
+	assert_int_equal(err.code, FCM_UNAVAILABLE);
+	assert_int_equal(sh("test $(cat out/mtu) = old; test $(ls -A out) = mtu"), 0);
+}
+
 static void test_not_an_archive(void **state)
 {
 	static const char *const scripts[] = {
@@ -582,6 +598,7 @@ int main(void)
 		cmocka_unit_test_setup(test_bits_and_devices, setup),
 		cmocka_unit_test_setup(test_cut_off, setup),
 		cmocka_unit_test_setup(test_reason, setup),
+		cmocka_unit_test_setup(test_a_file_gets_shorter, setup),
 		cmocka_unit_test_setup(test_not_an_archive, setup),
 	};
 
