@@ -99,7 +99,7 @@ static void debug_request(const struct api *a, const struct httpc_request *rq)
 		fprintf(stderr, "> Authorization: Bearer ***\n");
 	if (rq->body)
 		fprintf(stderr, "> %s\n", rq->body);
-	if (rq->upload_size)
+	if (rq->upload_size || rq->source)
 		fprintf(stderr, "> (%" PRIu64 " bytes)\n", rq->upload_size);
 }
 
@@ -213,7 +213,7 @@ static int perform(struct api *a, struct httpc_request *rq, const char *path, co
 		return -1;
 	if (rq->body)
 		headers[n++] = "Content-Type: application/json";
-	if (rq->upload_size)
+	if (rq->upload_size || rq->source)
 		headers[n++] = "Content-Type: application/x-tar";
 	if (a->bearer)
 		headers[n++] = a->bearer;
@@ -397,13 +397,22 @@ int api_upload(struct api *a, const char *path, int fd, uint64_t size, const cha
 	return r;
 }
 
+int api_send(struct api *a, const char *path, ssize_t (*source)(void *arg, char *p, size_t n), void *arg,
+	field_json **ret, struct fcm_error *err)
+{
+	struct httpc_request rq = {.method = "PUT", .source = source, .arg = arg};
+
+	return perform_json(a, &rq, path, ret, err);
+}
+
 int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
 	struct fcm_error *err)
 {
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
 	struct httpc_request rq = {.method = "GET", .data = data, .arg = arg};
 
-	if (perform(a, &rq, path, "Accept: text/plain, application/json", &answer, err) < 0)
+	if (perform(a, &rq, path, "Accept: text/plain, application/x-tar, application/json", &answer, err) <
+		0)
 		return err->code == FCM_CANCELLED ? 0 : -1;
 	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
 }

@@ -173,6 +173,15 @@ static size_t on_upload(char *p, size_t size, size_t n, void *arg)
 	return (size_t)got;
 }
 
+static size_t on_source(char *p, size_t size, size_t n, void *arg)
+{
+	struct transfer *t = arg;
+	ssize_t got = t->rq->source(t->rq->arg, p, size * n);
+
+	t->stopped = got < 0;
+	return got < 0 ? CURL_READFUNC_ABORT : (size_t)got;
+}
+
 static int on_sent(void *arg, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
 	struct transfer *t = arg;
@@ -228,6 +237,10 @@ static void set_body(CURL *curl, struct transfer *t)
 		curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
 		curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, (curl_off_t)rq->upload_size);
 		curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_upload);
+		curl_easy_setopt(curl, CURLOPT_READDATA, t);
+	} else if (rq->source) {
+		curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+		curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_source);
 		curl_easy_setopt(curl, CURLOPT_READDATA, t);
 	} else if (rq->body) {
 		curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_size);

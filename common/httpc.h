@@ -40,6 +40,9 @@ struct httpc_request {
 	size_t body_size;
 	int upload_fd; /* a file to send as the body from its beginning, when upload_size > 0 */
 	uint64_t upload_size;
+	/* Or a body whose size nobody knows: called for the next bytes of it, at most n, until it returns 0; -1 ends the
+	 * transfer. It may block. */
+	ssize_t (*source)(void *arg, char *p, size_t n);
 	int64_t timeout_ms; /* for all of it; 0: as long as it takes */
 
 	/* Called for each piece of a 2xx answer instead of keeping it; -1 ends the transfer. */
@@ -63,7 +66,7 @@ void httpc_free(struct httpc *c);
 /* Do one request. *ret is written on success; httpc_answer_done() frees it.
  * FCM_NO_DAEMON: nobody listens there, with the reason in brackets. FCM_TIMEOUT: no whole answer in time.
  * FCM_UNAVAILABLE: the connection broke. FCM_TOO_LARGE: the answer is over HTTPC_MAX_BODY. FCM_CANCELLED:
- * `data` said so. FCM_HOST: TLS or anything else, in libcurl's words. */
+ * `data` or `source` said so. FCM_HOST: TLS or anything else, in libcurl's words. */
 int httpc_request(struct httpc *c, const struct httpc_request *rq, struct httpc_answer *ret,
 	struct fcm_error *err) must_check;
 void httpc_answer_done(struct httpc_answer *a);

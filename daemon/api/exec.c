@@ -76,7 +76,7 @@ static void write_request(const struct exec_request *b, struct buf *rq)
 	add_number(rq, "detach", b->detach);
 }
 
-static struct guest *find_guest(struct vm *vm, struct fcm_error *err)
+struct guest *exec_guest(struct vm *vm, struct fcm_error *err)
 {
 	registry_lock();
 	enum vm_state state = vm->view.state;
@@ -99,7 +99,7 @@ static struct exec *exec_new(struct vm *vm, const struct exec_request *b, struct
 {
 	_cleanup_(buf_done) struct buf rq = {0};
 	struct guest_stream *stream = NULL;
-	struct guest *g = find_guest(vm, err);
+	struct guest *g = exec_guest(vm, err);
 
 	if (g == NULL)
 		return NULL;

@@ -142,9 +142,9 @@ static int open_tty(
 	return 0;
 }
 
-static int open_stdio(struct stream *s, struct spawn *sp, const void *kv, size_t n, struct fcm_error *err)
+static int open_stdio(
+	struct stream *s, struct spawn *sp, bool has_stdin, const void *kv, size_t n, struct fcm_error *err)
 {
-	bool has_stdin = kv_i64(kv, n, "stdin", 0, 1, 0) == 1;
 	struct winsize size;
 
 	if (sp->tty)
@@ -159,19 +159,42 @@ static int open_stdio(struct stream *s, struct spawn *sp, const void *kv, size_t
 	return 0;
 }
 
+static int check_room(const struct execs *x, uint32_t number, struct fcm_error *err)
+{
+	if (number == 0 || find(x, number))
+		return fcm_fail(err, FCM_INVALID, "stream %u is in use", number);
+	if (x->count == EXEC_MAX)
+		return fcm_fail(err, FCM_UNAVAILABLE, "%d programs run already", EXEC_MAX);
+	return 0;
+}
+
 int exec_start(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
 {
 	_cleanup_(free_streamp) struct stream *s = stream_new(number);
 	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}};
 
-	if (number == 0 || find(x, number))
-		return fcm_fail(err, FCM_INVALID, "stream %u is in use", number);
-	if (x->count == EXEC_MAX)
-		return fcm_fail(err, FCM_UNAVAILABLE, "%d programs run already", EXEC_MAX);
+	if (check_room(x, number, err) < 0)
+		return -1;
 	s->detach = kv_i64(kv, n, "detach", 0, 1, 0) == 1;
 	s->tty = sp.tty = !s->detach && kv_i64(kv, n, "tty", 0, 1, 0) == 1;
-	if (parse_program(kv, n, &sp, err) < 0 || open_stdio(s, &sp, kv, n, err) < 0 ||
+	if (parse_program(kv, n, &sp, err) < 0 ||
+		open_stdio(s, &sp, kv_i64(kv, n, "stdin", 0, 1, 0) == 1, kv, n, err) < 0 ||
 		spawn_start(&sp, &s->pid, &s->report, err) < 0)
+		return -1;
+	x->open[x->count++] = STEAL(s);
+	return 0;
+}
+
+int exec_own(struct execs *x, uint32_t number, const struct strv *argv, bool has_stdin, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(number);
+	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}, .user = {.home = "/"}};
+
+	if (check_room(x, number, err) < 0)
+		return -1;
+	strv_copy(&sp.argv, argv);
+	strv_add(&sp.env, "PATH=" START_PATH);
+	if (open_stdio(s, &sp, has_stdin, NULL, 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
 		return -1;
 	x->open[x->count++] = STEAL(s);
 	return 0;

@@ -14,6 +14,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "images/agent/agent.h"
+#include "images/agent/copy.h"
 #include "images/agent/modules.h"
 #include "images/agent/placeholder.h"
 #include "images/agent/session.h"
@@ -163,5 +164,7 @@ int main(int argc, char *argv[])
 		run_pid1(argv[0]);
 	if (argc == 3 && strcmp(argv[1], "placeholder") == 0)
 		return placeholder_run(argv[2]);
+	if (argc >= 4 && strcmp(argv[1], COPY_COMMAND) == 0)
+		return copy_run(argc, argv);
 	return power_command(argc, argv);
 }

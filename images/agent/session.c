@@ -5,6 +5,7 @@
 
 #include "common/core/clock.h"
 #include "common/core/kv.h"
+#include "images/agent/copy.h"
 #include "images/agent/files.h"
 #include "images/agent/net.h"
 #include "images/agent/start.h"
@@ -123,6 +124,22 @@ static int op_exec(struct agent *a, const struct request *rq, struct buf *result
 	return exec_start(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
+static int op_get(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "get: the machine ends");
+	return copy_get(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
+static int op_put(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "put: the machine ends");
+	return copy_put(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 static int op_signal(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
@@ -158,6 +175,8 @@ static const struct op ops[] = {
 	{"ping", false, false, op_ping, NULL},
 	{"power", false, false, op_power, after_power},
 	{"exec", true, true, op_exec, NULL},
+	{"get", true, true, op_get, NULL},
+	{"put", true, true, op_put, NULL},
 	{"signal", true, false, op_signal, NULL},
 	{"resize", true, false, op_resize, NULL},
 	{"close", true, false, op_close, NULL},

@@ -6,7 +6,7 @@ CASES = [
     ("usage-command", ["craete"], 2), ("usage-nonsense", ["zzzzzzzz"], 2), ("usage-option", ["create", "--cpuss", "1"], 2),
     ("usage-letter", ["ls", "-z"], 2), ("usage-value", ["create", "--name"], 2), ("usage-flag", ["create", "--dry-run=1"], 2),
     ("usage-missing", ["inspect"], 2), ("usage-many", ["logs", "a", "b"], 2), ("usage-column", ["ls", "-o", "name,nope"], 2),
-    ("usage-near", ["cp", "a", "b"], 2), ("usage-empty", ["stop", ""], 2), ("usage-empty-option", ["create", "--name", ""], 2),
+    ("usage-near", ["mv", "a", "b"], 2), ("usage-cp", ["cp", "a", "b"], 2), ("usage-empty", ["stop", ""], 2), ("usage-empty-option", ["create", "--name", ""], 2),
     ("usage-ssh", ["ssh", "web", "-L", "80:localhost:80"], 2), ("usage-key", ["create", "--ssh-key", "/nowhere"], 2),
     ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),

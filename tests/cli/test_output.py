@@ -5,7 +5,7 @@ import re
 import fake_daemon
 import pytest
 
-COMMANDS = ["create", "ls", "ps", "inspect", "exec", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
+COMMANDS = ["create", "ls", "ps", "inspect", "exec", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
             "logs", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor", "daemon",
             "version", "help"]
 

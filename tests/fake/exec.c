@@ -206,6 +206,64 @@ void exec_open(struct machine *m, const struct frame *f)
 		run(m, s, f, name);
 }
 
+/* An error as the agent's own program says it. */
+static void say_error(struct machine *m, struct stream *s, const char *code, const char *hint)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	kv_add(&b, "error", "there is \033[31mno such thing");
+	kv_add(&b, "code", code);
+	kv_add(&b, "field", "path");
+	kv_add(&b, "hint", hint);
+	put(m, s, FRAME_STDERR, b.p, b.n);
+	finish(m, s, "exit", 1);
+}
+
+/* op=get and op=put: what is done is named by the path. */
+static void copy(struct machine *m, struct stream *s, const char *path, bool get)
+{
+	static const char came[] = "entries=3\0bytes=4711";
+	int64_t n = 0;
+
+	if (strncmp(path, "/flood/", 7) == 0 && fcm_parse_i64(path + 7, 0, INT64_MAX, &n))
+		s->left[FRAME_STDOUT] = (uint64_t)n;
+	else if (strcmp(path, "/hang") == 0)
+		s->stays = true;
+	else if (strcmp(path, "/cut") == 0)
+		put(m, s, FRAME_STDOUT, "half", 4);
+	else if (!get)
+		s->sips = true;
+	if (strcmp(path, "/sips") == 0)
+		put(m, s, FRAME_STDOUT, came, sizeof came);
+	if (strcmp(path, "/cut") == 0)
+		finish(m, s, "exit", 1);
+	else if (strcmp(path, "/lose") == 0)
+		shutdown(m->agent.fd, SHUT_RDWR);
+	else if (strncmp(path, "/fail/", 6) == 0)
+		say_error(m, s, path + 6, "do this");
+	else if (strcmp(path, "/old") == 0)
+		refuse(m, s, "op: 'get' is not known", NULL);
+	else
+		pump(m, s);
+}
+
+void exec_copy(struct machine *m, const struct frame *f)
+{
+	const char *op = kv_get(f->payload, f->len, "op"), *path = kv_get(f->payload, f->len, "path");
+	struct stream *s = find(0);
+
+	if (s == NULL || op == NULL || path == NULL) {
+		struct stream none = {.number = f->stream};
+		refuse(m, &none, "too many streams, or no path", NULL);
+		return;
+	}
+	bool get = strcmp(op, "get") == 0;
+	*s = (struct stream){.number = f->stream, .stdin_over = get};
+	for (size_t i = 0; i < CHANNELS; i++)
+		s->window[i] = FRAME_WINDOW;
+	copy(m, s, path, get);
+}
+
 void exec_frame(struct machine *m, const struct frame *f)
 {
 	struct stream *s = f->stream ? find(f->stream) : NULL;

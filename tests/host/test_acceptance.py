@@ -22,7 +22,7 @@ UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "sto
 # FCM_ACCEPTANCE=whole runs all of these, some twenty minutes of nested guests; without it the heart is run.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
-    "test_exec_guest.py", "test_console_guest.py", "test_guest_facts.py", "test_debian_guest.py",
+    "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_guest_facts.py", "test_debian_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),

@@ -14,10 +14,11 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
+#include "images/agent/copy.h"
 #include "images/agent/session.h"
 #include "images/agent/user.h"
 
-enum { VIEWS = EXEC_MAX + 2, PATIENCE_MS = 20000 };
+enum { VIEWS = EXEC_MAX + 2, PATIENCE_MS = 20000, MIB = 1 << 20 };
 
 /* A stream as the host sees it. */
 struct view {
@@ -640,7 +641,73 @@ static void users(void **state)
 	assert_int_equal(dir_remove(AT_FDCWD, etc, NULL, &err), 0);
 }
 
-int main(void)
+/* op=put and op=get: this program is called as the agent would be. */
+static void files_in_and_out(void **state)
+{
+	struct world *w = *state;
+	struct view *put = &w->views[1], *get = &w->views[2];
+	_cleanup_(buf_done) struct buf archive = {0};
+	char dir[] = "/tmp/fcm-test-copy-XXXXXX";
+	struct fcm_error err = {0};
+
+	assert_non_null(mkdtemp(dir));
+	auto_free char *file = xprintf("%s/data", dir);
+	char *block = xalloc(MIB);
+	for (size_t i = 0; i < MIB; i++)
+		block[i] = (char)(i * 7 >> 3);
+	assert_int_equal(file_write_atomic(AT_FDCWD, file, 0640, block, MIB, &err), 0);
+	free(block);
+	_cleanup_(buf_done) struct buf kv = {0};
+	kv_add(&kv, "op", "get");
+	kv_add(&kv, "path", file);
+	request(w, 2, kv.p, kv.n);
+	UNTIL(w, get->over);
+	assert_string_equal(result(get, "exit"), "0");
+	assert_in_range(get->data[1].n, MIB + 3 * 512, MIB + 4096);
+	unlink(file);
+
+	buf_done(&kv);
+	kv_add(&kv, "op", "put");
+	kv_add(&kv, "path", dir);
+	request(w, 1, kv.p, kv.n);
+	for (size_t at = 0; at < get->data[1].n;) {
+		UNTIL(w, put->credit > 0);
+		size_t n = MIN(MIN(put->credit, get->data[1].n - at), (size_t)FRAME_MAX);
+		send_data(w, 1, get->data[1].p + at, n);
+		put->credit -= n;
+		at += n;
+		round_of(w);
+	}
+	send_end(w, 1);
+	UNTIL(w, put->over);
+	assert_string_equal(result(put, "exit"), "0");
+	assert_string_equal(kv_get(put->data[1].p, put->data[1].n, "entries"), "1");
+	assert_int_equal(file_read(AT_FDCWD, file, 2 * MIB, &archive, &err), 0);
+	assert_int_equal(archive.n, MIB);
+	assert_int_equal(archive.p[MIB - 1], (char)((MIB - 1) * 7 >> 3));
+	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
+}
+
+static void files_that_fail(void **state)
+{
+	struct world *w = *state;
+	struct view *v = w->views;
+
+	REQUEST(w, 1, "op=get\0path=/nowhere/x");
+	REQUEST(w, 2, "op=get\0path=etc");
+	REQUEST(w, 3, "op=put");
+	REQUEST(w, 4, "op=put\0path=/nowhere/x");
+	UNTIL(w, v[1].over && v[2].over && v[3].over && v[4].over);
+	assert_string_equal(result(&v[1], "exit"), "1");
+	assert_string_equal(kv_get(v[1].data[2].p, v[1].data[2].n, "code"), "not_found");
+	assert_string_equal(kv_get(v[1].data[2].p, v[1].data[2].n, "field"), "path");
+	assert_non_null(strstr(result(&v[2], "error"), "path"));
+	assert_non_null(strstr(result(&v[3], "error"), "path"));
+	assert_string_equal(result(&v[4], "exit"), "1");
+	assert_string_equal(kv_get(v[4].data[2].p, v[4].data[2].n, "code"), "not_found");
+}
+
+int main(int argc, char *argv[])
 {
 #define SESSION(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
@@ -662,9 +729,13 @@ int main(void)
 		SESSION(as_many_as_allowed),
 		SESSION(who_and_where),
 		SESSION(not_while_the_machine_ends),
+		SESSION(files_in_and_out),
+		SESSION(files_that_fail),
 		cmocka_unit_test(users),
 	};
 
+	if (argc >= 4 && strcmp(argv[1], COPY_COMMAND) == 0)
+		return copy_run(argc, argv);
 	/* As PID 1 has it: orphans are ours, and SIGPIPE is ignored. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	signal(SIGPIPE, SIG_IGN);
