@@ -250,9 +250,10 @@ static int draw(const struct cli *cli, const field_json *rows, struct fcm_error 
 {
 	auto_free char *text = out_table(cli, columns, rows, err);
 
-	if (text)
-		term_screen_draw(text);
-	return text ? 0 : -1;
+	if (text == NULL)
+		return -1;
+	term_screen_draw(text);
+	return ferror(stdout) ? fcm_fail_errno(err, "write to stdout") : 0;
 }
 
 /* One more sample on a pipe: lines that can be told apart while more come. */

@@ -16,8 +16,8 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* The VM's own data, and who its VMM is; false when it doesn't run. vm->run is written before the state says `running` and
- * after it says so no longer. */
+/* The VM's own data, and who its VMM is; false when it doesn't run. While the state says
+ * `running` vm->run.vmm is written only with the lock held. */
 static bool look(struct vm *vm, struct vm_stats *ret, struct proc_id *ret_vmm)
 {
 	registry_lock();
