@@ -186,19 +186,40 @@ static void fit(struct picked *p, const field_json *rows, size_t width)
 	}
 }
 
-static int print_table(
+static struct libscols_table *make_table(
 	const struct cli *cli, const struct column *columns, const field_json *rows, struct fcm_error *err)
 {
 	struct picked p = {.n = 0};
 
 	if (pick(columns, cli->globals.output, &p, err) < 0)
-		return -1;
+		return NULL;
 	if (!p.chosen && term_width(STDOUT_FILENO))
 		fit(&p, rows, term_width(STDOUT_FILENO));
-	_cleanup_(table_unref) struct libscols_table *t = new_table(cli, &p);
+	struct libscols_table *t = new_table(cli, &p);
 	for (size_t i = 0; i < fj_len(rows); i++)
 		add_row(t, &p, fj_at(rows, i));
+	return t;
+}
+
+static int print_table(
+	const struct cli *cli, const struct column *columns, const field_json *rows, struct fcm_error *err)
+{
+	_cleanup_(table_unref) struct libscols_table *t = make_table(cli, columns, rows, err);
+
+	if (t == NULL)
+		return -1;
 	return scols_print_table(t) < 0 ? fcm_fail_errno(err, "write to stdout") : 0;
+}
+
+char *out_table(
+	const struct cli *cli, const struct column *columns, const field_json *rows, struct fcm_error *err)
+{
+	_cleanup_(table_unref) struct libscols_table *t = make_table(cli, columns, rows, err);
+	char *text = NULL;
+
+	if (t && scols_print_table_to_string(t, &text) < 0)
+		fcm_fail_errno(err, "make a table");
+	return text;
 }
 
 int out_list(

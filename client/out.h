@@ -26,6 +26,10 @@ struct column {
 int out_list(const struct cli *cli, const struct column *columns, const field_json *rows,
 	struct fcm_error *err) must_check;
 
+/* The table that out_list() would print; the caller's. NULL on failure. */
+char *out_table(const struct cli *cli, const struct column *columns, const field_json *rows,
+	struct fcm_error *err) must_check;
+
 /* Print a JSON value, indented. */
 void out_json(const field_json *v);
 

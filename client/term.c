@@ -14,6 +14,9 @@
 #include "common/core/clock.h"
 
 #define ERASE_LINE "\r\033[K"
+/* xterm's "alternate screen" and the cursor: DECSET and DECRST 1049 and 25 (invisible-island.net/xterm/ctlseqs). */
+#define SCREEN_BEGIN "\033[?1049h\033[?25l"
+#define SCREEN_END "\033[?25h\033[?1049l"
 
 /* How often the line may change, and how long an operation lasts before it has one: less would flicker. */
 enum { TICK_MS = 200, MAX_LINE = 256 };
@@ -30,7 +33,7 @@ static struct {
 /* For the signal handler. */
 static volatile sig_atomic_t progress_shown;
 static const char *volatile progress_note;
-static volatile sig_atomic_t raw_fd = -1;
+static volatile sig_atomic_t raw_fd = -1, screen_shown;
 static struct termios raw_before;
 
 unsigned term_width(int fd)
@@ -79,6 +82,8 @@ static void on_signal(int sig)
 	const char *note = progress_note;
 
 	term_raw_end();
+	if (screen_shown)
+		(void)!write(STDOUT_FILENO, SCREEN_END, sizeof SCREEN_END - 1);
 	if (progress_shown)
 		(void)!write(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
 	if (note)
@@ -112,6 +117,44 @@ int term_raw(int fd, bool interruptible, struct fcm_error *err)
 		return 0;
 	raw_fd = -1;
 	return fcm_fail_errno(err, "the terminal");
+}
+
+int term_screen(struct fcm_error *err)
+{
+	signal(SIGTSTP, SIG_IGN);
+	catch_signals();
+	screen_shown = 1;
+	fputs(SCREEN_BEGIN, stdout);
+	fflush(stdout);
+	if (!isatty(STDIN_FILENO) || term_raw(STDIN_FILENO, true, err) == 0)
+		return 0;
+	term_screen_end();
+	return -1;
+}
+
+void term_screen_end(void)
+{
+	term_raw_end();
+	if (screen_shown)
+		fputs(SCREEN_END, stdout);
+	fflush(stdout);
+	screen_shown = 0;
+	signal(SIGTSTP, SIG_DFL);
+}
+
+void term_screen_draw(const char *text)
+{
+	uint32_t rows = 24, cols;
+
+	term_size(STDOUT_FILENO, &rows, &cols);
+	fputs("\033[H", stdout);
+	for (; *text && rows > 0; rows--) {
+		size_t n = strcspn(text, "\n");
+		printf("%.*s\033[K%s", (int)n, text, rows > 1 ? "\r\n" : "");
+		text += n + (text[n] == '\n');
+	}
+	fputs("\033[J", stdout);
+	fflush(stdout);
 }
 
 /* Draw what there is to say after `ms`, unless it stands there already. */

@@ -37,6 +37,15 @@ int term_raw(int fd, bool interruptible, struct fcm_error *err) must_check;
  * Does nothing without term_raw(). */
 void term_raw_end(void);
 
+/* A picture on stdout, a terminal, that is drawn again and again and leaves no trace. Its keyboard (stdin, where that is a
+ * terminal as well) is raw but for ^C; ^Z does nothing. term_screen_end() puts all back, and so does a signal that ends the
+ * program. */
+int term_screen(struct fcm_error *err) must_check;
+void term_screen_end(void);
+
+/* Show `text` from the top, as many of its lines as there is room for. They must fit the width, but for colours. */
+void term_screen_draw(const char *text);
+
 /* What a guest wrote, on its way to a terminal: escape sequences (ECMA-48) and carriage returns go, and what then still
  * isn't printable becomes '?'. Zero-initialised is the start of a stream; a character that is cut at the end of a piece
  * waits for the next. */

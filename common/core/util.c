@@ -78,6 +78,24 @@ bool fcm_parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret)
 	return true;
 }
 
+int64_t fcm_line_number(const char *text, const char *key)
+{
+	size_t n = strlen(key);
+
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, key, n) != 0)
+			continue;
+		const char *s = line + n + strspn(line + n, " \t");
+		if (!isdigit((unsigned char)*s))
+			continue;
+		errno = 0;
+		long long v = strtoll(s, NULL, 10);
+		return errno ? -1 : v;
+	}
+	return -1;
+}
+
 static uint64_t suffix_unit(char c, uint64_t unit)
 {
 	switch (tolower((unsigned char)c)) {

@@ -63,6 +63,10 @@ bool fcm_format(char *dst, size_t size, const char *fmt, ...) __attribute__((for
 /* Parse a whole decimal number in min..max: no sign but '-', no space, nothing after it. */
 bool fcm_parse_i64(const char *s, int64_t min, int64_t max, int64_t *ret);
 
+/* The number behind `key` at the beginning of a line of `text`, after blanks: of what /proc prints, such as "Pss:   12 kB".
+ * -1 when there is none, or one that doesn't fit. */
+int64_t fcm_line_number(const char *text, const char *key);
+
 /* Parse a size with one optional suffix k, m, g or t (powers of 1024, case doesn't matter, "512", "2g", "1.5g").
  * A bare number counts in `unit` bytes. *ret is in bytes. */
 bool fcm_parse_size(const char *s, uint64_t unit, uint64_t *ret);

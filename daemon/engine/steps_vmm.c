@@ -224,8 +224,11 @@ static int vmm_down(struct op *op, struct fcm_error *err)
 
 	supervise_unwatch(vm);
 	if (vm->shim_pidfd < 0) {
-		(void)!store_run_load(
-			&vm->id, &vm->run, &none); /* without one: what shim_start() said, or nobody */
+		struct vm_run run = vm->run; /* without a record: what shim_start() said, or nobody */
+		(void)!store_run_load(&vm->id, &run, &none);
+		registry_lock(); /* engine_stats() may be reading it */
+		vm->run = run;
+		registry_unlock();
 		vm->shim_pidfd = proc_open(&vm->run.shim, &none);
 	}
 	if (end_processes(vm, err) < 0)

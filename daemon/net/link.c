@@ -314,6 +314,28 @@ int link_list_ours(struct strv *ret, struct fcm_error *err)
 	return 0;
 }
 
+int link_list_bytes(struct link_bytes **ret, size_t *ret_n, struct fcm_error *err)
+{
+	auto_sock sk = sock_open(err);
+	auto_cache links = sk ? get_links(sk, err) : NULL;
+	size_t n = 0;
+
+	if (links == NULL)
+		return -1;
+	struct link_bytes *list = xalloc(((size_t)nl_cache_nitems(links) + 1) * sizeof *list);
+	for (struct nl_object *o = nl_cache_get_first(links); o; o = nl_cache_get_next(o)) {
+		struct rtnl_link *l = (struct rtnl_link *)o;
+		if (!is_ours(l))
+			continue;
+		list[n] = (struct link_bytes){.sent = rtnl_link_get_stat(l, RTNL_LINK_TX_BYTES),
+			.received = rtnl_link_get_stat(l, RTNL_LINK_RX_BYTES)};
+		fcm_copy(list[n++].name, sizeof list->name, rtnl_link_get_name(l));
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
 /* ---- what the host uses ---- */
 
 struct uses {

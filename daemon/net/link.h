@@ -35,6 +35,13 @@ int link_delete(int index, struct fcm_error *err) must_check;
 /* Names of all TAPs of ours. */
 int link_list_ours(struct strv *ret, struct fcm_error *err) must_check;
 
+/* Bytes that the host has sent to and received from each TAP of ours. The caller frees. */
+struct link_bytes {
+	char name[IFNAMSIZ];
+	uint64_t sent, received;
+};
+int link_list_bytes(struct link_bytes **ret, size_t *ret_n, struct fcm_error *err) must_check;
+
 /* Every network that the host uses by an address or a unicast route, but for those of our TAPs. The caller frees. */
 int link_pool_uses(struct pool_use **ret, size_t *ret_n, struct fcm_error *err) must_check;
 

@@ -96,6 +96,13 @@ void net_describe_tap(const struct net_vm *vm, struct strv *ret);
 /* Ids of the VMs for which a TAP of ours exists (name tap_<8> and our group). */
 int net_list_taps(struct strv *ret, struct fcm_error *err) must_check;
 
+/* Bytes that each VM's guest has received and sent since its TAP was made. All TAPs in one dump; the caller frees *ret. */
+struct net_traffic {
+	struct vm_id id;
+	uint64_t received, sent;
+};
+int net_traffic(struct net_traffic **ret, size_t *ret_n, struct fcm_error *err) must_check;
+
 /* Is the pool free on this host, as net_init() would find it? FCM_CONFIG, field "pool", with a free /24 in the hint. Looks
  * only. */
 int net_pool_free(const struct ip_net *pool, struct fcm_error *err) must_check;

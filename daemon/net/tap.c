@@ -220,6 +220,26 @@ int net_list_taps(struct strv *ret, struct fcm_error *err)
 	return 0;
 }
 
+int net_traffic(struct net_traffic **ret, size_t *ret_n, struct fcm_error *err)
+{
+	auto_free struct link_bytes *links = NULL;
+	size_t nlinks, n = 0;
+
+	if (link_list_bytes(&links, &nlinks, err) < 0)
+		return -1;
+	struct net_traffic *list = xalloc((nlinks + 1) * sizeof *list);
+	for (size_t i = 0; i < nlinks; i++) {
+		const char *id = links[i].name + strlen(prefix);
+		if (strncmp(links[i].name, prefix, strlen(prefix)) != 0 || !vm_id_valid(id))
+			continue;
+		list[n] = (struct net_traffic){.received = links[i].sent, .sent = links[i].received};
+		fcm_copy(list[n++].id.s, sizeof list->id.s, id);
+	}
+	*ret = list;
+	*ret_n = n;
+	return 0;
+}
+
 int tap_adopt(const struct net_vm *vms, size_t n, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv ids = {0};

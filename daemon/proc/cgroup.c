@@ -295,3 +295,15 @@ int cgroup_list(struct strv *ret, struct fcm_error *err)
 	}
 	return 0;
 }
+
+int64_t cgroup_cpu_us(const struct vm_id *id)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	struct fcm_error unknown;
+
+	if (!v2 || parents.n == 0)
+		return -1;
+	auto_free char *path = xprintf("%s/%s/cpu.stat", parents.v[0], id->s);
+	return file_read(AT_FDCWD, path, TEXT_MAX, &b, &unknown) < 0 ? -1
+								     : fcm_line_number(b.p, "usage_usec");
+}

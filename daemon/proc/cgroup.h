@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "common/core/error.h"
 #include "common/core/names.h"
 
@@ -33,3 +35,7 @@ int cgroup_remove(const struct vm_id *id, struct fcm_error *err) must_check;
 
 /* Ids of VMs for which a group exists. */
 int cgroup_list(struct strv *ret, struct fcm_error *err) must_check;
+
+/* CPU time in microseconds that all in the VM's group has used since the group was made: usage_usec of cpu.stat, which every
+ * group of cgroup v2 has. -1 where that isn't known; v1 tells it only in the hierarchy of cpuacct, where we have no group. */
+int64_t cgroup_cpu_us(const struct vm_id *id);

@@ -9,6 +9,7 @@
 #include "images/agent/files.h"
 #include "images/agent/net.h"
 #include "images/agent/start.h"
+#include "images/agent/stats.h"
 #include "images/agent/wall.h"
 #include "images/agent/yield.h"
 
@@ -96,6 +97,12 @@ static int op_ping(struct agent *a, const struct request *rq, struct buf *result
 	return 0;
 }
 
+static int op_stats(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)a, (void)rq;
+	return stats_report(results, err);
+}
+
 /* Only checks: session_power() runs once the answer is queued, so that the answer comes before the event. */
 static int op_power(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
@@ -173,6 +180,7 @@ static const struct op ops[] = {
 	{"clock", false, false, op_clock, NULL},
 	{"start", true, false, op_start, NULL},
 	{"ping", false, false, op_ping, NULL},
+	{"stats", true, false, op_stats, NULL},
 	{"power", false, false, op_power, after_power},
 	{"exec", true, true, op_exec, NULL},
 	{"get", true, true, op_get, NULL},

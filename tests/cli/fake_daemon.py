@@ -25,6 +25,19 @@ def vm(name, id, **more):
     } | more
 
 
+def stats(one, sample):
+    """The sample-th sample of a VM: each is a second after the one before, and half a CPU busier."""
+    if one["state"] != "running":
+        known = dict.fromkeys(("pid", "threads", "up_ms", "at_us", "cpu_us", "rss", "pss", "disk_read", "disk_written",
+                               "net_received", "net_sent"))
+        guest = dict.fromkeys(("memory", "available", "load", "disk", "disk_used"))
+    else:
+        known = {"pid": one["vmm_pid"], "threads": 5, "up_ms": 125000, "at_us": 10**6 * sample, "cpu_us": 10**9 + 500000 * sample,
+                 "rss": 104857600, "pss": 81000000, "disk_read": 4308992, "disk_written": 8192, "net_received": 123456, "net_sent": 0}
+        guest = {"memory": 512000000, "available": 448000000, "load": "0.12", "disk": 8589934592, "disk_used": 4194304}
+    return {k: one[k] for k in ("id", "name", "state", "cpus", "memory")} | known | {"guest": guest}
+
+
 def expose(name, port=8000, status="active", **more):
     domain = f"{name}.64-34-93-45.sslip.io"
     return {"port": port, "domain": domain, "url": f"https://{domain}", "status": status} | more
@@ -113,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         handler = {
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
-            ("POST", "/v1/tokens"): self.create_token,
+            ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats,
         }.get((self.command, url.path))
         if handler:
             return handler(body)
@@ -141,6 +154,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_vms(self, body):
         return self.answer(200, {"vms": list(VMS.values())})
+
+    def count_sample(self):
+        self.server.samples += 1
+        return self.server.samples
+
+    def get_all_stats(self, body):
+        sample = self.count_sample()
+        return self.answer(200, {"vms": [stats(one, sample) for one in VMS.values()]})
+
+    def get_stats(self, one, query, body):
+        return self.answer(200, stats(one, self.count_sample()))
 
     def get_images(self, body):
         return self.answer(200, {"images": [
@@ -281,6 +305,7 @@ def start(path=None, certificate=None):
     server.seen = []
     server.need_token = path is None
     server.step_seconds = 0.0
+    server.samples = 0
     server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -6,8 +6,8 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "ls", "ps", "inspect", "exec", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
-            "logs", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor", "daemon",
-            "version", "help"]
+            "logs", "stats", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor",
+            "daemon", "version", "help"]
 
 
 def test_help(fcm, golden):
@@ -48,6 +48,7 @@ def test_version(fcm, argv):
     ("ls", ["ls"]), ("ls-wide", ["ls", "-o", "wide"]), ("ls-columns", ["-o", "id,mem,state", "ls"]),
     ("ls-no-headings", ["ls", "--no-headings"]), ("ls-quiet", ["ls", "-q"]), ("ps", ["ps"]), ("ps-all", ["ps", "-aq"]),
     ("ls-json", ["ls", "--json"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
+    ("stats", ["stats"]), ("stats-wide", ["stats", "-o", "wide", "web", "idle"]), ("stats-json", ["stats", "--json"]),
     ("logs", ["logs", "web"]), ("create-dry-run", ["create", "--dry-run"]),
     ("destroy-dry-run", ["destroy", "--dry-run", "web"]), ("destroy-json", ["destroy", "--json", "web"]),
 ])

@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -117,6 +118,81 @@ def test_exec_puts_the_terminal_back(fcm, cmd, status):
     assert body == {"cmd": [cmd], "tty": True, "stdin": True, "rows": 33, "cols": 99}
     os.close(master)
     os.close(slave)
+
+
+def watch(fcm, *argv):
+    """`fcm stats --watch` with all three on a terminal: (child, master, slave, how the slave was)."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 4, 80, 0, 0))
+    before = termios.tcgetattr(slave)
+    child = subprocess.Popen([fcm.binary, "stats", "--watch", *argv], env=fcm.env | {"NO_COLOR": "1"}, stdin=slave, stdout=slave,
+                             stderr=slave, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    return child, master, slave, before
+
+
+def read_until(master, word, shown=b""):
+    while word not in shown:
+        shown += os.read(master, 65536)
+    return shown
+
+
+@pytest.mark.parametrize("key, status", [(b"q", 0), (b"\x03", -signal.SIGINT), (b"\x1a xq", 0)])
+def test_stats_watched(fcm, key, status):
+    """Drawn again in its place, in a screen of its own that is gone afterwards."""
+    child, master, slave, before = watch(fcm)
+    shown = read_until(master, b"50.0%")
+    assert shown.startswith(b"\x1b[?1049h\x1b[?25l") and shown.count(b"\x1b[H") == 2 and b"idle" not in shown
+    assert b"\n" not in shown.replace(b"\r\n", b"")
+    os.write(master, key)
+    assert child.wait(10) == status
+    assert read_until(master, b"\x1b[?1049l", shown).endswith(b"\x1b[?25h\x1b[?1049l")
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_stats_watched_are_cut_to_the_screen(fcm):
+    child, master, slave, before = watch(fcm, *["web"] * 9)
+    shown = read_until(master, b"\x1b[J")
+    assert shown.count(b"web") == 3 and shown.count(b"\r\n") == 3
+    child.terminate()
+    assert child.wait(10) == -signal.SIGTERM and termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_stats_watched_in_vain(fcm, daemon):
+    child, master, slave, before = watch(fcm)
+    read_until(master, b"web")
+    daemon.need_token = True
+    fake_daemon.TOKEN, kept = "another", fake_daemon.TOKEN
+    try:
+        assert child.wait(10) == 5 and termios.tcgetattr(slave) == before
+    finally:
+        fake_daemon.TOKEN = kept
+    os.close(master)
+    os.close(slave)
+
+
+def test_stats_on_a_pipe(fcm):
+    """One sample after another, with one heading; as JSON a line each."""
+    for argv in (["stats", "--watch"], ["stats", "--watch", "--json", "web"]):
+        with subprocess.Popen([fcm.binary, *argv], env=fcm.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:
+            lines = [child.stdout.readline() for _ in range(2)]
+            lines.append(child.stdout.readline() if argv[-1] == "--watch" else "")
+            child.terminate()
+        if argv[-1] == "--watch":
+            assert lines[0].startswith("NAME") and lines[1].split()[:2] == lines[2].split()[:2] == ["web", "50.0%"]
+        else:
+            assert [[vm["cpu_percent"] for vm in json.loads(line)] for line in lines[:2]] == [["50.0"]] * 2
+
+
+def test_stats_of_nobody(fcm):
+    done = fcm("stats", "nope")
+    assert (done.status, done.out) == (3, "") and "nope" in done.err
+    done = fcm("stats", "-o", "nope")
+    assert (done.status, done.out) == (2, "") and "columns: name,id,state" in done.err
+    assert fcm("stats", "-i", "0").status == 2
 
 
 def test_expose(fcm, daemon):

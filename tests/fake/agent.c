@@ -38,6 +38,15 @@ static void answer_ping(const struct machine *m, const struct frame *f, struct b
 	kv_add(b, "boot_id", m->boot_id);
 }
 
+static void answer_stats(struct buf *b)
+{
+	kv_add(b, "memory", "268435456");
+	kv_add(b, "available", "201326592");
+	kv_add(b, "load", "12");
+	kv_add(b, "disk", "8589934592");
+	kv_add(b, "disk_used", "4194304");
+}
+
 /* Answers, then says what it is about to do, then resets. */
 static void power(struct machine *m, const struct frame *f, struct buf *answer)
 {
@@ -89,6 +98,8 @@ static void answer_request(struct machine *m, const struct frame *f)
 	}
 	if (strcmp(op, "ping") == 0)
 		answer_ping(m, f, &b);
+	if (strcmp(op, "stats") == 0)
+		answer_stats(&b);
 	if (strcmp(op, "power") == 0)
 		power(m, f, &b);
 	else
