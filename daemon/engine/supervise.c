@@ -7,6 +7,7 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/health.h"
 #include "daemon/engine/ops.h"
 #include "daemon/loop.h"
 #include "daemon/net/net.h"
@@ -65,6 +66,8 @@ static void on_end(void *arg, uint32_t events)
 
 int supervise_watch(struct vm *vm, struct fcm_error *err)
 {
+	if (health_watch(vm, err) < 0)
+		return -1;
 	if (vm->watch)
 		return 0;
 	/* once: a pidfd stays readable after the end */
@@ -73,6 +76,7 @@ int supervise_watch(struct vm *vm, struct fcm_error *err)
 
 void supervise_unwatch(struct vm *vm)
 {
+	health_unwatch(vm);
 	loop_remove(STEAL(vm->watch));
 	loop_remove(STEAL(vm->timer));
 }

@@ -7,7 +7,7 @@
 #include "daemon/engine/vm.h"
 
 /* Watch the shim of a VM that runs; when it ends, the operation `ended` releases what it had and the restart
- * policy decides. Called by the holder of the busy slot. */
+ * policy decides. So it does when it isn't healthy (health.h). Called by the holder of the busy slot. */
 int supervise_watch(struct vm *vm, struct fcm_error *err) must_check;
 
 /* No longer: the end that comes is wanted. Also cancels a restart that is due. */

@@ -48,6 +48,10 @@ struct vm {
 	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
 	bool listed;		/* in the registry: visible to the API */
 	char *text;		/* cached JSON, or NULL */
+
+	struct checks *checks; /* of its health, or NULL (health.h) */
+	struct vm_health
+		health; /* what they found: written by them, with the lock, and read by everybody with it */
 };
 
 /* A VM that is in no list yet, with one reference. */

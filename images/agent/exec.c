@@ -11,6 +11,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
+#include "images/agent/probe.h"
 #include "images/agent/session.h"
 #include "images/agent/spawn.h"
 #include "images/agent/start.h"
@@ -159,19 +160,52 @@ static int open_stdio(struct stream *s, struct spawn *sp, const void *kv, size_t
 	return 0;
 }
 
+/* Is there room for one more, on that number? */
+static int check_room(const struct execs *x, uint32_t number, struct fcm_error *err)
+{
+	if (number == 0 || find(x, number))
+		return fcm_fail(err, FCM_INVALID, "stream %u is in use", number);
+	if (x->count == EXEC_MAX)
+		return fcm_fail(err, FCM_UNAVAILABLE, "%d programs run already", EXEC_MAX);
+	return 0;
+}
+
 int exec_start(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
 {
 	_cleanup_(free_streamp) struct stream *s = stream_new(number);
 	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}};
 
-	if (number == 0 || find(x, number))
-		return fcm_fail(err, FCM_INVALID, "stream %u is in use", number);
-	if (x->count == EXEC_MAX)
-		return fcm_fail(err, FCM_UNAVAILABLE, "%d programs run already", EXEC_MAX);
+	if (check_room(x, number, err) < 0)
+		return -1;
 	s->detach = kv_i64(kv, n, "detach", 0, 1, 0) == 1;
 	s->tty = sp.tty = !s->detach && kv_i64(kv, n, "tty", 0, 1, 0) == 1;
 	if (parse_program(kv, n, &sp, err) < 0 || open_stdio(s, &sp, kv, n, err) < 0 ||
 		spawn_start(&sp, &s->pid, &s->report, err) < 0)
+		return -1;
+	x->open[x->count++] = STEAL(s);
+	return 0;
+}
+
+int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(number);
+	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}};
+	const char *mode = kv_get(kv, n, "mode");
+	struct probe probe;
+
+	if (check_room(x, number, err) < 0)
+		return -1;
+	s->probe = true;
+	if (mode && strcmp(mode, "exec") == 0) {
+		if (parse_program(kv, n, &sp, err) < 0)
+			return -1;
+	} else {
+		if (probe_parse(kv, n, &probe, err) < 0 || user_find("/etc", NULL, &sp.user, err) < 0)
+			return -1;
+		sp.run = probe_run;
+		sp.arg = &probe;
+	}
+	if (open_stdio(s, &sp, "", 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
 		return -1;
 	x->open[x->count++] = STEAL(s);
 	return 0;
@@ -387,6 +421,8 @@ bool exec_reap(struct execs *x)
 			s->status = status;
 			s->heard = clock_ms();
 			fcm_closep(&s->peer);
+			if (s->probe)
+				kill(-pid, SIGKILL);
 		}
 	}
 	return pid < 0 && errno == ECHILD;

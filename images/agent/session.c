@@ -109,6 +109,14 @@ static int op_exec(struct agent *a, const struct request *rq, struct buf *result
 	return exec_start(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
+static int op_probe(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "probe: the machine ends");
+	return exec_probe(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 static int op_signal(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
@@ -144,6 +152,7 @@ static const struct op ops[] = {
 	{"ping", false, false, op_ping, NULL},
 	{"power", false, false, op_power, after_power},
 	{"exec", true, true, op_exec, NULL},
+	{"probe", true, true, op_probe, NULL},
 	{"signal", true, false, op_signal, NULL},
 	{"resize", true, false, op_resize, NULL},
 	{"close", true, false, op_close, NULL},

@@ -139,7 +139,7 @@ static void test_view_is_that_of_the_api(void **state)
 				  "8192,\"image\":\"base\","
 				  "\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"env\":{\"TOKEN\":"
 				  "\"***\"},\"labels\":{},"
-				  "\"ssh_keys\":[],\"reason\":null,\"created\":\"2026-11-25T16:48:13Z\","
+				  "\"ssh_keys\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,\"reason\":null,\"created\":\"2026-11-25T16:48:13Z\","
 				  "\"started\":\"2026-11-25T16:48:15Z\","
 				  "\"vmm\":\"qemu\",\"accel\":\"tcg\",\"vmm_reason\":\"no usable "
 				  "KVM\",\"uid\":1879048242,\"vmm_pid\":4711,"
