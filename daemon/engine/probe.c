@@ -126,7 +126,10 @@ enum probe_state probe_poll(struct probe *p, char why[PROBE_WHY])
 			return PROBE_LATER;
 		case GUEST_DATA:
 			keep(p, &piece);
-			break;
+			if (p->said <= OUTPUT_MAX)
+				break;
+			(void)fcm_format(why, PROBE_WHY, "it said more than %d KiB", OUTPUT_MAX >> 10);
+			return PROBE_BAD;
 		case GUEST_END:
 			break;
 		case GUEST_RESULT:
@@ -134,10 +137,7 @@ enum probe_state probe_poll(struct probe *p, char why[PROBE_WHY])
 			return judge(p, why);
 		}
 	}
-	if (p->said <= OUTPUT_MAX)
-		return PROBE_LATER;
-	(void)fcm_format(why, PROBE_WHY, "it said more than %d KiB", OUTPUT_MAX >> 10);
-	return PROBE_BAD;
+	return PROBE_LATER;
 }
 
 int probe_fd(const struct probe *p)

@@ -21,6 +21,7 @@ enum {
 	SLICE_MS = 200,	  /* how often a wait looks whether it still makes sense */
 	BANNER_MS = 1000, /* one try to read sshd's banner */
 	PROBE_MS = 10000, /* one question to the guest */
+	FAIR_MS = 1000,	  /* what one should have at least */
 	BETWEEN_MS = 250, /* from one to the next, when the user doesn't say */
 	BANNER_EACH_MS = 20,
 	WHAT_MAX = 240,
@@ -68,6 +69,7 @@ struct gate {
 	int64_t deadline;
 	char name[80];	     /* "tcp=8000" */
 	char why[PROBE_WHY]; /* it hasn't opened so far */
+	bool answered;	     /* a question has had an answer */
 };
 
 static int goes_on(struct gate *g, struct fcm_error *err)
@@ -88,29 +90,37 @@ static int pause_between(struct gate *g, struct fcm_error *err)
 			return -1;
 		clock_sleep(MIN(SLICE_MS, clock_left(until)));
 	} while (clock_left(until));
-	return 0;
+	return goes_on(g, err);
 }
 
 /* ---- ssh, tcp, http, exec: the agent asks ---- */
+
+/* A last try that was cut short says less than the one before. */
+static void note_silence(struct gate *g, int64_t begun)
+{
+	if (!g->answered || clock_ms() - begun >= FAIR_MS)
+		fcm_copy(g->why, sizeof g->why, "no answer came");
+}
 
 /* Wait for the answer. 1: it is open, 0: it isn't, -1. */
 static int await(struct gate *g, struct probe *p, int64_t deadline, struct fcm_error *err)
 {
 	char why[PROBE_WHY];
 
-	for (;;) {
+	for (int64_t begun = clock_ms();;) {
 		struct pollfd fd = {.fd = probe_fd(p), .events = POLLIN};
 		switch (probe_poll(p, why)) {
 		case PROBE_GOOD:
 			return 1;
 		case PROBE_BAD:
 			fcm_copy(g->why, sizeof g->why, why);
+			g->answered = true;
 			return 0;
 		case PROBE_LATER:
 			break;
 		}
 		if (clock_left(deadline) == 0) {
-			fcm_copy(g->why, sizeof g->why, "no answer came");
+			note_silence(g, begun);
 			return 0;
 		}
 		if (goes_on(g, err) < 0)

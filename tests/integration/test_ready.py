@@ -21,7 +21,7 @@ def create(api, name="web", **spec):
 @pytest.mark.parametrize("ready", [
     {"mode": "none"}, {"mode": "agent"}, {"mode": "auto"}, {"mode": "tcp", "port": 80}, {"mode": "tcp", "port": 300},
     {"mode": "http", "url": "http://127.0.0.1:80/x"}, {"mode": "http", "url": "http://localhost:300"},
-    {"mode": "exec", "exec": "exit 0"}, {"mode": "log", "log": "^Linux version|boot"},
+    {"mode": "exec", "exec": "exit 0"}, {"mode": "log", "log": "^fake guest: (up|down)$"},
 ])
 def test_it_opens(host, api, ready):
     vm = create(api, ready={**ready, "timeout": 15}).ok(201)
