@@ -75,12 +75,13 @@ static void take(struct checks *c, bool good, const char *why)
 {
 	struct vm *vm = c->vm;
 	const struct health_spec *spec = &vm->view.spec.health;
+	bool early = clock_ms() < c->early_until || !vm->set_up; /* it boots */
 	struct vm_health before, now;
 
 	end_probe(c);
 	registry_lock();
 	before = vm->health;
-	bool changed = health_count(&vm->health, good, clock_ms() < c->early_until, spec->retries);
+	bool changed = health_count(&vm->health, good, early, spec->retries);
 	fcm_copy(vm->health.message, sizeof vm->health.message, why);
 	now = vm->health;
 	if (changed || before.failing != now.failing || strcmp(before.message, now.message) != 0)

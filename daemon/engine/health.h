@@ -13,6 +13,6 @@ int health_watch(struct vm *vm, struct fcm_error *err) must_check;
 void health_unwatch(struct vm *vm);
 
 /* Count one answer. A first good one, or one after that, means healthy; `retries` bad ones in a row mean unhealthy; those
- * that come `early` (in the start period), before any good one, don't count. Returns whether the status has changed.
+ * that come `early` (in the start period, or before the guest is set up), before any good one, don't count. Returns whether the status has changed.
  * Pure. */
 bool health_count(struct vm_health *h, bool good, bool early, uint32_t retries);

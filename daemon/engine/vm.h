@@ -30,7 +30,7 @@ struct vm {
 	struct guest *guest;	   /* changed by vm_set_guest() */
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
-	bool set_up;		   /* the guest has taken its setup from this daemon */
+	_Atomic bool set_up;	   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
 	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
