@@ -242,6 +242,18 @@ static int reconnect_claimed(struct op *op, struct fcm_error *err)
 	return adopt_claimed(op, err) < 0 && !op_vmm_lives(op) ? -1 : 0;
 }
 
+/* Has another run begun meanwhile whose guest isn't set up? Its own wish for that found this operation planned. */
+static bool is_late(const struct op *op)
+{
+	const struct vm *vm = op->vm;
+
+	registry_lock();
+	bool late = vm->listed && vm->view.boots != op->boots && !vm->set_up &&
+		    (vm->view.state == VM_STARTING || vm->view.state == VM_RUNNING);
+	registry_unlock();
+	return late && !engine_stopping();
+}
+
 int op_reconnect_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -251,6 +263,8 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	bool same = same_run(op);
 	int rc = same ? claimed_begin(op, err) : 0;
 	vm->reconnecting = false;
+	if (!same && is_late(op))
+		supervise_lost(vm);
 	if (!same || rc < 0)
 		return rc;
 	rc = reconnect_claimed(op, err);

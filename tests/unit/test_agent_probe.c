@@ -146,6 +146,7 @@ static int ask_words(struct world *w, const char *p, size_t n)
 }
 
 #define ASK(w, kv) ask_words(w, kv, sizeof(kv))
+#define ADD(b, kv) buf_add(b, kv, sizeof(kv))
 
 /* What was said, on one line. */
 static const char *said(struct world *w)
@@ -326,7 +327,7 @@ static void its_group_ends(void **state)
 	for (int64_t end = clock_in(5000); kill(left, 0) == 0 && clock_ms() < end;)
 		round_of(w);
 	assert_int_equal(kill(left, 0), -1);
-	buf_add(&kv, "op=probe\0mode=exec\0arg=sleep\0arg=1000", 39);
+	ADD(&kv, "op=probe\0mode=exec\0arg=sleep\0arg=1000");
 	send_request(w, STREAM + 1, &kv);
 	run_for(w, 100);
 	assert_int_equal(w->agent.execs.count, 1);
@@ -366,7 +367,7 @@ static void a_probe_holds_no_descriptor(void **state)
 	struct server deaf = serve("127.0.0.1", NULL);
 	_cleanup_(buf_done) struct buf cat = {0}, probe = {0}, end_of = {0};
 
-	buf_add(&cat, "op=exec\0arg=cat\0stdin=1", 24);
+	ADD(&cat, "op=exec\0arg=cat\0stdin=1");
 	send_request(w, STREAM, &cat);
 	kv_add(&probe, "op", "probe");
 	kv_add(&probe, "mode", "ssh");
