@@ -178,8 +178,8 @@ const struct command cmd_ls = {
 	.name = "ls",
 	.aliases = "list",
 	.summary = "list all VMs",
-	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created url;\n"
-		   "or wide for all of them.",
+	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created\n"
+		   "url; or wide for all of them.",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),

@@ -147,6 +147,7 @@ const struct command cmd_start = {
 	.name = "start",
 	.args = "VM...",
 	.summary = "start VMs that are stopped",
+	.details = READY_DETAILS,
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.options = start_options,

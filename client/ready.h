@@ -20,12 +20,14 @@ extern const struct field ready_options_fields[];
 
 /* Their rows; `key` is the path of the struct ready_options in the command's own, with a dot. */
 #define READY_OPTIONS(key)                                                                                   \
-	{"wait-ready", 0, "WHAT", key "wait",                                                                \
-		"be done when it is so far: none, agent, ssh, tcp=PORT, http=URL, log=REGEX or exec=CMD"},   \
+	{"wait-ready", 0, "WHAT", key "wait", "what makes the start complete, like tcp=80: see below"},      \
 		{"ready-timeout", 0, "SECONDS", key "spec.timeout", "give up waiting after so long"},        \
 	{                                                                                                    \
 		"ready-interval", 0, "SECONDS", key "spec.interval", "between two looks"                     \
 	}
+
+/* For the details of their help. */
+#define READY_DETAILS "--wait-ready takes none, agent, ssh, tcp=PORT, http=URL, log=REGEX, exec=CMD."
 
 /* Put `ready` into the body of a request, if the user said anything about it. */
 int ready_add(struct ready_options *o, field_json *body, struct fcm_error *err) must_check;
