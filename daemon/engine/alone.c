@@ -264,7 +264,7 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	int rc = same ? claimed_begin(op, err) : 0;
 	vm->reconnecting = false;
 	if (!same && is_late(op))
-		supervise_lost(vm);
+		supervise_new(vm);
 	if (!same || rc < 0)
 		return rc;
 	rc = reconnect_claimed(op, err);

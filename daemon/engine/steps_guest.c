@@ -228,7 +228,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 {
 	op->vm->set_up = false;
 	if (op->table != &table_adopt && wait_ready_spec(op)->mode == READY_NONE) {
-		supervise_lost(op->vm); /* set it up when nobody waits */
+		supervise_new(op->vm); /* set it up when nobody waits */
 		return 0;
 	}
 	if (say_hello(op, err) < 0)

@@ -113,19 +113,27 @@ static int64_t reconnect_delay(struct vm *vm)
 	return delay;
 }
 
-void supervise_lost(void *arg)
+static void plan_setup(struct vm *vm, bool anew)
 {
-	struct vm *vm = arg;
-
 	if (atomic_exchange(&vm->reconnecting, true))
 		return;
 	struct op *op = op_new(&table_adopt, vm, op_reconnect_run);
-	op->delay_ms = reconnect_delay(vm);
+	op->delay_ms = anew ? RECONNECT_MS : reconnect_delay(vm);
 	registry_lock();
 	op->boots = vm->view.boots;
 	registry_unlock();
 	if (!supervise_run(op))
 		vm->reconnecting = false;
+}
+
+void supervise_lost(void *arg)
+{
+	plan_setup(arg, false);
+}
+
+void supervise_new(struct vm *vm)
+{
+	plan_setup(vm, true);
 }
 
 /* ---- the host ---- */

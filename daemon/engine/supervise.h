@@ -22,6 +22,9 @@ int supervise_restart_in(struct vm *vm, int64_t delay_ms, struct fcm_error *err)
 void supervise_power(void *arg, enum guest_power intent);
 void supervise_lost(void *arg);
 
+/* The same for a run that has just begun: how often earlier ones were tried doesn't count. Any thread. */
+void supervise_new(struct vm *vm);
+
 /* Start watching the host's network and the pending sites. */
 int supervise_host(struct fcm_error *err) must_check;
 
