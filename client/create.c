@@ -4,6 +4,7 @@
 
 #include "client/command.h"
 #include "client/out.h"
+#include "client/ready.h"
 #include "client/sshkey.h"
 #include "client/vmtext.h"
 #include "common/core/clock.h"
@@ -11,15 +12,20 @@
 #include "common/model.h"
 
 #define VM_KEY "vm."
+#define HEALTH_KEY "health."
 
 struct create_options {
 	struct vm_create vm;
 	struct strv key_files;
+	struct ready_options ready;
+	struct health_spec health;
 };
 
 static const struct field create_fields[] = {
 	F(struct create_options, vm, FIELD_OBJECT, .sub = vm_create_fields),
 	F(struct create_options, key_files, FIELD_STRV, .max = VM_MAX_KEYS),
+	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
+	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
 	FIELD_END,
 };
 
@@ -37,6 +43,14 @@ static const struct option_row options[] = {
 	{"env", 'e', "K=V", "vm.env", "environment of what runs in it; repeatable"},
 	{"label", 0, "K=V", "vm.labels", "a label, for you; repeatable"},
 	{"restart", 0, "POLICY", "vm.restart", "no, on-failure, always or unless-stopped (the default)"},
+	READY_OPTIONS("ready."),
+	{"health-cmd", 0, "CMD", "health.cmd", "healthy while this line of its shell exits with 0"},
+	{"health-http", 0, "URL", "health.http", "or while this URL answers in it: http://localhost/"},
+	{"health-interval", 0, "SECONDS", "health.interval", "between two checks (default 30)"},
+	{"health-timeout", 0, "SECONDS", "health.timeout", "for one check (default 5)"},
+	{"health-retries", 0, "N", "health.retries", "failures in a row that mean unhealthy (default 3)"},
+	{"health-start-period", 0, "SECONDS", "health.start_period",
+		"in which failures don't count (default 0)"},
 	{"dry-run", 0, NULL, "vm.dry_run", "print what would be done, and do nothing"},
 	{0},
 };
@@ -79,9 +93,14 @@ static int collect_keys(const struct create_options *o, field_json *keys, struct
 	return 0;
 }
 
+static bool is_health(const char *key)
+{
+	return strncmp(key, HEALTH_KEY, strlen(HEALTH_KEY)) == 0;
+}
+
 /* Only what the user said: everything else is the daemon's default. */
 static int build_body(
-	const struct cli *cli, const struct create_options *o, field_json *body, struct fcm_error *err)
+	const struct cli *cli, struct create_options *o, field_json *body, struct fcm_error *err)
 {
 	field_json *all = field_encode(vm_create_fields, &o->vm, true);
 	field_json *keys = fj_array();
@@ -90,9 +109,13 @@ static int build_body(
 		const char *key = cli->given.v[i];
 		if (strncmp(key, VM_KEY, strlen(VM_KEY)) == 0)
 			fj_set(body, key + strlen(VM_KEY), fj_ref(fj_get(all, key + strlen(VM_KEY))));
+		if (is_health(key) && fj_get(body, "health") == NULL)
+			fj_set(body, "health", field_encode(health_fields, &o->health, true));
 	}
 	fj_free(all);
-	int r = collect_keys(o, keys, err);
+	int r = ready_add(&o->ready, body, err);
+	if (r == 0)
+		r = collect_keys(o, keys, err);
 	if (r == 0 && fj_len(keys) > 0)
 		fj_set(body, "ssh_keys", keys);
 	else
@@ -169,7 +192,8 @@ const struct command cmd_create = {
 	.aliases = "run",
 	.args = "[IMAGE]",
 	.summary = "make a VM and start it",
-	.details = "It prints the name when the VM is up. fcm info shows the daemon's own defaults.",
+	.details = "It prints the name when the VM is up. fcm info shows the daemon's own "
+		   "defaults.\n" READY_DETAILS,
 	.max_args = 1,
 	.options = options,
 	.fields = create_fields,

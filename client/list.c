@@ -32,6 +32,15 @@ static void text_state(const field_json *vm, struct buf *b)
 	out_text(b, fj_get_str(vm, "state"));
 }
 
+/* Empty for those that nobody checks, so that the column is only there with some that are. */
+static void text_health(const field_json *vm, struct buf *b)
+{
+	const char *status = fj_get_str(fj_get(vm, "health"), "status");
+
+	if (*status)
+		out_text(b, status);
+}
+
 static void text_image(const field_json *vm, struct buf *b)
 {
 	out_text(b, fj_get_str(vm, "image"));
@@ -93,6 +102,7 @@ static void text_created(const field_json *vm, struct buf *b)
 static const struct column columns[] = {
 	{"name", "NAME", 0, text_name},
 	{"state", "STATE", COLUMN_STATE, text_state},
+	{"health", "HEALTH", COLUMN_EMPTY, text_health},
 	{"image", "IMAGE", COLUMN_SPARE, text_image},
 	{"ip", "IP", 0, text_ip},
 	{"cpus", "CPUS", COLUMN_RIGHT | COLUMN_SPARE, text_cpus},
@@ -168,8 +178,8 @@ const struct command cmd_ls = {
 	.name = "ls",
 	.aliases = "list",
 	.summary = "list all VMs",
-	.details = "Columns for -o: name state image ip cpus mem up id pid vmm disk created url;\n"
-		   "or wide for all of them.",
+	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created\n"
+		   "url; or wide for all of them.",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),

@@ -170,6 +170,30 @@ static size_t column_width(const struct column *c, const field_json *rows)
 	return width;
 }
 
+static bool says_nothing(const struct column *c, const field_json *rows)
+{
+	for (size_t i = 0; i < fj_len(rows); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		c->text(fj_at(rows, i), &b);
+		if (b.n)
+			return false;
+	}
+	return true;
+}
+
+static void leave_out(struct picked *p, size_t i)
+{
+	memmove(&p->v[i], &p->v[i + 1], (p->n - i - 1) * sizeof p->v[0]);
+	p->n--;
+}
+
+static void leave_out_empty(struct picked *p, const field_json *rows)
+{
+	for (size_t i = p->n; i-- > 0;)
+		if (p->v[i]->flags & COLUMN_EMPTY && says_nothing(p->v[i], rows))
+			leave_out(p, i);
+}
+
 /* Leave out columns that can be spared until the rest fits: a URL that is cut can't be opened. */
 static void fit(struct picked *p, const field_json *rows, size_t width)
 {
@@ -181,8 +205,7 @@ static void fit(struct picked *p, const field_json *rows, size_t width)
 		if (!(p->v[i]->flags & COLUMN_SPARE))
 			continue;
 		total -= widths[i];
-		memmove(&p->v[i], &p->v[i + 1], (p->n - i - 1) * sizeof p->v[0]);
-		p->n--;
+		leave_out(p, i);
 	}
 }
 
@@ -193,6 +216,8 @@ static struct libscols_table *make_table(
 
 	if (pick(columns, cli->globals.output, &p, err) < 0)
 		return NULL;
+	if (!p.chosen)
+		leave_out_empty(&p, rows);
 	if (!p.chosen && term_width(STDOUT_FILENO))
 		fit(&p, rows, term_width(STDOUT_FILENO));
 	struct libscols_table *t = new_table(cli, &p);

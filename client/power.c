@@ -5,6 +5,7 @@
 
 #include "client/command.h"
 #include "client/out.h"
+#include "client/ready.h"
 #include "client/vmtext.h"
 #include "common/core/clock.h"
 #include "common/model.h"
@@ -49,12 +50,20 @@ static void print_unchanged(const struct cli *cli, const field_json *vm)
 		fprintf(stderr, "fcm: '%s' is already %s\n", name, state);
 }
 
+static const struct option_row start_options[] = {
+	READY_OPTIONS(""),
+	{0},
+};
+
 static int start_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
 {
-	field_json *vm = NULL;
+	field_json *vm = NULL, *body = fj_object();
 
-	(void)options;
-	if (power(cli, name, "start", NULL, &vm, err) < 0)
+	if (ready_add(options, body, err) < 0) {
+		fj_free(body);
+		return -1;
+	}
+	if (power(cli, name, "start", body, &vm, err) < 0)
 		return -1;
 	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
@@ -138,8 +147,12 @@ const struct command cmd_start = {
 	.name = "start",
 	.args = "VM...",
 	.summary = "start VMs that are stopped",
+	.details = READY_DETAILS,
 	.min_args = 1,
 	.max_args = ANY_ARGS,
+	.options = start_options,
+	.fields = ready_options_fields,
+	.size = sizeof(struct ready_options),
 	.run = run_start,
 };
 

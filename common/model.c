@@ -3,12 +3,16 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "common/core/localurl.h"
 #include "common/crypt.h"
 #include "common/field_internal.h"
+#include "common/pattern.h"
 
 const char *const vm_state_names[] = {
 	"creating", "stopped", "starting", "running", "stopping", "failed", "destroying", NULL};
 const char *const vm_restart_names[] = {"no", "on-failure", "always", "unless-stopped", NULL};
+const char *const ready_mode_names[] = {"auto", "none", "agent", "ssh", "tcp", "http", "log", "exec", NULL};
+const char *const health_names[] = {"none", "starting", "healthy", "unhealthy", NULL};
 const char *const vm_desired_names[] = {"stopped", "running", NULL};
 
 static int check_id(const void *value, const char *key, struct fcm_error *err)
@@ -178,6 +182,126 @@ static int check_who(const void *value, const char *key, struct fcm_error *err)
 	return 0;
 }
 
+static int check_url(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *text = *(char *const *)value;
+	struct local_url url;
+
+	return text && *text ? local_url_parse(text, key, &url, err) : 0;
+}
+
+static int check_pattern(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *text = *(char *const *)value;
+
+	return text && *text ? pattern_check(text, key, err) : 0;
+}
+
+/* Each mode has what it needs, and nothing of another. */
+static int check_ready(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct ready_spec *r = value;
+	const struct {
+		const char *key;
+		bool given, needed;
+	} rules[] = {
+		{"port", r->port, r->mode == READY_TCP},
+		{"url", r->url && *r->url, r->mode == READY_HTTP},
+		{"log", r->log && *r->log, r->mode == READY_LOG},
+		{"exec", r->exec && *r->exec, r->mode == READY_EXEC},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		if (rules[i].given == rules[i].needed)
+			continue;
+		auto_free char *path = xprintf("%s.%s", key, rules[i].key);
+		return fcm_fail_field(err, FCM_INVALID, path,
+			rules[i].given ? "%s: not for mode %s" : "%s: mode %s needs it", path,
+			ready_mode_names[r->mode]);
+	}
+	return 0;
+}
+
+static int check_health(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct health_spec *h = value;
+	bool cmd = h->cmd && *h->cmd, http = h->http && *h->http;
+
+	if (cmd != http)
+		return 0;
+	return fcm_fail_field(
+		err, FCM_INVALID, key, "%s: %s", key, cmd ? "cmd or http, not both" : "it needs cmd or http");
+}
+
+const struct field ready_fields[] = {
+	F(struct ready_spec, mode, FIELD_ENUM, .names = ready_mode_names, .doc = "what is waited for"),
+	F(struct ready_spec, port, FIELD_U32, .min = 1, .max = 65535, .flags = FIELD_OMIT_EMPTY,
+		.doc = "tcp: the port"),
+	F(struct ready_spec, url, FIELD_STR, .max = LOCAL_URL_MAX, .check = check_url,
+		.flags = FIELD_OMIT_EMPTY, .doc = "http: what is fetched, in the guest"),
+	F(struct ready_spec, log, FIELD_STR, .max = PATTERN_MAX, .check = check_pattern,
+		.flags = FIELD_OMIT_EMPTY, .doc = "log: a regular expression for a line of the console"),
+	F(struct ready_spec, exec, FIELD_STR, .max = PROBE_MAX_COMMAND, .flags = FIELD_OMIT_EMPTY,
+		.doc = "exec: a line for the guest's shell"),
+	F(struct ready_spec, timeout, FIELD_U32, .min = 1, .max = READY_MAX_SECONDS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "seconds to wait at most"),
+	F(struct ready_spec, interval, FIELD_U32, .min = 1, .max = READY_MAX_SECONDS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "seconds between two tries"),
+	FIELD_END,
+};
+
+const struct field health_fields[] = {
+	F(struct health_spec, interval, FIELD_U32, .min = 1, .max = HEALTH_MAX_SECONDS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "seconds between two checks"),
+	F(struct health_spec, timeout, FIELD_U32, .min = 1, .max = PROBE_MAX_SECONDS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "seconds that one may take"),
+	F(struct health_spec, retries, FIELD_U32, .min = 1, .max = HEALTH_MAX_RETRIES,
+		.flags = FIELD_OMIT_EMPTY, .doc = "failures in a row that mean unhealthy"),
+	F(struct health_spec, start_period, FIELD_U32, .max = HEALTH_MAX_SECONDS, .flags = FIELD_OMIT_EMPTY,
+		.doc = "seconds in which failures don't count"),
+	F(struct health_spec, cmd, FIELD_STR, .max = PROBE_MAX_COMMAND, .flags = FIELD_OMIT_EMPTY,
+		.doc = "a line for the guest's shell"),
+	F(struct health_spec, http, FIELD_STR, .max = LOCAL_URL_MAX, .check = check_url,
+		.flags = FIELD_OMIT_EMPTY, .doc = "what is fetched, in the guest"),
+	FIELD_END,
+};
+
+bool ready_given(const struct ready_spec *r)
+{
+	return r->mode != READY_AUTO || r->timeout || r->interval;
+}
+
+void ready_copy(struct ready_spec *dst, const struct ready_spec *src)
+{
+	*dst = *src;
+	dst->url = xstrdup(src->url);
+	dst->log = xstrdup(src->log);
+	dst->exec = xstrdup(src->exec);
+}
+
+static void copy_health(struct health_spec *dst, const struct health_spec *src)
+{
+	*dst = *src;
+	dst->cmd = xstrdup(src->cmd);
+	dst->http = xstrdup(src->http);
+	if (src->cmd == NULL && src->http == NULL)
+		return;
+	dst->interval = src->interval ? src->interval : HEALTH_INTERVAL;
+	dst->timeout = src->timeout ? src->timeout : HEALTH_TIMEOUT;
+	dst->retries = src->retries ? src->retries : HEALTH_RETRIES;
+}
+
+void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
+{
+	*dst = *src;
+	dst->env = dst->labels = dst->ssh_keys = (struct strv){0};
+	strv_copy(&dst->env, &src->env);
+	strv_copy(&dst->labels, &src->labels);
+	strv_copy(&dst->ssh_keys, &src->ssh_keys);
+	ready_copy(&dst->ready, &src->ready);
+	copy_health(&dst->health, &src->health);
+}
+
 /* The rows that a request and a VM have in common; `type` is the struct around `spec`. */
 #define SPEC_SIZES(type, flags_)                                                                             \
 	FK("cpus", type, spec.vcpus, FIELD_U32, .min = 1, .max = VM_MAX_VCPUS, .flags = flags_,              \
@@ -207,6 +331,10 @@ const struct field vm_create_fields[] = {
 	SPEC_LISTS(struct vm_create, FIELD_OMIT_EMPTY),
 	FK("expose", struct vm_create, spec.expose_port, FIELD_U32, .min = 1, .max = 65535,
 		.flags = FIELD_OMIT_EMPTY, .doc = "port of the VM that gets a public HTTPS name"),
+	FK("ready", struct vm_create, spec.ready, FIELD_OBJECT, .sub = ready_fields, .check = check_ready,
+		.flags = FIELD_OMIT_EMPTY, .doc = "what a start waits for"),
+	FK("health", struct vm_create, spec.health, FIELD_OBJECT, .sub = health_fields, .check = check_health,
+		.flags = FIELD_OMIT_EMPTY, .doc = "how it is seen that it works"),
 	F(struct vm_create, dry_run, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "only say what would be done"),
 	FIELD_END,
@@ -252,6 +380,9 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, desired, FIELD_ENUM, .names = vm_desired_names),
 	SPEC_SIZES(struct vm_view, FIELD_REQUIRED),
 	SPEC_LISTS(struct vm_view, 0),
+	FK("ready", struct vm_view, spec.ready, FIELD_OBJECT, .sub = ready_fields, .check = check_ready),
+	FK("health", struct vm_view, spec.health, FIELD_OBJECT, .sub = health_fields, .check = check_health,
+		.flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, reason, FIELD_OBJECT, .sub = vm_reason_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, created, FIELD_TIME),
 	F(struct vm_view, started, FIELD_TIME),
@@ -273,6 +404,12 @@ const struct field expose_request_fields[] = {
 		.doc = "port of the VM"),
 	F(struct expose_request, domain, FIELD_CHARS, .check = model_check_domain, .flags = FIELD_OMIT_EMPTY,
 		.doc = "name; chosen when left out"),
+	FIELD_END,
+};
+
+const struct field start_request_fields[] = {
+	F(struct start_request, ready, FIELD_OBJECT, .sub = ready_fields, .check = check_ready,
+		.flags = FIELD_OMIT_EMPTY, .doc = "what this start waits for"),
 	FIELD_END,
 };
 
@@ -352,4 +489,15 @@ field_json *vm_view_json(const struct vm_view *vm, bool show_env)
 	if (vm->expose.port)
 		fj_set(v, "expose", expose_json(fj_get(v, "expose"), vm->expose.domain));
 	return v;
+}
+
+void vm_json_health(field_json *vm, const struct vm_health *h)
+{
+	field_json *v = fj_get(vm, "health");
+
+	if (h->status == HEALTH_NONE)
+		return;
+	fj_set_str(v, "status", health_names[h->status]);
+	fj_set_int(v, "failing", h->failing);
+	fj_set_str(v, "message", h->message);
 }

@@ -40,11 +40,58 @@ enum {
 	VM_MAX_LABEL_BYTES = 255,	/* of one value */
 	VM_MAX_LABELS_BYTES = 15 << 10, /* of all "K=V" together: so do they, and JSON may double them */
 	VM_MAX_STOP_SECONDS = 3600,
+	READY_MAX_SECONDS = 3600,
+	PROBE_MAX_SECONDS = 600,    /* of one question to the guest */
+	PROBE_MAX_COMMAND = 4096,   /* bytes */
+	HEALTH_MAX_SECONDS = 86400, /* between two questions */
+	HEALTH_MAX_RETRIES = 1000,
+	HEALTH_INTERVAL = 30, /* the defaults */
+	HEALTH_TIMEOUT = 5,
+	HEALTH_RETRIES = 3,
 	EXEC_MAX_WORDS = 1024,	  /* they travel to the guest in one frame, too */
 	EXEC_MAX_INPUT = 1 << 20, /* bytes */
 	EXEC_MAX_SECONDS = 7 * 86400,
 	EXEC_MAX_ROWS = 1000, /* and columns */
 };
+
+/* When a start is done (docs/API.md, "Readiness"). READY_AUTO: the guest is set up, and where the image has an ssh server,
+ * that answers. */
+enum ready_mode {
+	READY_AUTO,
+	READY_NONE,
+	READY_AGENT,
+	READY_SSH,
+	READY_TCP,
+	READY_HTTP,
+	READY_LOG,
+	READY_EXEC,
+};
+extern const char *const ready_mode_names[];
+
+struct ready_spec {
+	enum ready_mode mode;
+	uint32_t port; /* of tcp */
+	char *url, *log,
+		*exec; /* of http, log (a pattern, common/pattern.h), exec (a line for /bin/sh); or NULL */
+	uint32_t timeout, interval; /* seconds; 0: boot_seconds of the config, a fraction of a second */
+};
+extern const struct field ready_fields[];
+
+/* Does it say anything? */
+bool ready_given(const struct ready_spec *r);
+void ready_copy(struct ready_spec *dst, const struct ready_spec *src);
+
+/* What is asked again and again while a VM runs: a line for /bin/sh, or a URL; nothing when both are NULL. The numbers are
+ * 0 in a request that leaves them out, and never in a VM. */
+struct health_spec {
+	uint32_t interval, timeout, retries; /* seconds, seconds, failures in a row */
+	uint32_t start_period;		     /* seconds in which failures don't count */
+	char *cmd, *http;
+};
+extern const struct field health_fields[];
+
+enum health { HEALTH_NONE, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
+extern const char *const health_names[];
 
 /* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
 struct vm_spec {
@@ -59,7 +106,12 @@ struct vm_spec {
 	struct strv labels;   /* "K=V" */
 	struct strv ssh_keys; /* lines of authorized_keys */
 	uint32_t expose_port; /* on the wire "expose": 8000; 0: none */
+	struct ready_spec ready;
+	struct health_spec health;
 };
+
+/* Copy what *src owns, and fill in what of `health` is left out. *dst holds nothing yet. */
+void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src);
 
 /* The body of POST /v1/vms: a spec, and whether to wait. */
 struct vm_create {
@@ -79,6 +131,13 @@ struct vm_reason {
 	char step[24];
 	char message[384];
 	int64_t time;
+};
+
+/* How the health of a VM is, while it runs: not kept on disk. */
+struct vm_health {
+	enum health status;
+	uint32_t failing;  /* in a row */
+	char message[160]; /* why the last one failed, or "" */
 };
 
 /* A VM as the API shows it and as config.json keeps it: the seed's keys first. */
@@ -117,6 +176,9 @@ extern const struct field vm_view_fields[];
  * caller's value. */
 field_json *vm_view_json(const struct vm_view *vm, bool show_env);
 
+/* Add to the VM object how its health is; nothing where nobody looks. */
+void vm_json_health(field_json *vm, const struct vm_health *h);
+
 /* What a request that doesn't say gets: [defaults] of the daemon's config. */
 struct vm_defaults {
 	uint32_t vcpus, mem_mib, disk_mib;
@@ -138,6 +200,12 @@ struct expose_request {
 	char domain[254]; /* "": <name>.<dashed ip>.sslip.io or below the configured domain */
 };
 extern const struct field expose_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/start. */
+struct start_request {
+	struct ready_spec ready; /* for this start, in place of the VM's own */
+};
+extern const struct field start_request_fields[];
 
 /* Body of POST /v1/vms/{vm}/stop and restart. */
 struct stop_request {

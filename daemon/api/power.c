@@ -5,7 +5,9 @@
 
 int api_vm_start(struct request *rq, struct fcm_error *err)
 {
-	return api_run(rq, engine_start(http_vm(rq)), 200, api_vm_result, err);
+	const struct start_request *body = http_body(rq);
+
+	return api_run(rq, engine_start(http_vm(rq), &body->ready), 200, api_vm_result, err);
 }
 
 int api_vm_stop(struct request *rq, struct fcm_error *err)

@@ -12,6 +12,7 @@ field_json *api_vm_json(struct vm *vm, bool show_env)
 {
 	registry_lock();
 	field_json *v = vm_view_json(&vm->view, show_env);
+	vm_json_health(v, &vm->health);
 	int dirfd = vm->dirfd;
 	registry_unlock();
 	if (dirfd >= 0) /* lists show what it was at the last change of state */

@@ -55,13 +55,18 @@ static void describe_end(struct vm *vm, struct fcm_error *why)
 			"the guest reset itself without a word: a panic, most likely");
 }
 
+static void forget_crashes(struct vm *vm)
+{
+	if (vm->view.started && clock_wall() - vm->view.started > STABLE_S)
+		vm->crashes = 0;
+}
+
 static int ended_claimed(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	struct fcm_error why;
 
-	if (vm->view.started && clock_wall() - vm->view.started > STABLE_S)
-		vm->crashes = 0;
+	forget_crashes(vm);
 	struct verdict v =
 		supervise_verdict(vm_last_wish(vm), vm->view.spec.restart, vm->view.desired, vm->crashes);
 	describe_end(vm, &why);
@@ -237,6 +242,18 @@ static int reconnect_claimed(struct op *op, struct fcm_error *err)
 	return adopt_claimed(op, err) < 0 && !op_vmm_lives(op) ? -1 : 0;
 }
 
+/* Has another run begun meanwhile whose guest isn't set up? Its own wish for that found this operation planned. */
+static bool is_late(const struct op *op)
+{
+	const struct vm *vm = op->vm;
+
+	registry_lock();
+	bool late = vm->listed && vm->view.boots != op->boots && !vm->set_up &&
+		    (vm->view.state == VM_STARTING || vm->view.state == VM_RUNNING);
+	registry_unlock();
+	return late && !engine_stopping();
+}
+
 int op_reconnect_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -246,9 +263,52 @@ int op_reconnect_run(struct op *op, struct fcm_error *err)
 	bool same = same_run(op);
 	int rc = same ? claimed_begin(op, err) : 0;
 	vm->reconnecting = false;
+	if (!same && is_late(op))
+		supervise_new(vm);
 	if (!same || rc < 0)
 		return rc;
 	rc = reconnect_claimed(op, err);
+	registry_drop(vm);
+	return rc;
+}
+
+/* Stop the guest as gently as its user would, then let the policy start it again; it is an end like a crash. Until that is
+ * done config.json says what a restart would: the next daemon finishes it. */
+static int unhealthy_claimed(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	struct fcm_error why = {.code = FCM_GUEST};
+
+	forget_crashes(vm);
+	struct verdict v =
+		supervise_verdict(GUEST_CRASHED, vm->view.spec.restart, vm->view.desired, vm->crashes);
+	if (!v.restart)
+		return 0;
+	vm->crashes++;
+	registry_lock();
+	fcm_format(why.msg, sizeof why.msg, "the VM was not healthy: %s", vm->health.message);
+	registry_unlock();
+	log_line(LOG_LEVEL_WARN, vm->id.s, "%s; it is started again", why.msg);
+	op->want_running = true;
+	op->grace_ms = engine()->config->stop_seconds * 1000ll;
+	if (step_begin.run(op, err) < 0 || step_quiet.run(op, err) < 0)
+		return -1;
+	vm_set_reason(vm, "unhealthy", &why);
+	return claimed_release(op, VM_FAILED, err) < 0 ? -1 : supervise_restart_in(vm, v.delay_ms, err);
+}
+
+int op_unhealthy_run(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	int rc = 0;
+
+	if (claimed_begin(op, err) < 0)
+		return -1;
+	registry_lock();
+	bool still = vm->health.status == HEALTH_UNHEALTHY;
+	registry_unlock();
+	if (still && same_run(op) && vm->view.state == VM_RUNNING && op_vmm_lives(op))
+		rc = unhealthy_claimed(op, err);
 	registry_drop(vm);
 	return rc;
 }

@@ -294,11 +294,7 @@ static struct vm *vm_from_spec(const struct vm_spec *spec)
 	struct vm *vm = vm_new();
 	struct vm_view *v = &vm->view;
 
-	v->spec = *spec;
-	v->spec.env = v->spec.labels = v->spec.ssh_keys = (struct strv){0};
-	strv_copy(&v->spec.env, &spec->env);
-	strv_copy(&v->spec.labels, &spec->labels);
-	strv_copy(&v->spec.ssh_keys, &spec->ssh_keys);
+	vm_spec_copy(&v->spec, spec);
 	fcm_copy(v->name, sizeof v->name, spec->name);
 	v->schema = 1;
 	v->state = VM_CREATING;
@@ -317,9 +313,12 @@ struct op *engine_create(const struct vm_spec *spec)
 	return op;
 }
 
-struct op *engine_start(struct vm *vm)
+struct op *engine_start(struct vm *vm, const struct ready_spec *ready)
 {
-	return op_new(&table_start, vm, op_start_run);
+	struct op *op = op_new(&table_start, vm, op_start_run);
+
+	ready_copy(&op->ready, ready);
+	return op;
 }
 
 struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms)

@@ -55,8 +55,8 @@ char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Create a VM from a checked request. */
 struct op *engine_create(const struct vm_spec *spec);
-struct op *engine_start(struct vm *vm);
-struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms); /* 0: kill */
+struct op *engine_start(struct vm *vm, const struct ready_spec *ready); /* an empty one: the VM's own */
+struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms);		/* 0: kill */
 struct op *engine_restart(struct vm *vm, int64_t grace_ms);
 struct op *engine_destroy(struct vm *vm, bool force);
 struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain); /* port 0: unexpose */

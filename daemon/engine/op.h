@@ -39,7 +39,9 @@ struct op {
 	int64_t boots;	     /* reconnect: the run whose guest is to be set up, */
 	int64_t delay_ms;    /* and how long to wait before */
 	int64_t patience_ms; /* how long the guest's agent may take to answer; 0: boot_seconds */
-	enum repair repair;  /* what the daemon found when it started */
+	struct ready_spec
+		ready;	    /* start: what is waited for, where it says anything; else what the VM says */
+	enum repair repair; /* what the daemon found when it started */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;

@@ -38,6 +38,10 @@ int op_start_run(struct op *op, struct fcm_error *err)
 		op->changed = true;
 		vm->crashes = 0;
 		rc = claimed_start(op, err);
+	} else if (ready_given(&op->ready)) {
+		rc = step_ready.run(op, err);
+		if (rc < 0)
+			fcm_copy(err->step, sizeof err->step, step_ready.name);
 	}
 	registry_drop(vm);
 	return rc;

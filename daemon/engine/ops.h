@@ -16,10 +16,11 @@ int op_expose_run(struct op *op, struct fcm_error *err);
 int op_keys_run(struct op *op, struct fcm_error *err);
 
 /* What nobody asked for: the VMM ended; a start is due, after a crash or a boot of the host; what the daemon found when it
- * started (op->repair, see reconcile.h); the agent's channel broke; its TAP is gone; a pending
+ * started (op->repair, see reconcile.h); the agent's channel broke; it isn't healthy; its TAP is gone; a pending
  * site. */
 int op_ended_run(struct op *op, struct fcm_error *err);
 int op_revive_run(struct op *op, struct fcm_error *err);
+int op_unhealthy_run(struct op *op, struct fcm_error *err);
 int op_repair_run(struct op *op, struct fcm_error *err);
 int op_reconnect_run(struct op *op, struct fcm_error *err);
 int op_tap_gone_run(struct op *op, struct fcm_error *err);

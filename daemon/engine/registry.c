@@ -392,6 +392,7 @@ static const char *vm_text(struct vm *vm)
 {
 	if (vm->text == NULL) {
 		field_json *v = vm_view_json(&vm->view, false);
+		vm_json_health(v, &vm->health);
 		vm->text = fj_print(v, false);
 		fj_free(v);
 	}

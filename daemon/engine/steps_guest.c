@@ -1,8 +1,7 @@
 /*
- * The guest: its agent answers, learns who it is (docs/AGENT.md), and where the image has an sshd, that one
- * answers too.
+ * The guest: its agent answers, and learns who it is (docs/AGENT.md).
  *
- * Rows with them are STEP_KEEP: a guest that doesn't answer in time is left running for its user to look at; only
+ * Rows with it are STEP_KEEP: a guest that doesn't answer in time is left running for its user to look at; only
  * a VMM that ended undoes the operation.
  */
 #include <errno.h>
@@ -20,6 +19,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/timekeeper.h"
+#include "daemon/engine/wait.h"
 #include "daemon/net/net.h"
 
 #define GUEST_FACTS "/run/fcm/instance.json"
@@ -29,7 +29,6 @@ enum {
 	CONNECT_MS = 1000, /* one wait for a connection to the agent */
 	CALL_MS =
 		20000, /* one request to the agent; mounting a large disk after a crash replays its journal */
-	BANNER_MS = 1000, /* one try to read sshd's banner */
 };
 
 static int64_t patience_ms(const struct op *op)
@@ -37,24 +36,9 @@ static int64_t patience_ms(const struct op *op)
 	return op->patience_ms ? op->patience_ms : engine()->config->boot_seconds * 1000ll;
 }
 
-/* Does waiting on still make sense? */
-static int still(struct op *op, int64_t deadline, const char *what, struct fcm_error *err)
+static int still(struct op *op, int64_t deadline, struct fcm_error *err)
 {
-	if (!op_vmm_lives(op)) {
-		fcm_fail(err, FCM_GUEST, "the VM ended while it was booting");
-		return vm_last_words(op->vm, err);
-	}
-	if (engine_stopping())
-		return fcm_fail(err, FCM_UNAVAILABLE,
-			"the daemon is stopping; the VM goes on and the next daemon adopts it");
-	if (op->vm->urgent)
-		return fcm_fail(err, FCM_CANCELLED, "another request kills the VM");
-	if (clock_left(deadline) == 0) {
-		fcm_fail(err, FCM_TIMEOUT, "%s within %lld s; the VM is left running", what,
-			(long long)patience_ms(op) / 1000);
-		return vm_last_words(op->vm, err);
-	}
-	return 0;
+	return wait_goes_on(op, deadline, patience_ms(op), "the guest's agent did not answer", err);
 }
 
 /* ---- guest ---- */
@@ -69,7 +53,7 @@ static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
 	while (run >= 0 && (fd = vm->driver->channel(run, MIN(clock_in(CONNECT_MS), deadline), err)) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
 			return vm_last_words(vm, err);
-		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
+		if (still(op, deadline, err) < 0)
 			return -1;
 	}
 	return fd;
@@ -90,7 +74,7 @@ static int say_hello(struct op *op, struct fcm_error *err)
 	while (guest_hello(vm->guest, MIN(clock_in(SLICE_MS), deadline), &hello, err) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
 			return vm_last_words(vm, err);
-		if (still(op, deadline, "the guest's agent did not answer", err) < 0)
+		if (still(op, deadline, err) < 0)
 			return -1;
 	}
 	VM_SET(vm, fcm_copy(view->boot_id, sizeof view->boot_id, hello.boot_id));
@@ -271,6 +255,10 @@ static int setup(struct vm *vm, struct fcm_error *err)
 static int guest_up(struct op *op, struct fcm_error *err)
 {
 	op->vm->set_up = false;
+	if (op->table != &table_adopt && wait_ready_spec(op)->mode == READY_NONE) {
+		supervise_new(op->vm); /* set it up when nobody waits */
+		return 0;
+	}
 	if (say_hello(op, err) < 0)
 		return -1;
 	if (setup(op->vm, err) < 0)
@@ -302,42 +290,3 @@ static void guest_describe(const struct op *op, bool undo, struct strv *ret)
 
 const struct step step_guest = {
 	.name = "guest", .run = guest_up, .undo = guest_down, .describe = guest_describe};
-
-/* ---- ready: sshd's banner ---- */
-
-/* One try: connect to port 22 and read "SSH-" (RFC 4253, section 4.2). */
-static bool banner(const struct vm *vm)
-{
-	auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(22), .sin_addr = vm->view.ip};
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-	char text[4];
-
-	if (fd < 0 || (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS))
-		return false;
-	return poll(&p, 1, BANNER_MS) == 1 && recv(fd, text, sizeof text, MSG_WAITALL) == 4 &&
-	       memcmp(text, "SSH-", 4) == 0;
-}
-
-static int ready(struct op *op, struct fcm_error *err)
-{
-	int64_t deadline = clock_in(patience_ms(op));
-
-	if (strcmp(op->vm->sshd, "none") == 0)
-		return 0;
-	while (!banner(op->vm)) {
-		if (still(op, deadline, "the guest's sshd did not answer", err) < 0)
-			return -1;
-		clock_sleep(20);
-	}
-	return 0;
-}
-
-static void ready_describe(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)undo;
-	strv_addf(ret, "connect to %s:22 until its sshd sends its banner, where the image has one",
-		ip_dotted(op->vm->view.ip).s);
-}
-
-const struct step step_ready = {.name = "ready", .run = ready, .describe = ready_describe};

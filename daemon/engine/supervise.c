@@ -7,6 +7,7 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/health.h"
 #include "daemon/engine/ops.h"
 #include "daemon/loop.h"
 #include "daemon/net/net.h"
@@ -65,6 +66,8 @@ static void on_end(void *arg, uint32_t events)
 
 int supervise_watch(struct vm *vm, struct fcm_error *err)
 {
+	if (health_watch(vm, err) < 0)
+		return -1;
 	if (vm->watch)
 		return 0;
 	/* once: a pidfd stays readable after the end */
@@ -73,6 +76,7 @@ int supervise_watch(struct vm *vm, struct fcm_error *err)
 
 void supervise_unwatch(struct vm *vm)
 {
+	health_unwatch(vm);
 	loop_remove(STEAL(vm->watch));
 	loop_remove(STEAL(vm->timer));
 }
@@ -109,19 +113,27 @@ static int64_t reconnect_delay(struct vm *vm)
 	return delay;
 }
 
-void supervise_lost(void *arg)
+static void plan_setup(struct vm *vm, bool anew)
 {
-	struct vm *vm = arg;
-
 	if (atomic_exchange(&vm->reconnecting, true))
 		return;
 	struct op *op = op_new(&table_adopt, vm, op_reconnect_run);
-	op->delay_ms = reconnect_delay(vm);
+	op->delay_ms = anew ? RECONNECT_MS : reconnect_delay(vm);
 	registry_lock();
 	op->boots = vm->view.boots;
 	registry_unlock();
 	if (!supervise_run(op))
 		vm->reconnecting = false;
+}
+
+void supervise_lost(void *arg)
+{
+	plan_setup(arg, false);
+}
+
+void supervise_new(struct vm *vm)
+{
+	plan_setup(vm, true);
 }
 
 /* ---- the host ---- */

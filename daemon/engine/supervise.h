@@ -7,7 +7,7 @@
 #include "daemon/engine/vm.h"
 
 /* Watch the shim of a VM that runs; when it ends, the operation `ended` releases what it had and the restart
- * policy decides. Called by the holder of the busy slot. */
+ * policy decides. So it does when it isn't healthy (health.h). Called by the holder of the busy slot. */
 int supervise_watch(struct vm *vm, struct fcm_error *err) must_check;
 
 /* No longer: the end that comes is wanted. Also cancels a restart that is due. */
@@ -21,6 +21,9 @@ int supervise_restart_in(struct vm *vm, int64_t delay_ms, struct fcm_error *err)
  * that hasn't answered yet; any thread. */
 void supervise_power(void *arg, enum guest_power intent);
 void supervise_lost(void *arg);
+
+/* The same for a run that has just begun: how often earlier ones were tried doesn't count. Any thread. */
+void supervise_new(struct vm *vm);
 
 /* Start watching the host's network and the pending sites. */
 int supervise_host(struct fcm_error *err) must_check;

@@ -30,7 +30,7 @@ struct vm {
 	struct guest *guest;	   /* changed by vm_set_guest() */
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
-	bool set_up;		   /* the guest has taken its setup from this daemon */
+	_Atomic bool set_up;	   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
 	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct loop_source *timer; /* the next restart after a crash */
@@ -48,6 +48,10 @@ struct vm {
 	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
 	bool listed;		/* in the registry: visible to the API */
 	char *text;		/* cached JSON, or NULL */
+
+	struct checks *checks; /* of its health, or NULL (health.h) */
+	struct vm_health
+		health; /* what they found: written by them, with the lock, and read by everybody with it */
 };
 
 /* A VM that is in no list yet, with one reference. */

@@ -11,6 +11,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
+#include "images/agent/probe.h"
 #include "images/agent/session.h"
 #include "images/agent/spawn.h"
 #include "images/agent/start.h"
@@ -195,6 +196,31 @@ int exec_own(struct execs *x, uint32_t number, const struct strv *argv, bool has
 	strv_copy(&sp.argv, argv);
 	strv_add(&sp.env, "PATH=" START_PATH);
 	if (open_stdio(s, &sp, has_stdin, NULL, 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
+		return -1;
+	x->open[x->count++] = STEAL(s);
+	return 0;
+}
+
+int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(number);
+	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}};
+	const char *mode = kv_get(kv, n, "mode");
+	struct probe probe;
+
+	if (check_room(x, number, err) < 0)
+		return -1;
+	s->probe = true;
+	if (mode && strcmp(mode, "exec") == 0) {
+		if (parse_program(kv, n, &sp, err) < 0)
+			return -1;
+	} else {
+		if (probe_parse(kv, n, &probe, err) < 0 || user_find("/etc", NULL, &sp.user, err) < 0)
+			return -1;
+		sp.run = probe_run;
+		sp.arg = &probe;
+	}
+	if (open_stdio(s, &sp, false, NULL, 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
 		return -1;
 	x->open[x->count++] = STEAL(s);
 	return 0;
@@ -410,6 +436,8 @@ bool exec_reap(struct execs *x)
 			s->status = status;
 			s->heard = clock_ms();
 			fcm_closep(&s->peer);
+			if (s->probe)
+				kill(-pid, SIGKILL);
 		}
 	}
 	return pid < 0 && errno == ECHILD;

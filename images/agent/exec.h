@@ -47,6 +47,9 @@ int exec_start(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 int exec_own(struct execs *x, uint32_t number, const struct strv *argv, bool has_stdin,
 	struct fcm_error *err) must_check;
 
+/* op=probe, likewise. */
+int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err) must_check;
+
 /* op=signal, op=resize, op=close. -1 with FCM_NOT_FOUND when that stream isn't open (any more), with FCM_INVALID when the
  * arguments are wrong. */
 int exec_signal(struct execs *x, const void *kv, size_t n, struct fcm_error *err) must_check;

@@ -147,6 +147,14 @@ static int op_put(struct agent *a, const struct request *rq, struct buf *results
 	return copy_put(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
+static int op_probe(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "probe: the machine ends");
+	return exec_probe(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 static int op_signal(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
@@ -185,6 +193,7 @@ static const struct op ops[] = {
 	{"exec", true, true, op_exec, NULL},
 	{"get", true, true, op_get, NULL},
 	{"put", true, true, op_put, NULL},
+	{"probe", true, true, op_probe, NULL},
 	{"signal", true, false, op_signal, NULL},
 	{"resize", true, false, op_resize, NULL},
 	{"close", true, false, op_close, NULL},

@@ -115,6 +115,10 @@ static _Noreturn void run_child(const struct spawn *s, int report)
 	reset_signals();
 	make_mortal();
 	if (take_stdio(s) && (r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
+		if (s->run) {
+			close_range(3, ~0u, 0); /* the agent's, that an execve(2) would have closed */
+			_exit(s->run(s->arg));
+		}
 		r.step = STEP_EXEC;
 		errno = execute(s);
 	}

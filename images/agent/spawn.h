@@ -19,6 +19,9 @@ struct spawn {
 	const char *dir; /* NULL: the home, or "/" where that can't be entered */
 	bool tty;	 /* stdio is a terminal, which becomes the controlling one */
 	int stdio[3];	 /* the program's, CLOEXEC; -1: none */
+	int (*run)(const void *
+			arg); /* not NULL: what the child does in place of a program; it returns the exit status */
+	const void *arg;
 };
 
 /* Free what is in *s, and close stdio. */

@@ -29,6 +29,7 @@ enum {
 struct stream {
 	uint32_t number;
 	bool tty, detach;
+	bool probe; /* when it ends its process group does */
 
 	pid_t pid;  /* leader of its process group */
 	int report; /* of spawn.h until the program runs, then -1 */

@@ -89,6 +89,10 @@ static void answer_request(struct machine *m, const struct frame *f)
 		exec_copy(m, f);
 		return;
 	}
+	if (strcmp(op, "probe") == 0) {
+		exec_probe_open(m, f);
+		return;
+	}
 	if (!strcmp(op, "signal") || !strcmp(op, "resize") || !strcmp(op, "close"))
 		exec_control(m, op, f);
 	kv_add(&b, "ok", "1");

@@ -3,6 +3,8 @@
  * try something with the host.
  */
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -262,6 +264,65 @@ void exec_copy(struct machine *m, const struct frame *f)
 	for (size_t i = 0; i < CHANNELS; i++)
 		s->window[i] = FRAME_WINDOW;
 	copy(m, s, path, get);
+}
+
+/* A port or URL answers by its number: below 100 yes, below 200 no, below 300 never, else from the third time on. A command is
+ * one of the programs above, or flips: "flips N" is good N times, then bad for as often as it is asked in this boot. */
+static int probe_status(const struct frame *f, const char *mode)
+{
+	static unsigned asked;
+	const char *url = kv_get(f->payload, f->len, "url"), *colon = url ? strrchr(url, ':') : NULL;
+	int64_t port = kv_i64(f->payload, f->len, "port", 1, 65535, 0);
+
+	if (strcmp(mode, "http") == 0)
+		port = colon ? strtol(colon + 1, NULL, 10) : 80;
+	if (port >= 300)
+		return ++asked < 3;
+	return port < 100 ? 0 : port < 200 ? 1 : -1;
+}
+
+static void probe_command(struct machine *m, struct stream *s, const struct frame *f)
+{
+	static int64_t flips;
+	char line[64] = "", *save = NULL;
+	const char *arg = NULL;
+	_cleanup_(buf_done) struct buf words = {0};
+	int64_t n = 0;
+
+	for (const char *v = NULL; (v = kv_next(f->payload, f->len, "arg", v));)
+		arg = v;
+	fcm_copy(line, sizeof line, arg ? arg : "");
+	if (sscanf(line, "flips %" SCNd64, &n) == 1) {
+		finish(m, s, "exit", flips++ >= n);
+		return;
+	}
+	for (char *w = strtok_r(line, " ", &save); w; w = strtok_r(NULL, " ", &save))
+		kv_add(&words, "arg", w);
+	const struct frame program = {
+		.stream = f->stream, .payload = (const uint8_t *)words.p, .len = (uint16_t)words.n};
+	run(m, s, &program, kv_get(words.p, words.n, "arg"));
+}
+
+void exec_probe_open(struct machine *m, const struct frame *f)
+{
+	struct stream *s = find(0);
+	const char *mode = kv_get(f->payload, f->len, "mode");
+
+	if (s == NULL || mode == NULL)
+		return;
+	*s = (struct stream){.number = f->stream, .stdin_over = true};
+	for (size_t i = 0; i < CHANNELS; i++)
+		s->window[i] = FRAME_WINDOW;
+	if (strcmp(mode, "exec") == 0) {
+		probe_command(m, s, f);
+		return;
+	}
+	int status = strcmp(mode, "ssh") == 0 ? 1 : probe_status(f, mode);
+	s->stays = status < 0;
+	if (status > 0)
+		put(m, s, FRAME_STDOUT, "closed\033[31m\n", 12);
+	if (status >= 0)
+		finish(m, s, "exit", status);
 }
 
 void exec_frame(struct machine *m, const struct frame *f)

@@ -57,11 +57,12 @@ struct machine {
 /* Take in what the host says on the agent's channel; answers go to m->agent.out. */
 void agent_input(struct machine *m);
 
-/* Streams (exec.c): a request op=exec, op=get or op=put; a DATA, CREDIT or END; op=signal, resize or close, which the caller answers; a new
- * session. */
+/* Streams (exec.c): a request op=exec, op=get or op=put, op=probe; a DATA, CREDIT or END; op=signal, resize or close, which the
+ * caller answers; a new session. */
 struct frame;
 void exec_open(struct machine *m, const struct frame *f);
 void exec_copy(struct machine *m, const struct frame *f);
+void exec_probe_open(struct machine *m, const struct frame *f);
 void exec_frame(struct machine *m, const struct frame *f);
 void exec_control(struct machine *m, const char *op, const struct frame *f);
 void exec_reset(void);
