@@ -22,7 +22,8 @@ UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "sto
 # FCM_ACCEPTANCE=whole runs all of these, some twenty minutes of nested guests; without it the heart is run.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
-    "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_guest_facts.py", "test_debian_guest.py",
+    "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_ready_guest.py", "test_stats_guest.py",
+    "test_guest_facts.py", "test_debian_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
@@ -32,7 +33,9 @@ HEART = {
     "bookworm": ("test_seed_verification.py", "test_guest_facts.py::test_facts", *(f"test_guest_power.py::{name}" for name in (
         "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data"))),
     "trixie": ("test_guest_power.py::test_reboot", *(f"test_exec_guest.py::{name}" for name in (
-        "test_uname", "test_status", "test_binary", "test_signal"))),
+        "test_uname", "test_status", "test_binary", "test_signal")),
+        *(f"test_cp_guest.py::{name}" for name in ("test_a_file", "test_a_thousand_files", "test_holes")),
+        "test_ready_guest.py::test_it_opens", "test_stats_guest.py::test_what_the_guest_says"),
 }
 CHOSEN = WHOLE if os.environ.get("FCM_ACCEPTANCE") == "whole" else HEART[os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]]
 
