@@ -35,6 +35,7 @@ from table import by_turns, row, table  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 AT_ONCE = 20  # creates whose rate is measured
+COPY_MIB = 64
 EXECS = 100  # commands in one guest at a time
 LOOP = 'b=$EPOCHREALTIME; for _ in 1 2 3; do "$@" </dev/null || exit; done; echo "$b $EPOCHREALTIME"'
 
@@ -167,15 +168,26 @@ def bench_guests(host, rounds):
         row(what, statistics.median(figures[key][1:]) * 1e3, statistics.median(base[key][1:]) * 1e3, goal)
 
 
-def ssh_command(host, ip, *options):
+def ssh_options(host):
     """Plain ssh into a guest that has the key; what it costs to look the host key up is the same for all."""
-    return ["ssh", "-qF", "/dev/null", "-i", host.work / "key", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
-            "UserKnownHostsFile=/dev/null", *options, f"root@{ip}", "true"]
+    return ["-qF", "/dev/null", "-i", host.work / "key", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
+            "UserKnownHostsFile=/dev/null"]
+
+
+def ssh_command(host, ip, *options):
+    return ["ssh", *ssh_options(host), *options, f"root@{ip}", "true"]
+
+
+def create_with_key(host, name, **spec):
+    """Its address."""
+    key = host.work / "key"
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-qN", "", "-t", "ed25519", "-f", key], check=True)
+    return host.create(name, ssh_keys=[key.with_suffix(".pub").read_text().strip()], **spec)["ip"]
 
 
 def bench_exec(host, rounds):
-    subprocess.run(["ssh-keygen", "-qN", "", "-t", "ed25519", "-f", host.work / "key"], check=True)
-    ip = host.create("exec", ssh_keys=[(host.work / "key.pub").read_text().strip()])["ip"]
+    ip = create_with_key(host, "exec")
     folder = tempfile.mkdtemp(prefix="bench-", dir="/tmp")  # a socket's path holds 108 bytes
     shared = ("-o", f"ControlPath={folder}/ssh", "-o", "ControlMaster=auto", "-o", "ControlPersist=60")
 
@@ -201,6 +213,23 @@ def bench_exec(host, rounds):
     row("fcm exec / ssh that connects", ours, slow, 0.2)
     row(f"{EXECS} execs at once / one after the other", *by_turns(max(rounds // 2, 1), lambda _: execs(EXECS), lambda _: execs(1)), None)
     host.api.delete("/v1/vms/exec?force=1").ok()
+
+
+def bench_cp(host, rounds):
+    """A file into a guest, whose /tmp is memory, and back."""
+    ip = create_with_key(host, "copy", image="base")
+    here, back = host.work / "file", host.work / "back"
+    here.write_bytes(os.urandom(COPY_MIB << 20))
+
+    def rate_of(*argv):
+        return COPY_MIB / timed(lambda: host.run(*argv))
+
+    for what, ours, theirs in (("into", (here, "copy:/tmp/file"), (here, f"root@{ip}:/tmp/file")),
+                               ("out of", ("copy:/tmp/file", back), (f"root@{ip}:/tmp/file", back))):
+        row(f"fcm cp / scp of {COPY_MIB} MiB {what} a guest",
+            *by_turns(rounds, lambda _, a=ours: rate_of("fcm", "cp", *a), lambda _, a=theirs: rate_of("scp", *ssh_options(host), *a)),
+            1.0, "MiB/s", lower=False)
+    host.api.delete("/v1/vms/copy?force=1").ok()
 
 
 # ---- the daemon alone: scripted VMMs, whose guests cost nothing ----
@@ -319,9 +348,10 @@ def main():
     os.environ["FCM_ASSETS"] = str(options.assets.resolve())
     subprocess.run(["cmake", "--build", options.build, "--target", "bench"], check=True, stdout=subprocess.DEVNULL)
     with machine(options.build, None) as host:
-        host.add_assets("kernel", "tiny")
+        host.add_assets("kernel", "tiny", "base")
         bench_guests(host, options.rounds)
         bench_exec(host, options.rounds)
+        bench_cp(host, max(options.rounds // 2, 1))
     config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
               "max_vms = 1000\n")
     with machine(options.build, config) as host:
