@@ -28,7 +28,7 @@ WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
 # Of the parts that run beside others these begin first, so that both lanes end together.
-LONGEST = ("test_undo", "test_restart", "test_debian_guest", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
+LONGEST = ("test_undo", "contract", "test_restart", "test_debian_guest", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
 
@@ -115,14 +115,17 @@ def rank(name):
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
+def in_namespaces(parts_):
+    """Each of them makes namespaces of its own and often waits, so two run at a time."""
+    for part in parts_:
+        part.beside = "in namespaces"
+    return sorted(parts_, key=lambda part: rank(part.name))
+
+
 def integration_parts(build, asan):
-    """Each file has a host in namespaces of its own, so two run at a time."""
     result = [pytest(file.stem, [file], build, 600) for file in test_files("integration")]
     sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
-    result.append(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"))
-    for part in result:
-        part.beside = "in namespaces"
-    return sorted(result, key=lambda part: rank(part.name))
+    return [*result, pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10")]
 
 
 def host_parts(build):
@@ -154,15 +157,13 @@ def parts(options):
         Part("residue", residue, lambda log, _: (log.count("\nseen") + log.startswith("seen"), log.count("NOT SEEN"), 0), 60),
         ctest("units", build, 300),
     ]
-    for name in ("contract", "cli"):
-        if pytest_folder(name):
-            result.append(pytest(name, pytest_folder(name), build, 300))
+    folders = [pytest(name, pytest_folder(name), build, 300) for name in ("contract", "cli") if pytest_folder(name)]
     if options.what == ["quick"]:
         boot = TOP / "tests/integration/test_curl.py"
-        return [*result, pytest("boot", [boot], build, 120, "-k", "test_life")]
+        return [*result, *folders, pytest("boot", [boot], build, 120, "-k", "test_life")]
     result.append(ctest("units-asan", asan, 400))
     result.append(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300))
-    result.extend(integration_parts(build, asan))
+    result.extend(in_namespaces([*folders, *integration_parts(build, asan)]))
     result.extend(host_parts(build))
     result.append(Part("clang-tidy", [*lint, "clang-tidy"], count_line, 600))
     return result
