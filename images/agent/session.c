@@ -126,32 +126,24 @@ static void after_power(struct agent *a, const struct request *rq)
 static int op_exec(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
-	if (a->power.phase != POWER_UP)
-		return fcm_fail(err, FCM_WRONG_STATE, "exec: the machine ends");
 	return exec_start(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
 static int op_get(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
-	if (a->power.phase != POWER_UP)
-		return fcm_fail(err, FCM_WRONG_STATE, "get: the machine ends");
 	return copy_get(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
 static int op_put(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
-	if (a->power.phase != POWER_UP)
-		return fcm_fail(err, FCM_WRONG_STATE, "put: the machine ends");
 	return copy_put(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
 static int op_probe(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
-	if (a->power.phase != POWER_UP)
-		return fcm_fail(err, FCM_WRONG_STATE, "probe: the machine ends");
 	return exec_probe(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
@@ -176,7 +168,7 @@ static int op_close(struct agent *a, const struct request *rq, struct buf *resul
 struct op {
 	const char *name;
 	bool needs_root;
-	bool answers_later; /* when it goes well */
+	bool starts; /* a program: not while the machine ends; answered, when it goes well, at the program's end */
 	int (*run)(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err);
 	void (*after)(struct agent *a, const struct request *rq); /* once the answer is queued; or NULL */
 };
@@ -209,6 +201,8 @@ static int find_op(
 			continue;
 		if (ops[i].needs_root && !a->root.mounted)
 			return fcm_fail(err, FCM_WRONG_STATE, "%s: not before mount", name);
+		if (ops[i].starts && a->power.phase != POWER_UP)
+			return fcm_fail(err, FCM_WRONG_STATE, "%s: the machine ends", name);
 		*ret = &ops[i];
 		return 0;
 	}
@@ -233,7 +227,7 @@ static void serve_request(struct agent *a, const struct frame *f)
 	kv_add(&answer, "ok", "1");
 	if (find_op(a, &rq, &op, &err) < 0 || op->run(a, &rq, &answer, &err) < 0)
 		session_error(&answer, &err);
-	else if (op->answers_later)
+	else if (op->starts)
 		return;
 	channel_send(&a->channel, f->stream, FRAME_RES, &answer);
 	if (err.code == FCM_OK && op->after)
