@@ -268,6 +268,8 @@ def main():
     parser.add_argument("--assets", type=Path, help="folder of kernel.tar, tiny.tar, base.tar, debian.tar")
     parser.add_argument("what", nargs="*")
     options = parser.parse_args()
+    # A shell's background job ignores ^C, and so would all that we start; tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logs = options.build / "test-logs"
     logs.mkdir(parents=True, exist_ok=True)
     seen = logs / "seen.jsonl"
