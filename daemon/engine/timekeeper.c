@@ -62,7 +62,8 @@ int guest_tell_time(struct guest *g, int64_t deadline, int64_t trip_ms, struct f
 	if (trip > trip_ms)
 		return fcm_fail(err, FCM_TIMEOUT, "the guest's agent was too slow to be told the time");
 	kv_add(&request, "op", "clock");
-	kv_addf(&request, "ns", "%lld", (long long)(begun + trip * 1000000 / 2));
+	int64_t then = begun + trip * 1000000 / 2;
+	kv_addf(&request, "ns", "%lld", (long long)then);
 	kv_addf(&request, "uptime_ms", "%lld", (long long)uptime);
 	return guest_call(g, &request, deadline, NULL, err);
 }
