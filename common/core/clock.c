@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 int64_t clock_ms(void)
 {
@@ -27,6 +26,21 @@ int clock_left(int64_t deadline)
 		return -1;
 	int64_t left = deadline - clock_ms();
 	return left < 0 ? 0 : left > INT_MAX ? INT_MAX : (int)left;
+}
+
+struct timespec clock_monotonic(int64_t deadline)
+{
+	int left = deadline == FCM_FOREVER ? 3600000 : clock_left(deadline);
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += left / 1000;
+	t.tv_nsec += (long)(left % 1000) * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_sec++;
+		t.tv_nsec -= 1000000000;
+	}
+	return t;
 }
 
 void clock_sleep(int64_t ms)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <time.h>
 
 #define FCM_FOREVER INT64_MAX
 
@@ -16,6 +17,9 @@ int64_t clock_in(int64_t ms);
 
 /* What is left until `deadline`, for poll(2): 0 when past, -1 for FCM_FOREVER, at most INT_MAX. */
 int clock_left(int64_t deadline);
+
+/* The same moment on CLOCK_MONOTONIC, for pthread_cond_timedwait(3); of FCM_FOREVER one in an hour. */
+struct timespec clock_monotonic(int64_t deadline);
 
 /* Sleep for `ms` milliseconds. */
 void clock_sleep(int64_t ms);

@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/core/clock.h"
 #include "daemon/engine/engine.h"
@@ -64,19 +63,11 @@ void registry_unlock(void)
 /* Wait for a change until `deadline`, with the lock held. False when the time is over. */
 static bool wait_changed(int64_t deadline)
 {
-	int64_t left = deadline == FCM_FOREVER ? 3600000 : clock_left(deadline);
-	struct timespec t;
+	struct timespec t = clock_monotonic(deadline);
 
-	if (left == 0)
+	if (clock_left(deadline) == 0)
 		return false;
 	pthread_once(&once, make_cond);
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += left / 1000;
-	t.tv_nsec += left % 1000 * 1000000;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000;
-	}
 	return pthread_cond_timedwait(&changed, &lock, &t) == 0 || deadline == FCM_FOREVER;
 }
 

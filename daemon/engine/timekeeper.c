@@ -71,17 +71,9 @@ int guest_tell_time(struct guest *g, int64_t deadline, int64_t trip_ms, struct f
 /* Sleep, at most until `deadline`. False when it is time to end. */
 static bool rest(int64_t deadline)
 {
-	int left = clock_left(deadline);
-	struct timespec t;
+	struct timespec t = clock_monotonic(deadline);
 	bool go_on;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += left / 1000;
-	t.tv_nsec += (long)(left % 1000) * 1000000;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&lock);
 	while (!stopping && pthread_cond_timedwait(&changed, &lock, &t) == 0)
 		;

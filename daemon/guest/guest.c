@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "common/core/clock.h"
 #include "common/core/kv.h"
@@ -357,22 +356,10 @@ int guest_open(struct loop *loop, int fd, const struct guest_events *events, str
 /* Wait for a change. False when the deadline has come. */
 static bool wait_change(struct guest *g, int64_t deadline)
 {
-	struct timespec t;
-	int left = clock_left(deadline);
+	struct timespec t = clock_monotonic(deadline);
 
-	if (left == 0)
+	if (clock_left(deadline) == 0)
 		return false;
-	if (left < 0) {
-		pthread_cond_wait(&g->changed, &g->lock);
-		return true;
-	}
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += left / 1000;
-	t.tv_nsec += (long)(left % 1000) * 1000000;
-	if (t.tv_nsec >= 1000000000) {
-		t.tv_sec++;
-		t.tv_nsec -= 1000000000;
-	}
 	pthread_cond_timedwait(&g->changed, &g->lock, &t);
 	return true;
 }

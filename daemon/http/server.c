@@ -180,12 +180,7 @@ static void wake(void)
 static bool gone(const unsigned *count, int64_t deadline)
 {
 	while (*count > 0 && clock_left(deadline) != 0) {
-		struct timespec t;
-
-		clock_gettime(CLOCK_MONOTONIC, &t);
-		t.tv_nsec += LOOK_MS * 1000 * 1000;
-		t.tv_sec += t.tv_nsec / 1000000000;
-		t.tv_nsec %= 1000000000;
+		struct timespec t = clock_monotonic(clock_in(LOOK_MS));
 		pthread_cond_timedwait(&server.left, &server.lock, &t);
 	}
 	return *count == 0;

@@ -83,11 +83,9 @@ static void serve(struct worker *w, struct request *rq)
 
 static struct request *next_locked(void)
 {
-	struct timespec until;
+	struct timespec until = clock_monotonic(clock_in(IDLE_MS));
 	struct request *rq;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += IDLE_MS / 1000;
 	n_idle++;
 	while (!(rq = TAILQ_FIRST(&queue)) && !atomic_load(&server.quit))
 		if (pthread_cond_timedwait(&work, &server.lock, &until) == ETIMEDOUT && TAILQ_EMPTY(&queue))
