@@ -229,25 +229,40 @@ static field_json *answer_of(const struct exec_result *result, struct output out
 	return v;
 }
 
-static int wait_news(struct request *rq, const struct exec *e, struct fcm_error *err)
+enum exec_news exec_wait(struct request *rq, struct guest_stream *stream, int64_t deadline)
 {
 	struct pollfd p[] = {
-		{.fd = guest_stream_fd(e->stream), .events = POLLIN},
+		{.fd = guest_stream_fd(stream), .events = POLLIN},
 		{.fd = http_connection_fd(rq), .events = POLLRDHUP},
 		{.fd = http_stop_fd(), .events = POLLIN},
 	};
 	int n;
 
-	while ((n = poll(p, ARRAY_SIZE(p), clock_left(e->deadline))) < 0)
+	while ((n = poll(p, ARRAY_SIZE(p), clock_left(deadline))) < 0)
 		;
 	if (n == 0)
-		return exec_too_late(e, err);
+		return EXEC_LATE;
 	if (p[1].revents)
-		return fcm_fail(err, FCM_CANCELLED, "the client went away; the command was ended");
+		return EXEC_CLIENT_GONE;
 	if (p[2].revents)
-		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon is stopping; the command was ended");
-	guest_stream_clear(e->stream);
-	return 0;
+		return EXEC_STOPPING;
+	guest_stream_clear(stream);
+	return EXEC_NEWS;
+}
+
+static int wait_news(struct request *rq, const struct exec *e, struct fcm_error *err)
+{
+	switch (exec_wait(rq, e->stream, e->deadline)) {
+	case EXEC_NEWS:
+		return 0;
+	case EXEC_LATE:
+		return exec_too_late(e, err);
+	case EXEC_CLIENT_GONE:
+		return fcm_fail(err, FCM_CANCELLED, "the client went away; the command was ended");
+	case EXEC_STOPPING:
+		break;
+	}
+	return fcm_fail(err, FCM_UNAVAILABLE, "the daemon is stopping; the command was ended");
 }
 
 /* Feed it `input` and take what it says until it is over. */

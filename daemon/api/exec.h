@@ -29,6 +29,10 @@ int exec_result(const struct exec *e, struct exec_result *ret, struct fcm_error 
 /* The deadline has come: FCM_TIMEOUT. Returns -1. */
 int exec_too_late(const struct exec *e, struct fcm_error *err);
 
+/* Wait until a stream has something to say, in vain until the deadline, or is not wanted any more. */
+enum exec_news { EXEC_NEWS, EXEC_LATE, EXEC_CLIENT_GONE, EXEC_STOPPING };
+enum exec_news exec_wait(struct request *rq, struct guest_stream *stream, int64_t deadline);
+
 /* Cancel it, if it isn't over, and free it. */
 void exec_free(struct exec *e);
 

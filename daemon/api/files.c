@@ -8,7 +8,6 @@
  * reason (common/core/tar.h), if the guest could still give it.
  */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 #include "common/core/clock.h"
@@ -184,20 +183,16 @@ static int take(struct copy *c)
 
 static int wait_news(struct copy *c, struct fcm_error *err)
 {
-	struct pollfd p[] = {
-		{.fd = guest_stream_fd(c->stream), .events = POLLIN},
-		{.fd = http_connection_fd(c->rq), .events = POLLRDHUP},
-		{.fd = http_stop_fd(), .events = POLLIN},
-	};
-
-	while (poll(p, ARRAY_SIZE(p), -1) < 0)
-		;
-	if (p[1].revents)
+	switch (exec_wait(c->rq, c->stream, FCM_FOREVER)) {
+	case EXEC_NEWS:
+		return 0;
+	case EXEC_CLIENT_GONE:
 		return fcm_fail(err, FCM_CANCELLED, "the client went away");
-	if (p[2].revents)
-		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon is stopping");
-	guest_stream_clear(c->stream);
-	return 0;
+	case EXEC_LATE:
+	case EXEC_STOPPING:
+		break;
+	}
+	return fcm_fail(err, FCM_UNAVAILABLE, "the daemon is stopping");
 }
 
 /* Wait for a piece of the archive (1) or the end (0). */
