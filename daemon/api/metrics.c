@@ -107,13 +107,10 @@ static void add_states(struct buf *b, const struct vm_stats *stats, size_t n)
 int api_metrics(struct request *rq, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
-	struct vm **vms;
-	size_t n = registry_all(&vms);
-	auto_free struct vm_stats *stats = xalloc((n + 1) * sizeof *stats);
+	size_t n;
+	auto_free struct vm_stats *stats = engine_stats_all(&n);
 
 	(void)err;
-	engine_stats(vms, n, stats);
-	registry_all_done(vms, n);
 	add_head(&b, "fcm_build_info", "gauge", "The version of the daemon.");
 	buf_str(&b, "fcm_build_info{");
 	add_label(&b, "version", FCM_VERSION);

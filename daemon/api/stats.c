@@ -64,13 +64,10 @@ int api_vm_stats(struct request *rq, struct fcm_error *err)
 int api_stats_list(struct request *rq, struct fcm_error *err)
 {
 	field_json *o = fj_object(), *list = fj_array();
-	struct vm **vms;
-	size_t n = registry_all(&vms);
-	auto_free struct vm_stats *stats = xalloc((n + 1) * sizeof *stats);
+	size_t n;
+	auto_free struct vm_stats *stats = engine_stats_all(&n);
 
 	(void)err;
-	engine_stats(vms, n, stats);
-	registry_all_done(vms, n);
 	for (size_t i = 0; i < n; i++)
 		fj_append(list, stats_json(&stats[i]));
 	fj_set(o, "vms", list);

@@ -101,3 +101,15 @@ void engine_stats(struct vm *const *vms, size_t n, struct vm_stats *ret)
 	add_traffic(ret, n);
 	ask_guests(vms, ret, n);
 }
+
+struct vm_stats *engine_stats_all(size_t *ret_n)
+{
+	struct vm **vms;
+	size_t n = registry_all(&vms);
+	struct vm_stats *stats = xalloc((n + 1) * sizeof *stats);
+
+	engine_stats(vms, n, stats);
+	registry_all_done(vms, n);
+	*ret_n = n;
+	return stats;
+}

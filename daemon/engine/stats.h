@@ -24,3 +24,6 @@ struct vm_stats {
 
 /* Sample the n VMs at once, into ret[n]. Waits at most GUEST_STATS_MS for all their guests. */
 void engine_stats(struct vm *const *vms, size_t n, struct vm_stats *ret);
+
+/* The same of all VMs; the caller's array. */
+struct vm_stats *engine_stats_all(size_t *ret_n);
