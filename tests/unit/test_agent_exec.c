@@ -1,7 +1,6 @@
 /* exec in fcm-agent: real programs of this machine over a socketpair. Needs root. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,8 +14,8 @@
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
 #include "images/agent/copy.h"
-#include "images/agent/session.h"
 #include "images/agent/user.h"
+#include "tests/unit/agenttest.h"
 
 enum { VIEWS = EXEC_MAX + 2, PATIENCE_MS = 20000, MIB = 1 << 20 };
 
@@ -30,9 +29,7 @@ struct view {
 };
 
 struct world {
-	struct agent agent;
-	int host;
-	struct buf got;
+	struct agenttest side;
 	struct view views[VIEWS];
 	bool hello;
 };
@@ -40,29 +37,16 @@ struct world {
 static int setup(void **state)
 {
 	struct world *w = xalloc(sizeof *w);
-	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
-		return -1;
-	w->agent.channel = (struct channel){.fd = fds[0], .listen_fd = -1};
-	w->agent.root.mounted = true;
-	w->host = fds[1];
 	*state = w;
-	return 0;
+	return agenttest_begin(&w->side);
 }
 
 static int teardown(void **state)
 {
 	struct world *w = *state;
 
-	exec_close_all(&w->agent.execs);
-	for (size_t i = 0; i < w->agent.execs.doomed_count; i++)
-		kill(-w->agent.execs.doomed[i].group, SIGKILL);
-	close(w->host);
-	fcm_closep(&w->agent.channel.fd);
-	buf_done(&w->agent.channel.in);
-	buf_done(&w->agent.channel.out);
-	buf_done(&w->got);
+	agenttest_end(&w->side);
 	for (unsigned i = 0; i < VIEWS; i++) {
 		buf_done(&w->views[i].res);
 		for (unsigned k = 0; k < STREAM_CHANNELS; k++)
@@ -72,18 +56,13 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void write_host(struct world *w, const struct buf *b)
-{
-	assert_int_equal(fd_write_all(w->host, b->p, b->n), 0);
-}
-
 static void request(struct world *w, uint32_t stream, const char *kv, size_t n)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 
 	w->views[stream].credit = FRAME_WINDOW;
 	frame_add(&b, stream, FRAME_REQ, kv, n);
-	write_host(w, &b);
+	agenttest_send(&w->side, &b);
 }
 
 #define REQUEST(w, stream, kv) request(w, stream, kv, sizeof(kv))
@@ -95,7 +74,7 @@ static void send_data(struct world *w, uint32_t stream, const void *p, size_t n)
 
 	for (size_t at = 0; at < n; at += FRAME_MAX)
 		frame_add_data(&b, stream, FRAME_STDIN, (const char *)p + at, MIN((size_t)FRAME_MAX, n - at));
-	write_host(w, &b);
+	agenttest_send(&w->side, &b);
 }
 
 static void send_end(struct world *w, uint32_t stream)
@@ -103,7 +82,7 @@ static void send_end(struct world *w, uint32_t stream)
 	_cleanup_(buf_done) struct buf b = {0};
 
 	frame_add_end(&b, stream, FRAME_STDIN);
-	write_host(w, &b);
+	agenttest_send(&w->side, &b);
 }
 
 static void grant(struct world *w, uint32_t stream, unsigned channel, uint32_t n)
@@ -111,11 +90,13 @@ static void grant(struct world *w, uint32_t stream, unsigned channel, uint32_t n
 	_cleanup_(buf_done) struct buf b = {0};
 
 	frame_add_credit(&b, stream, (enum frame_channel)channel, n);
-	write_host(w, &b);
+	agenttest_send(&w->side, &b);
 }
 
-static void take(struct world *w, const struct frame *f)
+static void take(void *arg, const struct frame *f)
 {
+	struct world *w = arg;
+
 	if (f->type == FRAME_HELLO)
 		w->hello = true;
 	if (f->type == FRAME_HELLO || f->type == FRAME_EVENT)
@@ -139,40 +120,9 @@ static void take(struct world *w, const struct frame *f)
 	}
 }
 
-static void listen_host(struct world *w)
-{
-	char chunk[65536];
-	struct frame f;
-	ssize_t n;
-
-	while ((n = read(w->host, chunk, sizeof chunk)) > 0)
-		buf_add(&w->got, chunk, (size_t)n);
-	while (frame_parse(w->got.p, w->got.n, &f) > 0) {
-		take(w, &f);
-		buf_drop(&w->got, FRAME_HEADER + (size_t)f.len);
-	}
-}
-
-/* One round of the agent's loop, as main.c has it, and of the host. */
 static void round_of(struct world *w)
 {
-	static struct pollfd fds[1 + EXEC_FDS];
-	struct channel *c = &w->agent.channel;
-	struct execs *x = &w->agent.execs;
-	short events = channel_events(c);
-
-	fds[0] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
-	nfds_t n = 1 + exec_poll(x, c, fds + 1);
-	poll(fds, n, MIN(clock_left(exec_deadline(x)) & 0x7fff, 5));
-	if (fds[0].revents)
-		channel_serve(c, fds[0].revents);
-	exec_serve(x, c, fds + 1);
-	channel_tick(c);
-	session_serve(&w->agent);
-	exec_reap(x);
-	exec_tick(x, c);
-	assert_true(c->out.n < CHANNEL_OUT_MAX);
-	listen_host(w);
+	agenttest_round(&w->side, take, w);
 }
 
 #define UNTIL(w, condition)                                                                                  \
@@ -222,7 +172,7 @@ static void output_and_status(void **state)
 	UNTIL(w, w->views[2].over);
 	assert_string_equal(result(&w->views[2], "signal"), "9");
 	assert_string_equal(result(&w->views[2], "exit"), "");
-	assert_int_equal(w->agent.execs.count, 0);
+	assert_int_equal(w->side.agent.execs.count, 0);
 }
 
 static void what_cannot_run(void **state)
@@ -254,7 +204,7 @@ static void what_cannot_run(void **state)
 	assert_string_equal(result(&w->views[5], "errno"), "2");
 	assert_string_equal(result(&w->views[11], "exit"), "127");
 	assert_string_equal(result(&w->views[12], "exit"), "127");
-	UNTIL(w, w->agent.execs.count == 0);
+	UNTIL(w, w->side.agent.execs.count == 0);
 }
 
 /* Also while the host hears nothing of it, and against another stream in between. */
@@ -319,7 +269,7 @@ static void who_grants_nothing_stops_nobody_else(void **state)
 	UNTIL(w, w->views[3].over);
 	assert_string_equal(text(&w->views[3], 1), "here\n");
 	assert_int_equal(w->views[1].got[1], FRAME_WINDOW);
-	assert_int_equal(w->agent.execs.count, 2);
+	assert_int_equal(w->side.agent.execs.count, 2);
 	grant(w, 1, 1, 1000);
 	UNTIL(w, w->views[1].got[1] == FRAME_WINDOW + 1000);
 	run_for(w, 50);
@@ -347,18 +297,18 @@ static void over_the_window(void **state)
 	struct world *w = *state;
 
 	REQUEST(w, 1, "op=exec\0arg=sleep\0arg=1000\0stdin=1");
-	UNTIL(w, w->agent.execs.count == 1 && w->agent.execs.open[0]->report < 0);
-	pid_t pid = w->agent.execs.open[0]->pid;
+	UNTIL(w, w->side.agent.execs.count == 1 && w->side.agent.execs.open[0]->report < 0);
+	pid_t pid = w->side.agent.execs.open[0]->pid;
 	/* What is used up is granted again, so that this is too much. */
 	send_data(w, 1, some, FRAME_WINDOW);
 	run_for(w, 50);
 	size_t granted = w->views[1].credit - FRAME_WINDOW;
 	send_data(w, 1, some, granted);
 	run_for(w, 50);
-	assert_int_equal(w->agent.execs.count, 1);
-	assert_true(w->agent.execs.open[0]->in.n <= FRAME_WINDOW);
-	send_data(w, 1, some, w->agent.execs.open[0]->credit[FRAME_STDIN] + 1);
-	UNTIL(w, w->agent.execs.count == 0 && !alive(pid));
+	assert_int_equal(w->side.agent.execs.count, 1);
+	assert_true(w->side.agent.execs.open[0]->in.n <= FRAME_WINDOW);
+	send_data(w, 1, some, w->side.agent.execs.open[0]->credit[FRAME_STDIN] + 1);
+	UNTIL(w, w->side.agent.execs.count == 0 && !alive(pid));
 	assert_false(w->views[1].over);
 }
 
@@ -435,7 +385,7 @@ static void start_stubborn(struct world *w, pid_t ret[2])
 {
 	SH(w, 1, "trap '' HUP; sleep 1000 & echo $!; wait", "");
 	UNTIL(w, w->views[1].got[1] > 0);
-	ret[0] = w->agent.execs.open[0]->pid;
+	ret[0] = w->side.agent.execs.open[0]->pid;
 	ret[1] = atoi(text(&w->views[1], 1));
 	assert_true(alive(ret[0]) && ret[1] > 1 && alive(ret[1]));
 }
@@ -444,11 +394,11 @@ static void expect_killed(struct world *w, const pid_t pids[2])
 {
 	int64_t begun = clock_ms();
 
-	UNTIL(w, w->agent.execs.count == 0);
+	UNTIL(w, w->side.agent.execs.count == 0);
 	UNTIL(w, !alive(pids[0]) && !alive(pids[1]));
 	assert_in_range(clock_ms() - begun, EXEC_KILL_MS - 200, EXEC_KILL_MS + 2000);
 	assert_false(w->views[1].over);
-	assert_int_equal(w->agent.execs.doomed_count, 0);
+	assert_int_equal(w->side.agent.execs.doomed_count, 0);
 }
 
 static void close_kills_the_group(void **state)
@@ -475,10 +425,10 @@ static void hello_closes_all(void **state)
 	UNTIL(w, w->views[3].over);
 	pid_t detached = atoi(result(&w->views[3], "pid"));
 	assert_true(detached > 1);
-	assert_int_equal(w->agent.execs.count, 2);
-	pid_t soft = w->agent.execs.open[1]->pid;
+	assert_int_equal(w->side.agent.execs.count, 2);
+	pid_t soft = w->side.agent.execs.open[1]->pid;
 	frame_add(&b, 0, FRAME_HELLO, hello, sizeof hello);
-	write_host(w, &b);
+	agenttest_send(&w->side, &b);
 	UNTIL(w, w->hello && !alive(soft));
 	assert_true(alive(pids[0]));
 	expect_killed(w, pids);
@@ -494,7 +444,7 @@ static void hang_up_closes_all(void **state)
 	pid_t pids[2];
 
 	start_stubborn(w, pids);
-	shutdown(w->host, SHUT_WR);
+	shutdown(w->side.host, SHUT_WR);
 	expect_killed(w, pids);
 }
 
@@ -553,7 +503,7 @@ static void as_many_as_allowed(void **state)
 		assert_int_equal(w->views[i].data[1].n, 1);
 		assert_memory_equal(w->views[i].data[1].p, &i, 1);
 	}
-	assert_int_equal(w->agent.execs.count, 0);
+	assert_int_equal(w->side.agent.execs.count, 0);
 }
 
 static void who_and_where(void **state)
@@ -584,7 +534,7 @@ static void not_while_the_machine_ends(void **state)
 	REQUEST(w, 2, "op=exec\0arg=true");
 	UNTIL(w, w->views[2].over);
 	assert_string_equal(result(&w->views[2], "error"), "exec: the machine ends");
-	w->agent.root.mounted = false;
+	w->side.agent.root.mounted = false;
 	REQUEST(w, 3, "op=exec\0arg=true");
 	UNTIL(w, w->views[3].over);
 	assert_string_equal(result(&w->views[3], "error"), "exec: not before mount");

@@ -1,6 +1,5 @@
 /* op=probe of fcm-agent: real servers on loopback, over a socketpair. Needs root. */
 #include <arpa/inet.h>
-#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,43 +14,29 @@
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
 #include "images/agent/probe.h"
-#include "images/agent/session.h"
+#include "tests/unit/agenttest.h"
 
 enum { PATIENCE_MS = 20000, STREAM = 1 };
 
 struct world {
-	struct agent agent;
-	int host;
-	struct buf got, said, res;
+	struct agenttest side;
+	struct buf said, res;
 	bool over;
 };
 
 static int setup(void **state)
 {
 	struct world *w = xalloc(sizeof *w);
-	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
-		return -1;
-	w->agent.channel = (struct channel){.fd = fds[0], .listen_fd = -1};
-	w->agent.root.mounted = true;
-	w->host = fds[1];
 	*state = w;
-	return 0;
+	return agenttest_begin(&w->side);
 }
 
 static int teardown(void **state)
 {
 	struct world *w = *state;
 
-	exec_close_all(&w->agent.execs);
-	for (size_t i = 0; i < w->agent.execs.doomed_count; i++)
-		kill(-w->agent.execs.doomed[i].group, SIGKILL);
-	close(w->host);
-	fcm_closep(&w->agent.channel.fd);
-	buf_done(&w->agent.channel.in);
-	buf_done(&w->agent.channel.out);
-	buf_done(&w->got);
+	agenttest_end(&w->side);
 	buf_done(&w->said);
 	buf_done(&w->res);
 	free(w);
@@ -63,47 +48,24 @@ static void send_request(struct world *w, uint32_t stream, const struct buf *kv)
 	_cleanup_(buf_done) struct buf b = {0};
 
 	frame_add(&b, stream, FRAME_REQ, kv->p, kv->n);
-	assert_int_equal(fd_write_all(w->host, b.p, b.n), 0);
+	agenttest_send(&w->side, &b);
 }
 
-static void listen_host(struct world *w)
+static void take(void *arg, const struct frame *f)
 {
-	char chunk[65536];
-	struct frame f;
-	ssize_t n;
+	struct world *w = arg;
 
-	while ((n = read(w->host, chunk, sizeof chunk)) > 0)
-		buf_add(&w->got, chunk, (size_t)n);
-	while (frame_parse(w->got.p, w->got.n, &f) > 0) {
-		if (f.stream == STREAM && f.type == FRAME_DATA)
-			buf_add(&w->said, f.payload, f.len);
-		if (f.stream == STREAM && f.type == FRAME_RES) {
-			buf_add(&w->res, f.payload, f.len);
-			w->over = true;
-		}
-		buf_drop(&w->got, FRAME_HEADER + (size_t)f.len);
+	if (f->stream == STREAM && f->type == FRAME_DATA)
+		buf_add(&w->said, f->payload, f->len);
+	if (f->stream == STREAM && f->type == FRAME_RES) {
+		buf_add(&w->res, f->payload, f->len);
+		w->over = true;
 	}
 }
 
-/* One round of the agent's loop, as main.c has it, and of the host. */
 static void round_of(struct world *w)
 {
-	static struct pollfd fds[1 + EXEC_FDS];
-	struct channel *c = &w->agent.channel;
-	struct execs *x = &w->agent.execs;
-	short events = channel_events(c);
-
-	fds[0] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
-	nfds_t n = 1 + exec_poll(x, c, fds + 1);
-	poll(fds, n, MIN(clock_left(exec_deadline(x)) & 0x7fff, 5));
-	if (fds[0].revents)
-		channel_serve(c, fds[0].revents);
-	exec_serve(x, c, fds + 1);
-	channel_tick(c);
-	session_serve(&w->agent);
-	exec_reap(x);
-	exec_tick(x, c);
-	listen_host(w);
+	agenttest_round(&w->side, take, w);
 }
 
 static void run_for(struct world *w, int64_t ms)
@@ -330,8 +292,8 @@ static void its_group_ends(void **state)
 	ADD(&kv, "op=probe\0mode=exec\0arg=sleep\0arg=1000");
 	send_request(w, STREAM + 1, &kv);
 	run_for(w, 100);
-	assert_int_equal(w->agent.execs.count, 1);
-	pid_t pid = w->agent.execs.open[0]->pid;
+	assert_int_equal(w->side.agent.execs.count, 1);
+	pid_t pid = w->side.agent.execs.open[0]->pid;
 	buf_drop(&kv, kv.n);
 	kv_add(&kv, "op", "close");
 	kv_addf(&kv, "stream", "%d", STREAM + 1);
@@ -353,10 +315,10 @@ static void refused(void **state)
 	assert_int_equal(ASK(w, "op=probe\0mode=http\0url=http://localhost/\r\nX: y"), -1);
 	assert_int_equal(ASK(w, "op=probe\0mode=tcp\0port=1\0address=web"), -1);
 	assert_int_equal(ASK(w, "op=probe\0mode=exec"), -1);
-	w->agent.root.mounted = false;
+	w->side.agent.root.mounted = false;
 	assert_int_equal(ASK(w, "op=probe\0mode=tcp\0port=1"), -1);
-	w->agent.root.mounted = true;
-	w->agent.power.phase = POWER_TERM;
+	w->side.agent.root.mounted = true;
+	w->side.agent.power.phase = POWER_TERM;
 	assert_int_equal(ASK(w, "op=probe\0mode=tcp\0port=1"), -1);
 }
 
@@ -376,7 +338,7 @@ static void a_probe_holds_no_descriptor(void **state)
 	send_request(w, STREAM + 1, &probe);
 	run_for(w, 100);
 	frame_add_end(&end_of, STREAM, FRAME_STDIN);
-	assert_int_equal(fd_write_all(w->host, end_of.p, end_of.n), 0);
+	assert_int_equal(fd_write_all(w->side.host, end_of.p, end_of.n), 0);
 	for (int64_t until = clock_in(2000); !w->over && clock_ms() < until;)
 		round_of(w);
 	assert_true(w->over);
