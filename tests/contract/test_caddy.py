@@ -283,7 +283,8 @@ def test_validate_says_no(caddy, drive):
 
 
 def test_reload_refused(caddy, drive):
-    """A port that another program has: nothing but the reload finds out."""
+    """A port that another program has: nothing but the reload finds out. Caddy has begun the new servers by then, and a
+    connection that one of them took is lost when it goes back."""
     assert drive(f"expose {A}") == "ok"
     good = CADDYFILE.read_text()
     with socket.create_server(("127.0.0.1", 8099)):
@@ -292,9 +293,11 @@ def test_reload_refused(caddy, drive):
         answer = drive(f"expose {B}")
         assert answer.startswith("error host caddy reload: ") and "address already in use" in answer
         assert tree() == before
-        assert https("a.example.org") and https("b.example.org") is None and by_hand()
+        caddy.wait(lambda: https("a.example.org"))
+        assert https("b.example.org") is None and by_hand()
         answer = drive("expose aaaaaaaa other.example.org 127.0.0.1 8000")
-        assert answer.startswith("error host") and tree() == before and https("a.example.org")
+        assert answer.startswith("error host") and tree() == before
+        caddy.wait(lambda: https("a.example.org"))
     CADDYFILE.write_text(good)
     assert drive(f"sync {A} {B}") == "ok"
     assert https("a.example.org") and https("b.example.org") and by_hand()
