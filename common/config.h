@@ -30,7 +30,7 @@ struct fcmd_config {
 	struct strv allowed_hosts;
 	uint32_t max_connections, max_anonymous, header_seconds;
 	enum config_log log_level;
-	char state_dir[256], run_dir[256], shim[256];
+	char state_dir[256], run_dir[256], shim[256], oci[256];
 	uint32_t disk_reserve_mib;
 	char vmm[16], firecracker[256], qemu[256], accel[8];
 	struct strv assets_mirror;

@@ -292,18 +292,23 @@ static void check_disk(const struct host *h, struct check *c)
 
 static void check_programs(const struct host *h, struct check *c)
 {
-	static const char mkfs[] = "/sbin/mkfs.ext4";
+#define AGAIN(key) "sudo ./bootstrap install, or the package again   (or " key " = PATH in " CONFIG_FILE ")"
+	const struct {
+		const char *path, *fix;
+	} programs[] = {
+		{h->config->shim, AGAIN("shim")},
+		{h->config->oci, AGAIN("oci")},
+		{"/sbin/mkfs.ext4", "sudo apt-get install e2fsprogs"},
+	};
+#undef AGAIN
 
-	if (access(h->config->shim, X_OK) < 0) {
-		say(c, CHECK_FAIL, "%s: %s", h->config->shim, strerror(errno));
-		mend(c, "sudo ./bootstrap install, or the package again   (or shim = PATH in " CONFIG_FILE
-			")");
-	} else if (access(mkfs, X_OK) < 0) {
-		say(c, CHECK_FAIL, "%s: %s", mkfs, strerror(errno));
-		mend(c, "sudo apt-get install e2fsprogs");
-	} else {
-		say(c, CHECK_OK, "fcm-shim and mkfs.ext4 are there");
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
+		if (access(programs[i].path, X_OK) < 0) {
+			say(c, CHECK_FAIL, "%s: %s", programs[i].path, strerror(errno));
+			mend(c, "%s", programs[i].fix);
+			return;
+		}
+	say(c, CHECK_OK, "fcm-shim, fcm-oci and mkfs.ext4 are there");
 }
 
 /* Programs that `fcm image build` runs, and their packages. */

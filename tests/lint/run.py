@@ -32,6 +32,7 @@ ARROWS = {
     "daemon/proc": ["common"],
     "daemon/shim": ["common/core", "daemon/proc", "daemon/vmm/vmm.h"],
     "daemon/store": [*BASE, "daemon/proc"],
+    "daemon/oci": ["common", "daemon/proc"],
     "daemon/http": [*BASE, "daemon/store/token.h"],
     "daemon/engine": [*LEAVES, *BASE, "daemon/shim/shim.h", "daemon/conf.h"],
     "daemon/api": ["daemon/http/http.h", "daemon/engine", *LEAVES, "daemon/shim", "daemon/conf.h", "daemon/check.h", *BASE],
@@ -42,17 +43,18 @@ ARROWS = {
 # Each library of others lives in one place. The static programs are libc only.
 LIBRARIES = {
     r"jansson\.h": ["common/field", "common/json", "common/model", "daemon/vmm/qmp", "tests/"],
-    r"curl/": ["common/httpc", "tests/"],
+    r"curl/": ["common/httpc", "daemon/oci/", "tests/"],
     r"sodium": ["common/crypt", "tests/"],
     r"ini\.h": ["common/config"],
     r"libsmartcols": ["client/out"],
     r"microhttpd\.h": ["daemon/http/", "tests/"],
     r"netlink/|libnl": ["daemon/net/"],
     r"nftables/": ["daemon/net/"],
-    r"archive(_entry)?\.h": ["daemon/image/", "tests/"],
-    r"openssl/": ["daemon/image/", "tests/"],
+    r"archive(_entry)?\.h": ["daemon/image/", "daemon/oci/", "tests/"],
+    r"openssl/": ["daemon/oci/", "tests/"],
     r"cmocka\.h": ["tests/"],
-    r"seccomp\.h|cap-ng\.h": ["daemon/shim/"],
+    r"ext2fs/|et/": ["daemon/oci/", "tests/"],
+    r"seccomp\.h": ["daemon/oci/"],
     r"argp\.h": ["client/", "daemon/main.c", "daemon/"],
 }
 SYSTEM = re.compile(r"^(sys|linux|net|netinet|netpacket|arpa|asm)/[a-z0-9_/]+\.h$|^("

@@ -1,0 +1,129 @@
+#include "daemon/oci/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+enum { NOFILE = 256 };
+
+/* What no job needs, and an attacker would: programs, other processes, other namespaces, the kernel's rarely used ends. */
+static const int refused[] = {
+	SCMP_SYS(execve),
+	SCMP_SYS(execveat),
+	SCMP_SYS(fork),
+	SCMP_SYS(vfork),
+	SCMP_SYS(ptrace),
+	SCMP_SYS(process_vm_readv),
+	SCMP_SYS(process_vm_writev),
+	SCMP_SYS(pidfd_open),
+	SCMP_SYS(pidfd_getfd),
+	SCMP_SYS(kill),
+	SCMP_SYS(tkill),
+	SCMP_SYS(unshare),
+	SCMP_SYS(setns),
+	SCMP_SYS(mount),
+	SCMP_SYS(umount2),
+	SCMP_SYS(pivot_root),
+	SCMP_SYS(chroot),
+	SCMP_SYS(open_tree),
+	SCMP_SYS(move_mount),
+	SCMP_SYS(fsopen),
+	SCMP_SYS(fsmount),
+	SCMP_SYS(mount_setattr),
+	SCMP_SYS(bpf),
+	SCMP_SYS(perf_event_open),
+	SCMP_SYS(userfaultfd),
+	SCMP_SYS(io_uring_setup),
+	SCMP_SYS(io_uring_enter),
+	SCMP_SYS(io_uring_register),
+	SCMP_SYS(keyctl),
+	SCMP_SYS(add_key),
+	SCMP_SYS(request_key),
+	SCMP_SYS(init_module),
+	SCMP_SYS(finit_module),
+	SCMP_SYS(kexec_load),
+	SCMP_SYS(shmget),
+	SCMP_SYS(msgget),
+	SCMP_SYS(semget),
+	SCMP_SYS(mq_open),
+	SCMP_SYS(personality),
+	SCMP_SYS(name_to_handle_at),
+	SCMP_SYS(open_by_handle_at),
+};
+
+static void releasep(scmp_filter_ctx *f)
+{
+	if (*f)
+		seccomp_release(*f);
+}
+
+/* Without a network a job has no use for sockets either: those that it has are open. */
+static int filter(bool network, struct fcm_error *err)
+{
+	_cleanup_(releasep) scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
+	int r = f ? 0 : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(refused); i++)
+		r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), refused[i], 0);
+	if (r == 0 && !network)
+		r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 0);
+	if (r == 0)
+		r = seccomp_load(f);
+	errno = -r;
+	return r < 0 ? fcm_fail_errno(err, "seccomp") : 0;
+}
+
+/* An empty root: a tmpfs over a directory that every host has, which then becomes the root (pivot_root(2), "pivot_root(".",
+ * ".")"). */
+static int empty_root(struct fcm_error *err)
+{
+	if (mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0555") < 0 ||
+		chdir("/tmp") < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 ||
+		mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
+		chdir("/") < 0)
+		return fcm_fail_errno(err, "make an empty root");
+	return 0;
+}
+
+static int separate(bool network, struct fcm_error *err)
+{
+	if (unshare(CLONE_NEWNS | CLONE_NEWIPC | (network ? 0 : CLONE_NEWNET)) < 0 ||
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return fcm_fail_errno(err, "make namespaces");
+	return network ? 0 : empty_root(err);
+}
+
+static int set_limits(struct fcm_error *err)
+{
+	const struct rlimit none = {0, 0}, files = {NOFILE, NOFILE};
+
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0)
+		return fcm_fail_errno(err, "set limits");
+	return 0;
+}
+
+/* Changing the uid from 0 empties the permitted, effective and ambient sets (capabilities(7)); the inheritable one means
+ * nothing without an exec. */
+static int drop(uid_t uid, struct fcm_error *err)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0)
+		return fcm_fail_errno(err, "become uid %u", (unsigned)uid);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return fcm_fail_errno(err, "prctl");
+	return 0;
+}
+
+int sandbox_enter(uid_t uid, bool network, struct fcm_error *err)
+{
+	if (uid == 0)
+		return fcm_fail(err, FCM_INTERNAL, "a job doesn't run as root");
+	if (separate(network, err) < 0 || set_limits(err) < 0 || drop(uid, err) < 0)
+		return -1;
+	return filter(network, err);
+}
