@@ -180,7 +180,7 @@ bool ref_local(const struct ref *ref, struct ref *ret)
 
 static struct ref_text write_ref(const char *domain, const char *path, const struct ref *end)
 {
-	struct ref_text t;
+	struct ref_text t = {0};
 
 	fcm_format(t.s, sizeof t.s, "%s%s%s%s%s%s%s", domain, *domain ? "/" : "", path,
 		end && end->tag[0] ? ":" : "", end ? end->tag : "", end && end->digest[0] ? "@sha256:" : "",
