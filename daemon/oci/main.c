@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "common/core/kv.h"
+#include "daemon/oci/merge.h"
 #include "daemon/oci/oci.h"
 #include "daemon/oci/sandbox.h"
 
@@ -15,6 +16,7 @@ static const struct row {
 	bool network;
 	oci_run *run;
 } rows[] = {
+	{"merge", false, oci_merge},
 	{0},
 };
 
