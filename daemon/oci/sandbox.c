@@ -10,9 +10,46 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-enum { NOFILE = 256 };
+/* What a job without a network does: it reads and writes what is open, and takes memory. Whatever else a C library tries is
+ * refused and not fatal. */
+static const int allowed[] = {
+	SCMP_SYS(read),
+	SCMP_SYS(readv),
+	SCMP_SYS(pread64),
+	SCMP_SYS(write),
+	SCMP_SYS(writev),
+	SCMP_SYS(pwrite64),
+	SCMP_SYS(lseek),
+	SCMP_SYS(ftruncate),
+	SCMP_SYS(fallocate),
+	SCMP_SYS(fsync),
+	SCMP_SYS(fdatasync),
+	SCMP_SYS(fstat),
+	SCMP_SYS(newfstatat),
+	SCMP_SYS(openat),
+	SCMP_SYS(close),
+	SCMP_SYS(fcntl),
+	SCMP_SYS(poll),
+	SCMP_SYS(sendto),
+	SCMP_SYS(recvfrom),
+	SCMP_SYS(mmap),
+	SCMP_SYS(munmap),
+	SCMP_SYS(mremap),
+	SCMP_SYS(mprotect),
+	SCMP_SYS(madvise),
+	SCMP_SYS(brk),
+	SCMP_SYS(futex),
+	SCMP_SYS(getrandom),
+	SCMP_SYS(clock_gettime),
+	SCMP_SYS(rt_sigaction),
+	SCMP_SYS(rt_sigprocmask),
+	SCMP_SYS(rt_sigreturn),
+	SCMP_SYS(restart_syscall),
+	SCMP_SYS(exit),
+	SCMP_SYS(exit_group),
+};
 
-/* What no job needs, and an attacker would: programs, other processes, other namespaces, the kernel's rarely used ends. */
+/* What no job with one needs, and an attacker would: programs, other processes, other namespaces, the kernel's rarely used ends. */
 static const int refused[] = {
 	SCMP_SYS(execve),
 	SCMP_SYS(execveat),
@@ -63,16 +100,18 @@ static void releasep(scmp_filter_ctx *f)
 		seccomp_release(*f);
 }
 
-/* Without a network a job has no use for sockets either: those that it has are open. */
+/* A resolver and a TLS library do too much for a list of all that they may. */
 static int filter(bool network, struct fcm_error *err)
 {
-	_cleanup_(releasep) scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
+	const int *calls = network ? refused : allowed;
+	size_t n = network ? ARRAY_SIZE(refused) : ARRAY_SIZE(allowed);
+	uint32_t rule = network ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_ALLOW;
+	_cleanup_(releasep) scmp_filter_ctx f =
+		seccomp_init(network ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM));
 	int r = f ? 0 : -ENOMEM;
 
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(refused); i++)
-		r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), refused[i], 0);
-	if (r == 0 && !network)
-		r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 0);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = seccomp_rule_add(f, rule, calls[i], 0);
 	if (r == 0)
 		r = seccomp_load(f);
 	errno = -r;
@@ -99,12 +138,23 @@ static int separate(bool network, struct fcm_error *err)
 	return network ? 0 : empty_root(err);
 }
 
+/* Far beyond what a good image needs, so that a bad one ends the job and nothing else. */
 static int set_limits(struct fcm_error *err)
 {
-	const struct rlimit none = {0, 0}, files = {NOFILE, NOFILE};
+	static const struct {
+		int what;
+		rlim_t most;
+	} limits[] = {
+		{RLIMIT_CORE, 0},
+		{RLIMIT_NOFILE, 256},
+		{RLIMIT_DATA, (rlim_t)2 << 30},
+		{RLIMIT_FSIZE, (rlim_t)256 << 30},
+		{RLIMIT_CPU, 3600},
+	};
 
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0)
-		return fcm_fail_errno(err, "set limits");
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++)
+		if (setrlimit(limits[i].what, &(struct rlimit){limits[i].most, limits[i].most}) < 0)
+			return fcm_fail_errno(err, "set limits");
 	return 0;
 }
 
