@@ -411,8 +411,9 @@ int api_stream(struct api *a, const char *path, int (*data)(void *arg, const cha
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
 	struct httpc_request rq = {.method = "GET", .data = data, .arg = arg};
 
-	if (perform(a, &rq, path, "Accept: text/plain, application/x-tar, application/json", &answer, err) <
-		0)
+	if (perform(a, &rq, path,
+		    "Accept: text/plain, text/event-stream, application/x-tar, application/json", &answer,
+		    err) < 0)
 		return err->code == FCM_CANCELLED ? 0 : -1;
 	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
 }

@@ -490,8 +490,8 @@ class Host:
 
     # ---- the end ----
 
-    # The daemon keeps these for the next VM: disk templates, Caddy's import folder, its own log and socket.
-    KEPT = re.compile(r"^path (/var/lib/firecracker/templates\S*|/etc/caddy/fcm\.d) |^process fcmd ")
+    # The daemon keeps these for the next VM: disk templates, what happened, Caddy's import folder, its own log and socket.
+    KEPT = re.compile(r"^path (/var/lib/firecracker/(templates|events\.jsonl)\S*|/etc/caddy/fcm\.d) |^process fcmd ")
 
     def residue(self):
         """What residue.py sees in this host, as a set of lines."""

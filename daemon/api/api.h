@@ -33,3 +33,6 @@ bool api_flag(const struct request *rq, const char *name);
 /* ?name= as a number in min..max, `otherwise` when it is missing. FCM_INVALID naming it. */
 int api_number(const struct request *rq, const char *name, int64_t min, int64_t max, int64_t otherwise,
 	int64_t *ret, struct fcm_error *err) must_check;
+
+/* ?name= as a time: "2026-11-25T16:48:13Z", or "5m": so long ago. 0 when it is missing. FCM_INVALID naming it. */
+int api_time(const struct request *rq, const char *name, int64_t *ret, struct fcm_error *err) must_check;

@@ -148,43 +148,18 @@ static void logs_free(void *arg)
 	free(l);
 }
 
-/* "2026-11-25T16:48:13Z", or "5m": so long ago. */
-static int parse_since(const char *s, int64_t *ret, struct fcm_error *err)
-{
-	static const struct {
-		char unit;
-		int seconds;
-	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
-	size_t n = strlen(s);
-	int64_t span;
-
-	if (clock_parse(s, ret) == 0)
-		return 0;
-	for (size_t i = 0; n > 1 && n < 16 && i < ARRAY_SIZE(units); i++) {
-		char digits[16] = "";
-		memcpy(digits, s, n - 1);
-		if (s[n - 1] != units[i].unit || !fcm_parse_i64(digits, 0, 1000000000, &span))
-			continue;
-		*ret = clock_wall() - span * units[i].seconds;
-		return 0;
-	}
-	return fcm_fail_field(err, FCM_INVALID, "since",
-		"since: neither a time (2026-11-25T16:48:13Z) nor a span (90s, 5m, 2h, 3d)");
-}
-
 /* Read the ring, and keep of it what the query asks for. */
 static int load(struct logs *l, struct fcm_error *err)
 {
-	const char *since = http_query(l->rq, "since");
-	int64_t tail, from = 0;
+	int64_t tail, since;
 
 	if (api_number(l->rq, "tail", 0, TAIL_LINES_MAX, -1, &tail, err) < 0 ||
-		(since && parse_since(since, &from, err) < 0) ||
+		api_time(l->rq, "since", &since, err) < 0 ||
 		shim_ring_tail(registry_dirfd(l->vm), SHIM_RING, &l->text, &l->total, err) < 0)
 		return -1;
 	if (since || l->timestamps)
 		read_marks(l);
-	if (since && keep_since(l, from, err) < 0)
+	if (since && keep_since(l, since, err) < 0)
 		return -1;
 	if (tail >= 0)
 		keep_lines(&l->text, tail);

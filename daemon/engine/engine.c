@@ -13,6 +13,7 @@
 #include "common/core/fileio.h"
 #include "common/core/log.h"
 #include "daemon/caddy/caddy.h"
+#include "daemon/engine/events.h"
 #include "daemon/engine/ops.h"
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
@@ -241,7 +242,7 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 	the.driver = vmm_choose(config, &the.probe);
 	the.tsc_khz = bootargs_tsc_khz();
 	the.kvm_gid = kvm_group();
-	if (open_templates(err) < 0 || load_all(err) < 0)
+	if (open_templates(err) < 0 || events_start(store_dirfd(), err) < 0 || load_all(err) < 0)
 		return -1;
 	size_t n = registry_all(&all);
 	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ||
@@ -284,6 +285,7 @@ bool engine_stop(int64_t deadline)
 	for (size_t i = 0; i < n; i++)
 		let_go(all[i]);
 	registry_all_done(all, n);
+	events_stop();
 	return true;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/core/clock.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/events.h"
 #include "daemon/engine/op.h"
 #include "daemon/net/ipam.h"
 #include "daemon/net/net.h"
@@ -277,6 +278,8 @@ int registry_choose(struct vm *vm, struct op *op, bool enter, struct fcm_error *
 void registry_add(struct vm *vm)
 {
 	registry_lock();
+	vm->listed = true;
+	events_known(vm);
 	insert(vm);
 	registry_unlock();
 }
@@ -375,6 +378,7 @@ void registry_changed(struct vm *vm)
 {
 	free(STEAL(vm->text));
 	buf_done(&list_text);
+	events_note(vm);
 	wake();
 }
 
@@ -422,6 +426,13 @@ void registry_wait(uint64_t *seen, int64_t deadline)
 	while (*seen == generation && wait_changed(deadline))
 		;
 	*seen = generation;
+	registry_unlock();
+}
+
+void registry_wake(void)
+{
+	registry_lock();
+	wake();
 	registry_unlock();
 }
 

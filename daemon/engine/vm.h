@@ -17,6 +17,14 @@
 struct loop_source;
 struct op;
 
+/* What events.c has told of a VM. */
+struct vm_told {
+	bool listed;
+	enum vm_state state;
+	enum health health;
+	int site;
+};
+
 struct vm {
 	struct vm_id id;
 	struct vm_view view; /* what the API shows and config.json keeps */
@@ -48,6 +56,7 @@ struct vm {
 	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
 	bool listed;		/* in the registry: visible to the API */
 	char *text;		/* cached JSON, or NULL */
+	struct vm_told told;
 
 	struct checks *checks; /* of its health, or NULL (health.h) */
 	struct vm_health
@@ -113,8 +122,8 @@ bool registry_domain_taken(const char *domain, const struct vm *self);
 		registry_unlock();                                                                           \
 	} while (0)
 
-/* The cached text of this VM (or of the list) is out of date. Call with the lock held. Wakes registry_wait().
- */
+/* What the API shows of this VM (or of the list) has changed: its cached text is out of date, it may be an event, and
+ * registry_wait() wakes. Call with the lock held. */
 void registry_changed(struct vm *vm);
 
 /* JSON text of one VM and of {"vms":[...]}; the caller's. */
@@ -124,6 +133,9 @@ char *registry_list_text(size_t *ret_n);
 /* Wait at most until `deadline` for any change; returns at once when `*seen` isn't the newest count, and sets
  * it. */
 void registry_wait(uint64_t *seen, int64_t deadline);
+
+/* Let everybody who waits look again. */
+void registry_wake(void);
 
 /* Number of VMs and of those that run. */
 void registry_count(size_t *ret_total, size_t *ret_running);

@@ -64,6 +64,10 @@ ERRORS = {
 }
 
 PLAN = ["tap      TUNSETIFF tap_8i5agfx2", "nft      add element inet fcm vms { tap_8i5agfx2 }"]
+EVENTS = "".join(f"id: {e['seq']}\nevent: {e['event']}\ndata: {json.dumps(e)}\n\n" for e in [
+    {"seq": 7, "time": "2026-01-01T00:00:00Z", "event": "running", "id": "abcd1234", "name": "web"},
+    {"seq": 8, "time": "2026-01-01T00:00:09Z", "event": "failed", "id": "abcd1234", "name": "web", "code": "crashed",
+     "message": "the VMM was killed by signal 9\x1b[2J"}]).replace("id: 8", ":\n\nevent: gone\ndata: {\"oldest\":8}\n\nid: 8")
 CONSOLE = "[    0.00] Linux\r\n\x1b[1;32mok\x1b[0m \x1b]0;title\x07caf\u00e9 \x9b31m\x07\r\nlogin: "
 
 
@@ -127,6 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
             ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats,
+            ("GET", "/v1/events"): self.get_events,
         }.get((self.command, url.path))
         if handler:
             return handler(body)
@@ -165,6 +170,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_stats(self, one, query, body):
         return self.answer(200, stats(one, self.count_sample()))
+
+    def get_events(self, body):
+        return self.answer(200, EVENTS, "text/event-stream")
 
     def get_images(self, body):
         return self.answer(200, {"images": [

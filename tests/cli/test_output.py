@@ -6,7 +6,7 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "ls", "ps", "inspect", "exec", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
-            "logs", "stats", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor",
+            "logs", "stats", "events", "console", "expose", "unexpose", "wait", "image", "images", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
 
@@ -55,6 +55,13 @@ def test_version(fcm, argv):
 def test_pipe(fcm, golden, name, argv):
     done = fcm(*argv)
     assert (done.status, done.err) == (0, "")
+    golden(f"pipe-{name}", done.out)
+
+
+@pytest.mark.parametrize("name,argv", [("events", ["events"]), ("events-json", ["events", "--json"])])
+def test_events(fcm, golden, name, argv):
+    done = fcm(*argv)
+    assert (done.status, done.err) == (0, "fcm: some events are gone: more happened than is kept\n")
     golden(f"pipe-{name}", done.out)
 
 
