@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/out.h"
 #include "client/term.h"
 #include "client/where.h"
 #include "common/core/clock.h"
@@ -380,7 +381,7 @@ int api_change(struct api *a, const char *method, const char *path, const field_
 
 static void upload_progress(void *arg, uint64_t now, uint64_t total)
 {
-	term_progress("%s: %" PRIu64 " of %" PRIu64 " MB", (const char *)arg, now / 1000000, total / 1000000);
+	out_progress(arg, now, total);
 }
 
 int api_upload(struct api *a, const char *path, int fd, uint64_t size, const char *doing, field_json **ret,

@@ -12,11 +12,13 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,9 +27,13 @@
 #include "client/term.h"
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
+#include "common/core/tar.h"
 #include "common/core/tree.h"
 
-enum { PROGRESS_STEP = 1 << 20 };
+enum {
+	PROGRESS_STEP = 256 << 10,
+	MEASURED_MAX = 200000, /* files that are looked at before the copy, to know how much it will be */
+};
 
 struct cp_options {
 	bool archive;
@@ -53,11 +59,12 @@ struct place {
 struct copy {
 	struct cli *cli;
 	struct place from, to;
-	unsigned keep; /* flags of tree.h */
-	int pipe;      /* our end of it, or stdin or stdout */
-	bool silent;   /* it is the other process that shows the progress */
-	uint64_t moved, shown;
-	struct fcm_error err; /* of the pipe */
+	unsigned keep;		      /* flags of tree.h */
+	int pipe;		      /* our end of it, or stdin or stdout */
+	bool silent;		      /* it is the other process that shows the progress */
+	uint64_t moved, shown, total; /* total: about, 0 when it isn't known */
+	char *what;		      /* of the line of progress */
+	struct fcm_error err;	      /* of the pipe */
 };
 
 /* What the other process says at its end; smaller than PIPE_BUF, so it is there whole or not at all. */
@@ -122,6 +129,31 @@ static int check(const struct copy *c, struct fcm_error *err)
 	if (from->vm && to->vm && strcmp(from->vm, to->vm) == 0 && is_inside(from, to))
 		return fcm_fail(err, FCM_USAGE, "cp: '%s' is inside '%s'", to->path, from->path);
 	return 0;
+}
+
+/* ---- how much it will be ---- */
+
+static struct {
+	uint64_t bytes;
+	unsigned files;
+} measured;
+
+/* As tar packs it: a header, for most a second one with exact times, and the data without holes. */
+static int measure_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)path, (void)type, (void)ftw;
+	measured.bytes += 2 * TAR_BLOCK;
+	if (S_ISREG(st->st_mode))
+		measured.bytes += (uint64_t)MIN(st->st_size, st->st_blocks * 512);
+	return ++measured.files > MEASURED_MAX;
+}
+
+/* Bytes of the archive of local files, about; 0 when nobody looks, or there are too many. */
+static uint64_t measure(const char *path)
+{
+	if (!term_has_progress() || nftw(path, measure_one, 32, FTW_PHYS) != 0)
+		return 0;
+	return measured.bytes;
 }
 
 /* ---- the other process ---- */
@@ -210,7 +242,7 @@ static void count(struct copy *c, size_t n)
 	if (c->silent || c->moved - c->shown < PROGRESS_STEP)
 		return;
 	c->shown = c->moved;
-	term_progress("copy %s: %" PRIu64 " MB", c->from.path, c->moved / 1000000);
+	out_progress(c->what, c->moved, c->total);
 }
 
 static int take_piece(void *arg, const char *p, size_t n)
@@ -242,7 +274,7 @@ static int download(struct copy *c, struct api *api, struct fcm_error *err)
 	auto_free char *path = route(&c->from, false);
 
 	if (!c->silent)
-		term_progress("copy %s", c->from.path);
+		term_progress("%s", c->what);
 	int r = api_stream(api, path, take_piece, c, err);
 	term_progress_end();
 	if (r == 0 && c->err.code != FCM_OK) {
@@ -258,7 +290,7 @@ static int upload(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 	auto_free char *path = route(&c->to, !c->from.std);
 	auto_json field_json *answer = NULL;
 
-	term_progress("copy %s", c->from.path);
+	term_progress("%s", c->what);
 	int r = api_send(c->cli->api, path, give_piece, c, &answer, err);
 	term_progress_end();
 	if (r < 0 && c->err.code != FCM_OK)
@@ -340,6 +372,8 @@ static int to_vm(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 		c->pipe = STDIN_FILENO;
 		return upload(c, ret, err);
 	}
+	if (c->from.vm == NULL)
+		c->total = measure(c->from.path);
 	if (start(c, true, c->from.vm ? fetch : pack, &p, err) < 0)
 		return -1;
 	int rc = upload(c, ret, err);
@@ -370,7 +404,8 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 
 	if (parse(cli->argv[0], &from, err) < 0 || parse(cli->argv[1], &to, err) < 0)
 		return -1;
-	struct copy c = {.cli = cli, .from = from, .to = to};
+	auto_free char *what = xprintf("copy %s", cli->argv[0]);
+	struct copy c = {.cli = cli, .from = from, .to = to, .what = what};
 	if (check(&c, err) < 0)
 		return -1;
 	if (o->archive)

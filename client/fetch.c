@@ -151,14 +151,9 @@ void fetch_done(const struct fetch *f)
 static void show(void *arg, uint64_t now, uint64_t total)
 {
 	const struct fetch *f = arg;
-	_cleanup_(buf_done) struct buf b = {0};
+	auto_free char *what = xprintf("download firecracker %s", f->release->version);
 
-	out_bytes(&b, (int64_t)now);
-	if (total) {
-		buf_str(&b, " of ");
-		out_bytes(&b, (int64_t)total);
-	}
-	term_progress("download firecracker %s  %s", f->release->version, b.p);
+	out_progress(what, now, total);
 	term_progress_note("what came is kept: the same command goes on from there\n");
 }
 

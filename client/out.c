@@ -10,7 +10,7 @@
 
 #define SEPARATOR "  "
 
-enum { MAX_COLUMNS = 24, RESULT_COLUMN = 12 };
+enum { MAX_COLUMNS = 24, RESULT_COLUMN = 12, RATE_MS = 500 /* before it says how fast */ };
 
 struct picked {
 	const struct column *v[MAX_COLUMNS];
@@ -43,6 +43,44 @@ void out_bytes(struct buf *b, int64_t bytes)
 	for (; v >= 999.5 && u + 1 < ARRAY_SIZE(units); u++)
 		v /= 1000;
 	buf_printf(b, "%.*f %s", u > 0 && v < 9.95 ? 1 : 0, v, units[u]);
+}
+
+static void add_bar(struct buf *b, uint64_t done, uint64_t total)
+{
+	static const char full[] = "==============", empty[] = "              ";
+	int width = sizeof full - 1;
+	int filled = (int)((double)MIN(done, total) / (double)total * width);
+
+	buf_printf(b, "[%.*s%.*s] %3d%%  ", filled, full, width - filled, empty,
+		(int)((double)MIN(done, total) / (double)total * 100));
+}
+
+void out_progress(const char *what, uint64_t done, uint64_t total)
+{
+	static struct {
+		int64_t begun;
+		uint64_t from, last; /* bytes: what was there when it began, and what was shown */
+	} moving;
+	_cleanup_(buf_done) struct buf b = {0}, rate = {0};
+
+	if (moving.begun == 0 || done < moving.last)
+		moving.begun = clock_ms(), moving.from = done;
+	moving.last = done;
+	if (total)
+		add_bar(&b, done, total);
+	out_bytes(&b, (int64_t)done);
+	if (total) {
+		buf_str(&b, " of ");
+		out_bytes(&b, (int64_t)total);
+	}
+	int64_t ms = clock_ms() - moving.begun;
+	if (ms >= RATE_MS && done > moving.from) {
+		buf_str(&rate, "  ");
+		out_bytes(&rate, (int64_t)((double)(done - moving.from) * 1000 / (double)ms));
+		buf_str(&rate, "/s");
+	}
+	bool fits = strlen(what) + 2 + b.n + rate.n <= term_progress_width();
+	term_progress("%.28s  %s%s", what, b.p, fits && rate.n ? rate.p : "");
 }
 
 void out_mib(struct buf *b, int64_t mib)

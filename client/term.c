@@ -19,7 +19,7 @@
 #define SCREEN_END "\033[?25h\033[?1049l"
 
 /* How often the line may change, and how long an operation lasts before it has one: less would flicker. */
-enum { TICK_MS = 200, MAX_LINE = 256 };
+enum { TICK_MS = 200, MAX_LINE = 256, SECONDS_WIDTH = 10 };
 
 /* The line belongs to a thread, for the caller waits in libcurl. */
 static struct {
@@ -157,10 +157,15 @@ void term_screen_draw(const char *text)
 	fflush(stdout);
 }
 
+unsigned term_progress_width(void)
+{
+	return MAX((int)term_width(STDERR_FILENO) - SECONDS_WIDTH, SECONDS_WIDTH);
+}
+
 /* Draw what there is to say after `ms`, unless it stands there already. */
 static void draw(int64_t ms, char shown[static MAX_LINE])
 {
-	int width = MAX((int)term_width(STDERR_FILENO) - 10, 10);
+	int width = (int)term_progress_width();
 	char line[MAX_LINE];
 
 	if (ms < 1000)

@@ -16,6 +16,9 @@ bool term_has_colour(void);
  * none, and counts the seconds. Nothing without term_has_progress(). */
 void term_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* How much of it there is room for. */
+unsigned term_progress_width(void);
+
 /* What to say when the user interrupts meanwhile; a string that lives for ever. Forgotten at
  * term_progress_end(). */
 void term_progress_note(const char *note);

@@ -337,7 +337,7 @@ def test_progress_on_a_terminal(fcm, site):
             shown += piece
     os.close(master)
     assert child.wait(20) == 0
-    assert re.search(rb"download firecracker \S+  \d+ kB of %d kB" % round(len(data) / 1000), shown), shown
+    assert re.search(rb"download firecracker \S+  \[=+ +\] +\d+%%  \d+ kB of %d kB" % round(len(data) / 1000), shown), shown
     assert shown.split(b"\x1b[K")[-1].startswith(b"firecracker " + VERSION.encode())
 
 

@@ -1,6 +1,7 @@
 """GET and PUT files, and fcm cp, against the scripted agent (tests/fake/exec.c): what a path names is what it does."""
 import http.client
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -138,7 +139,13 @@ class TestClient:
         done = host.run("script", "-qec", "fcm cp /etc/hostname web:/sips", "/dev/null")
         assert "copied 3 files, 4.7 kB in " in done.stdout
         done = host.run("script", "-qec", "timeout 2 fcm cp web:/hang /root/none", "/dev/null", check=False)
-        assert "copy /hang" in done.stdout
+        assert "copy web:/hang" in done.stdout
+        host.run("mkdir", "-p", "/root/large")
+        host.run("bash", "-c", "head -c 300000000 /dev/zero >/root/large/f")
+        done = host.run("script", "-qec", "fcm cp /root/large web:/sips", "/dev/null")
+        assert re.search(r"copy /root/large  \[=+ *\] {1,2}\d+%  \d+ MB of 300 MB", done.stdout), done.stdout
+        done = host.run("script", "-qec", "fcm cp web:/flood/300000000 - >/dev/null", "/dev/null")
+        assert re.search(r"copy web:/flood/300000000  \d+ MB  \d+ MB/s", done.stdout), done.stdout
 
     @pytest.mark.parametrize("path, status, words", [
         ("/fail/not_found", 3, ("no such thing", "fcm exec web ls")), ("/fail/no_space", 7, ("in the VM",)),
