@@ -27,8 +27,11 @@ SKIPPED = 77  # the status of a part that can't be tried here, as automake's
 WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
-# Of the parts that run beside others these begin first, so that both lanes end together.
-LONGEST = ("test_undo", "contract", "test_restart", "test_debian_guest", "test_guest_power", "test_ways_out", "test_exec", "api-asan",
+# How many parts run at a time. Those in namespaces often wait for a time to pass; a host is one processor's work.
+LANES = {"in namespaces": 4, "making hosts": 2, "in hosts": 2}
+# Of the parts that run beside others these begin first, so that all lanes end together.
+LONGEST = ("test_undo", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
+           "test_ways_out", "test_ready", "test_exec_guest", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
 
@@ -116,7 +119,7 @@ def rank(name):
 
 
 def in_namespaces(parts_):
-    """Each of them makes namespaces of its own and often waits, so two run at a time."""
+    """Each of them makes namespaces of its own, so several run at a time."""
     for part in parts_:
         part.beside = "in namespaces"
     return sorted(parts_, key=lambda part: rank(part.name))
@@ -157,7 +160,7 @@ def parts(options):
         Part("residue", residue, lambda log, _: (log.count("\nseen") + log.startswith("seen"), log.count("NOT SEEN"), 0), 60),
         ctest("units", build, 300),
     ]
-    folders = [pytest(name, pytest_folder(name), build, 300) for name in ("contract", "cli") if pytest_folder(name)]
+    folders = [pytest(name, pytest_folder(name), build, 600) for name in ("contract", "cli") if pytest_folder(name)]
     if options.what == ["quick"]:
         boot = TOP / "tests/integration/test_curl.py"
         return [*result, *folders, pytest("boot", [boot], build, 120, "-k", "test_life")]
@@ -244,12 +247,22 @@ def run(part, logs, seconds_left, env):
     return passed, failed, skipped
 
 
+def processor_time():
+    """(busy, all) seconds of all processors since the boot, without what runs at a low priority: proc_stat(5)."""
+    user, nice, system, idle, iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return user + system + irq + softirq, user + nice + system + idle + iowait + irq + softirq
+
+
 def run_all(todo, logs, env):
-    """One after the other, but two at a time of those that may run beside others. Yields what run() returns."""
+    """One after the other, but in lanes those that may run beside others. Yields what run() returns."""
     deadline = time.monotonic() + TOTAL_LIMIT
     for beside, group in itertools.groupby(todo, lambda part: part.beside):
-        with concurrent.futures.ThreadPoolExecutor(2 if beside else 1) as pool:
+        begun, before = time.monotonic(), processor_time()
+        with concurrent.futures.ThreadPoolExecutor(LANES.get(beside, 1)) as pool:
             yield from pool.map(lambda part: run(part, logs, deadline - time.monotonic(), env), group)
+        if beside:
+            busy, total = (after - first for first, after in zip(before, processor_time()))
+            print(f"    {beside}: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
 
 
 def unmet_routes(seen_path):
