@@ -24,6 +24,12 @@ field_json *api_vm_json(struct vm *vm, bool show_env);
 /* The results of the operations on VMs: the VM, and how it went. */
 field_json *api_vm_result(const struct op *op);
 
+/* Is the VM running or about to? */
+bool api_vm_up(struct vm *vm);
+
+/* The same: FCM_WRONG_STATE when it isn't. */
+int api_vm_runs(struct vm *vm, struct fcm_error *err) must_check;
+
 /* {"error": {...}} as the API sends it (without request_id), for the last line of a stream. */
 field_json *api_error_json(const struct fcm_error *err);
 

@@ -12,7 +12,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "daemon/api/api.h"
-#include "daemon/api/relay.h"
+#include "daemon/relay.h"
 #include "daemon/shim/plan.h"
 #include "daemon/vmm/socket.h"
 
@@ -110,14 +110,22 @@ static void console_free(struct console *c)
 	free(c);
 }
 
+static bool goes_on(void *arg)
+{
+	struct console *c = arg;
+
+	return api_vm_up(c->vm);
+}
+
 /* `client` is -1 when the client left before the switch of protocols. */
 static void run_console(void *arg, int client, const void *extra, size_t n)
 {
 	struct console *c = arg;
 	/* a client on TCP that has left looks as one that only sends no more: it must not keep others from typing */
-	struct relay r = {.vm = c->vm,
-		.client = client,
+	struct relay r = {.client = client,
 		.guest = c->fd,
+		.stop_fd = http_stop_fd(),
+		.goes_on = goes_on,
 		.may_send = may_send,
 		.arg = c,
 		.no_half = true};
@@ -155,7 +163,7 @@ int api_vm_console(struct request *rq, struct fcm_error *err)
 	struct vm *vm = http_vm(rq);
 	enum input input = INPUT_WAIT;
 
-	if (parse_input(rq, &input, err) < 0 || relay_vm_runs(vm, err) < 0)
+	if (parse_input(rq, &input, err) < 0 || api_vm_runs(vm, err) < 0)
 		return -1;
 	struct console *c = xalloc(sizeof *c);
 	*c = (struct console){.vm = vm_ref(vm), .fd = -1, .input = input};

@@ -30,6 +30,26 @@ field_json *api_vm_result(const struct op *op)
 	return v;
 }
 
+bool api_vm_up(struct vm *vm)
+{
+	registry_lock();
+	enum vm_state s = vm->view.state;
+	bool yes = vm->listed && (s == VM_RUNNING || s == VM_STARTING);
+	registry_unlock();
+	return yes;
+}
+
+int api_vm_runs(struct vm *vm, struct fcm_error *err)
+{
+	if (api_vm_up(vm))
+		return 0;
+	registry_lock();
+	enum vm_state state = vm->view.state;
+	registry_unlock();
+	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
+	return fcm_hint(err, "fcm start %s", vm->view.name);
+}
+
 static int dry_run(struct request *rq, const struct strv *lines)
 {
 	field_json *o = fj_object(), *plan = fj_array();

@@ -1,4 +1,4 @@
-#include "daemon/api/relay.h"
+#include "daemon/relay.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -6,12 +6,11 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "daemon/api/api.h"
-
 enum {
 	CHUNK = 65536,
 	/* how often an idle relay looks whether its VM still runs: one that was killed sends no FIN */
 	LOOK_MS = 1000,
+	CONNECT_MS = 5000,
 	STALL_MS = 60000, /* how long what a side left behind may wait for the other to take it */
 };
 
@@ -64,31 +63,6 @@ static bool is_gone(int fd)
 	return poll(&p, 1, 0) == 1;
 }
 
-static bool state_runs(const struct vm *vm)
-{
-	return vm->listed && (vm->view.state == VM_RUNNING || vm->view.state == VM_STARTING);
-}
-
-static bool runs(struct vm *vm)
-{
-	registry_lock();
-	bool yes = state_runs(vm);
-	registry_unlock();
-	return yes;
-}
-
-int relay_vm_runs(struct vm *vm, struct fcm_error *err)
-{
-	registry_lock();
-	bool yes = state_runs(vm);
-	enum vm_state state = vm->view.state;
-	registry_unlock();
-	if (yes)
-		return 0;
-	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
-	return fcm_hint(err, "fcm start %s", vm->view.name);
-}
-
 /* Asked when nothing moved for LOOK_MS. What a side that is gone left behind is delivered, if the other one takes it. */
 static bool is_over(const struct flow *up, const struct flow *down, unsigned *stalled)
 {
@@ -121,12 +95,11 @@ static void move(const struct relay *r, struct flow *up, struct flow *down)
 
 	while (!(up->eof && (down->eof || r->no_half))) {
 		ask(r, up, down);
-		struct pollfd p[] = {
-			wants(up, down), wants(down, up), {.fd = http_stop_fd(), .events = POLLIN}};
+		struct pollfd p[] = {wants(up, down), wants(down, up), {.fd = r->stop_fd, .events = POLLIN}};
 		int n = poll(p, ARRAY_SIZE(p), LOOK_MS);
 		if (n < 0 && errno != EINTR)
 			return;
-		if (n == 0 && (!runs(r->vm) || is_over(up, down, &stalled)))
+		if (n == 0 && ((r->goes_on && !r->goes_on(r->arg)) || is_over(up, down, &stalled)))
 			return;
 		if (n <= 0)
 			continue;
@@ -162,4 +135,24 @@ void relay_run(const struct relay *r, const void *extra, size_t n)
 	memcpy(up->data, extra, up->n);
 	tune(r->client);
 	move(r, up, down);
+}
+
+int relay_connect(struct in_addr ip, uint16_t port, const char *name, struct fcm_error *err)
+{
+	auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = ip};
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int e = 0;
+	socklen_t len = sizeof e;
+
+	if (fd < 0)
+		return fcm_fail_errno(err, "socket");
+	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS)
+		return fcm_fail_errno(err, "connect to port %u of '%s'", port, name);
+	if (poll(&p, 1, CONNECT_MS) != 1)
+		return fcm_fail(err, FCM_TIMEOUT, "port %u of '%s' does not answer", port, name);
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len);
+	if (e)
+		return fcm_fail(err, FCM_GUEST, "port %u of '%s': %s", port, name, strerror(e));
+	return STEAL_FD(fd);
 }
