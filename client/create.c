@@ -38,6 +38,7 @@ static const struct option_row options[] = {
 	{"disk", 0, "SIZE", "vm.disk", "disk: MiB, or with k, m, g, t; sparse (default 8g)"},
 	{"image", 0, "NAME", "vm.image", "the image, also as the argument (default base)"},
 	{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},
+	{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},
 	{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},
 	{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},
 	{"env", 'e', "K=V", "vm.env", "environment of what runs in it; repeatable"},

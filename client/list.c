@@ -76,6 +76,21 @@ static void text_url(const field_json *vm, struct buf *b)
 	out_text(b, vm_url(vm));
 }
 
+/* As docker shows them; empty for those that publish nothing. */
+static void text_ports(const field_json *vm, struct buf *b)
+{
+	const field_json *ports = fj_get(vm, "publish");
+
+	for (size_t i = 0; i < fj_len(ports); i++) {
+		const char *text = fj_text(fj_at(ports, i)), *colon = strrchr(text, ':');
+		if (colon == NULL)
+			continue;
+		auto_free char *shown =
+			xprintf("%s%.*s->%s", i ? ", " : "", (int)(colon - text), text, colon + 1);
+		out_text(b, shown);
+	}
+}
+
 static void text_id(const field_json *vm, struct buf *b)
 {
 	out_text(b, fj_get_str(vm, "id"));
@@ -113,6 +128,7 @@ static const struct column columns[] = {
 	{"vmm", "VMM", COLUMN_WIDE, text_vmm},
 	{"disk", "DISK", COLUMN_WIDE | COLUMN_RIGHT, text_disk},
 	{"created", "CREATED", COLUMN_WIDE, text_created},
+	{"ports", "PORTS", COLUMN_EMPTY | COLUMN_CUT, text_ports},
 	{"url", "URL", COLUMN_CUT, text_url},
 	{0},
 };
@@ -179,7 +195,7 @@ const struct command cmd_ls = {
 	.aliases = "list",
 	.summary = "list all VMs",
 	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created\n"
-		   "url; or wide for all of them.",
+		   "ports url; or wide for all of them.",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),

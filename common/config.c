@@ -285,3 +285,11 @@ void config_document(struct buf *ret)
 	}
 	config_done(&c);
 }
+
+uint16_t config_api_port(const struct fcmd_config *c)
+{
+	const char *colon = strrchr(c->listen, ':');
+	int64_t port = 0;
+
+	return colon && fcm_parse_i64(colon + 1, 1, 65535, &port) ? (uint16_t)port : 0;
+}

@@ -43,6 +43,7 @@ struct fcmd_config {
 	uint32_t first_address, last_address;
 	struct strv dns;
 	struct in_addr public_ip; /* 0: ask the kernel */
+	struct in_addr publish_address;
 	char domain[254], caddy[256], caddyfile[256], caddy_user[33], caddy_admin[128], acme_ca[256], tls[16];
 	struct vm_defaults defaults;
 
@@ -51,6 +52,9 @@ struct fcmd_config {
 };
 
 extern const struct field config_fields[];
+
+/* The port of `listen`, 0 without one. */
+uint16_t config_api_port(const struct fcmd_config *c);
 
 /* Every key at its default. */
 void config_init(struct fcmd_config *ret);

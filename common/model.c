@@ -1,5 +1,7 @@
 #include "common/model.h"
 
+#include "common/core/publish.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -294,12 +296,31 @@ static void copy_health(struct health_spec *dst, const struct health_spec *src)
 void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
 {
 	*dst = *src;
-	dst->env = dst->labels = dst->ssh_keys = (struct strv){0};
+	dst->env = dst->labels = dst->ssh_keys = dst->publish = (struct strv){0};
 	strv_copy(&dst->env, &src->env);
 	strv_copy(&dst->labels, &src->labels);
 	strv_copy(&dst->ssh_keys, &src->ssh_keys);
+	strv_copy(&dst->publish, &src->publish);
 	ready_copy(&dst->ready, &src->ready);
 	copy_health(&dst->health, &src->health);
+}
+
+static int check_publish(const void *value, const char *key, struct fcm_error *err)
+{
+	struct publish_list list = {0};
+
+	return publish_add_all(&list, value, key, err);
+}
+
+/* Which of its ports a VM's is known when they are looked for. */
+static int check_unpublish(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *texts = value;
+
+	for (size_t i = 0; i < texts->n; i++)
+		if (!publish_names(texts->v[i], key, err))
+			return -1;
+	return 0;
 }
 
 /* The rows that a request and a VM have in common; `type` is the struct around `spec`. */
@@ -322,7 +343,9 @@ void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
 		FK("labels", type, spec.labels, FIELD_MAP, .max = VM_MAX_LABELS, .check = check_labels,      \
 			.flags = flags_, .doc = "words of the user's own"),                                  \
 		FK("ssh_keys", type, spec.ssh_keys, FIELD_STRV, .max = VM_MAX_KEYS, .check = check_keys,     \
-			.flags = flags_, .doc = "public keys that may log in")
+			.flags = flags_, .doc = "public keys that may log in"),                              \
+		FK("publish", type, spec.publish, FIELD_STRV, .max = PUBLISH_MAX, .check = check_publish,    \
+			.flags = flags_, .doc = "its ports that are reached at this host's")
 
 const struct field vm_create_fields[] = {
 	FK("name", struct vm_create, spec.name, FIELD_CHARS, .check = check_name_or_none,
@@ -441,6 +464,18 @@ const struct field exec_request_fields[] = {
 		.doc = "of the terminal"),
 	F(struct exec_request, cols, FIELD_U32, .max = EXEC_MAX_ROWS, .flags = FIELD_OMIT_EMPTY,
 		.doc = "of the terminal"),
+	FIELD_END,
+};
+
+const struct field publish_request_fields[] = {
+	F(struct publish_request, publish, FIELD_STRV, .max = PUBLISH_MAX, .check = check_publish,
+		.flags = FIELD_REQUIRED, .doc = "ports to publish, [[HOSTIP:]HOSTPORT:]PORT[/udp]"),
+	FIELD_END,
+};
+
+const struct field unpublish_request_fields[] = {
+	F(struct publish_request, publish, FIELD_STRV, .max = PUBLISH_MAX, .check = check_unpublish,
+		.flags = FIELD_REQUIRED, .doc = "ports to publish no more, [HOSTIP:]HOSTPORT[:PORT][/udp]"),
 	FIELD_END,
 };
 

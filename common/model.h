@@ -105,6 +105,7 @@ struct vm_spec {
 	struct strv env;      /* "K=V" */
 	struct strv labels;   /* "K=V" */
 	struct strv ssh_keys; /* lines of authorized_keys */
+	struct strv publish;  /* ports, common/core/publish.h */
 	uint32_t expose_port; /* on the wire "expose": 8000; 0: none */
 	struct ready_spec ready;
 	struct health_spec health;
@@ -227,6 +228,12 @@ struct exec_request {
 	uint32_t rows, cols; /* of the terminal; 0: the agent's own choice */
 };
 extern const struct field exec_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/publish and unpublish. */
+struct publish_request {
+	struct strv publish;
+};
+extern const struct field publish_request_fields[], unpublish_request_fields[];
 
 /* Body of PUT /v1/vms/{vm}/ssh-keys: keys to add. */
 struct keys_request {

@@ -200,17 +200,9 @@ static void port_holder(unsigned port, char *ret, size_t size)
 	(void)fcm_format(ret, size, "%.*s", name ? (int)strcspn(name + 3, "\"") : 1, name ? name + 3 : "?");
 }
 
-static unsigned api_port(const struct fcmd_config *config)
-{
-	const char *colon = strrchr(config->listen, ':');
-	int64_t port = 0;
-
-	return colon && fcm_parse_i64(colon + 1, 1, 65535, &port) ? (unsigned)port : 0;
-}
-
 static void check_api_port(const struct host *h, struct check *c)
 {
-	unsigned port = api_port(h->config);
+	unsigned port = config_api_port(h->config);
 	char holder[64] = "";
 
 	if (port)

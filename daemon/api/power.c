@@ -42,6 +42,20 @@ int api_vm_unexpose(struct request *rq, struct fcm_error *err)
 	return api_run(rq, engine_expose(http_vm(rq), 0, ""), 200, api_vm_result, err);
 }
 
+int api_vm_publish(struct request *rq, struct fcm_error *err)
+{
+	const struct publish_request *body = http_body(rq);
+
+	return api_run(rq, engine_publish(http_vm(rq), &body->publish, false), 200, api_vm_result, err);
+}
+
+int api_vm_unpublish(struct request *rq, struct fcm_error *err)
+{
+	const struct publish_request *body = http_body(rq);
+
+	return api_run(rq, engine_publish(http_vm(rq), &body->publish, true), 200, api_vm_result, err);
+}
+
 int api_vm_ssh_keys(struct request *rq, struct fcm_error *err)
 {
 	const struct keys_request *body = http_body(rq);

@@ -70,7 +70,8 @@ struct before {
 static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "begin") == 0;
+	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "publish") == 0 ||
+			 strcmp(err->step, "begin") == 0;
 	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
 
 	if (same) {

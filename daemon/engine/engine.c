@@ -166,14 +166,24 @@ static int load_all(struct fcm_error *err)
 static int network_up(struct vm **all, size_t n, struct fcm_error *err)
 {
 	const struct fcmd_config *c = the.config;
-	struct net_config config = {
-		.pool = c->pool, .gateway = c->gateway, .dns = c->dns, .public_ip = c->public_ip};
+	struct net_config config = {.pool = c->pool,
+		.gateway = c->gateway,
+		.dns = c->dns,
+		.public_ip = c->public_ip,
+		.api_port = config_api_port(c)};
 	auto_free struct net_vm *parts = xalloc((n + 1) * sizeof *parts);
+	auto_free struct publish_list *ports = xalloc((n + 1) * sizeof *ports);
 	size_t live = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (all[i]->shim_pidfd >= 0 && all[i]->view.ip.s_addr)
-			parts[live++] = (struct net_vm){all[i]->id, all[i]->view.ip, all[i]->view.uid};
+		if (all[i]->shim_pidfd >= 0 && all[i]->view.ip.s_addr) {
+			if (publish_of(all[i], &ports[live], err) < 0)
+				ports[live].n =
+					0; /* somebody wrote nonsense into config.json; its step says so */
+			parts[live] =
+				(struct net_vm){all[i]->id, all[i]->view.ip, all[i]->view.uid, &ports[live]};
+			live++;
+		}
 	return net_init(&config, c->state_dir, parts, live, err);
 }
 
@@ -357,6 +367,16 @@ struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain)
 	op->expose.port = port;
 	if (port)
 		fcm_copy(op->expose.domain, sizeof op->expose.domain, domain);
+	return op;
+}
+
+struct op *engine_publish(struct vm *vm, const struct strv *ports, bool away)
+{
+	struct op *op = op_new(&table_publish, vm, op_publish_run);
+
+	op->what = away ? "unpublish" : "publish";
+	op->unpublish = away;
+	strv_copy(&op->publish, ports);
 	return op;
 }
 

@@ -48,6 +48,9 @@ void engine_domain(const char *name, char *ret, size_t size);
 /* Is there more room in the state directory than disk_reserve_mib, which is left for running VMs? FCM_NO_SPACE. */
 int engine_has_room(struct fcm_error *err) must_check;
 
+/* What the VM publishes, with the config's address where none is given. */
+int publish_of(const struct vm *vm, struct publish_list *ret, struct fcm_error *err) must_check;
+
 /* Path below the state directory, the caller's. */
 char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -59,7 +62,8 @@ struct op *engine_start(struct vm *vm, const struct ready_spec *ready); /* an em
 struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms);		/* 0: kill */
 struct op *engine_restart(struct vm *vm, int64_t grace_ms);
 struct op *engine_destroy(struct vm *vm, bool force);
-struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain); /* port 0: unexpose */
+struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain);    /* port 0: unexpose */
+struct op *engine_publish(struct vm *vm, const struct strv *ports, bool away); /* away: unpublish */
 struct op *engine_add_keys(struct vm *vm, const struct strv *keys);
 
 /* The host goes down: end all VMs that run, at one time and as gently as engine_stop_vm() does, but leave `desired` as it

@@ -52,6 +52,7 @@ void op_unref(struct op *op)
 	fcm_closep(&op->wake);
 	buf_done(&op->progress);
 	strv_done(&op->keys);
+	strv_done(&op->publish);
 	field_done(ready_fields, &op->ready);
 	free(op);
 }

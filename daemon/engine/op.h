@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 
 #include "common/core/error.h"
+#include "common/core/publish.h"
 #include "common/core/util.h"
 #include "daemon/engine/reconcile.h"
 #include "daemon/engine/step.h"
@@ -36,9 +37,12 @@ struct op {
 	struct vm_expose expose,
 		before;	     /* expose and unexpose: what is wanted, and what was; sync: the status */
 	struct strv keys;    /* add_keys */
-	int64_t boots;	     /* reconnect: the run whose guest is to be set up, */
-	int64_t delay_ms;    /* and how long to wait before */
-	int64_t patience_ms; /* how long the guest's agent may take to answer; 0: boot_seconds */
+	struct strv publish; /* publish: the ports, */
+	bool unpublish;	     /* to be taken away; */
+	struct publish_list ports_before; /* and what was published before */
+	int64_t boots;			  /* reconnect: the run whose guest is to be set up, */
+	int64_t delay_ms;		  /* and how long to wait before */
+	int64_t patience_ms;		  /* how long the guest's agent may take to answer; 0: boot_seconds */
 	struct ready_spec
 		ready;	    /* start: what is waited for, where it says anything; else what the VM says */
 	enum repair repair; /* what the daemon found when it started */

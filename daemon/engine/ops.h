@@ -13,6 +13,7 @@ int op_restart_run(struct op *op, struct fcm_error *err);
 int op_park_run(struct op *op, struct fcm_error *err); /* changed = false when it didn't run */
 int op_destroy_run(struct op *op, struct fcm_error *err);
 int op_expose_run(struct op *op, struct fcm_error *err);
+int op_publish_run(struct op *op, struct fcm_error *err);
 int op_keys_run(struct op *op, struct fcm_error *err);
 
 /* What nobody asked for: the VMM ended; a start is due, after a crash or a boot of the host; what the daemon found when it

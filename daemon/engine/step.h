@@ -69,7 +69,8 @@ extern const struct step step_filter, step_tap, step_cgroup;		      /* steps_hos
 extern const struct step step_vmm, step_attach, step_boot, step_quiet;	      /* steps_vmm.c */
 extern const struct step step_guest, step_ready;			      /* steps_guest.c */
 extern const struct step step_want, step_site;				      /* site.c */
+extern const struct step step_publish, step_ports;			      /* steps_publish.c */
 
 /* The tables (tables.c). */
 extern const struct op_table table_create, table_start, table_stop, table_destroy, table_adopt, table_ended;
-extern const struct op_table table_expose, table_unexpose;
+extern const struct op_table table_expose, table_unexpose, table_publish;

@@ -126,10 +126,16 @@ int firewall_install(const struct rules *rules, struct fcm_error *err)
 	if (open_context(err) < 0)
 		return -1;
 	net_vms_done(&fw.rules.vms);
+	net_ports_done(&fw.rules.ports);
 	fw.rules = *rules;
 	fw.rules.vms = (struct net_vms){0};
-	for (size_t i = 0; i < rules->vms.n; i++)
-		net_vms_put(&fw.rules.vms, &rules->vms.v[i]);
+	fw.rules.ports = (struct net_ports){0};
+	for (size_t i = 0; i < rules->vms.n; i++) {
+		const struct net_vm *vm = &rules->vms.v[i];
+		net_vms_put(&fw.rules.vms, vm);
+		if (vm->ports)
+			net_ports_put(&fw.rules.ports, vm, vm->ports);
+	}
 	fw.installed = true;
 	return install(err);
 }
@@ -150,6 +156,7 @@ int firewall_remove(struct fcm_error *err)
 		return -1;
 	fw.installed = false;
 	net_vms_done(&fw.rules.vms);
+	net_ports_done(&fw.rules.ports);
 	int r = run(text.p, err);
 	nft_ctx_free(fw.nft);
 	fw.nft = NULL;
@@ -211,6 +218,28 @@ int firewall_delete_vm(const struct net_vm *vm, unsigned *ret_elements, struct f
 		return -1;
 	*ret_elements = 0;
 	return 0;
+}
+
+int firewall_publish(const struct net_vm *vm, const struct publish_list *ports, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	HOLD_LOCK();
+
+	if (!fw.installed)
+		return not_installed(err);
+	net_ports_put(&fw.rules.ports, vm, ports);
+	rules_ports(&fw.rules.ports, &text);
+	return run_or_install(text.p, err);
+}
+
+bool firewall_publishes(const struct vm_id *id)
+{
+	HOLD_LOCK();
+
+	for (size_t i = 0; i < fw.rules.ports.n; i++)
+		if (strcmp(fw.rules.ports.v[i].id.s, id->s) == 0)
+			return true;
+	return false;
 }
 
 int firewall_site(struct in_addr site, struct fcm_error *err)

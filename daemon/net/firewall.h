@@ -23,6 +23,13 @@ int firewall_remove(struct fcm_error *err) must_check;
 int firewall_add_vm(const struct net_vm *vm, struct fcm_error *err) must_check;
 int firewall_delete_vm(const struct net_vm *vm, unsigned *ret_elements, struct fcm_error *err) must_check;
 
+/* The ports that a VM publishes, in place of those that it had. */
+int firewall_publish(
+	const struct net_vm *vm, const struct publish_list *ports, struct fcm_error *err) must_check;
+
+/* Has it any? */
+bool firewall_publishes(const struct vm_id *id);
+
 /* Open TCP 80 and 443 of `site` for VMs; 0 closes them. */
 int firewall_site(struct in_addr site, struct fcm_error *err) must_check;
 

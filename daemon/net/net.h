@@ -13,6 +13,7 @@
 
 #include "common/core/error.h"
 #include "common/core/names.h"
+#include "common/core/publish.h"
 #include "common/core/util.h"
 
 struct loop;
@@ -27,13 +28,15 @@ struct net_config {
 	struct in_addr gateway;	  /* "172.16.0.1": the host's address on every TAP */
 	struct strv dns;	  /* resolvers for guests from the config; empty: the host's real ones */
 	struct in_addr public_ip; /* where sites are served, from the config; 0: ask the kernel */
+	uint16_t api_port;	  /* that nobody may publish; 0: none */
 };
 
 /* One VM's part. */
 struct net_vm {
 	struct vm_id id;
 	struct in_addr ip;
-	uid_t uid; /* owner of the TAP */
+	uid_t uid;			  /* owner of the TAP */
+	const struct publish_list *ports; /* of net_init(): what it publishes; NULL: nothing */
 };
 
 /* The MAC of the guest with that address: 02:fc: and the four bytes of the address. */
@@ -47,7 +50,7 @@ struct net_tap net_tap_name(const struct vm_id *id);
 
 /* Check that the pool overlaps no address or route of the host (FCM_CONFIG, field "pool", naming a free /24; nothing was
  * changed then), then bring up the host's part: the table with the elements of the n `vms`, in one transaction that
- * loses no packet of theirs; the unreachable route of the pool; forwarding on each interface with a route (old values
+ * loses no packet of theirs, published ports included; the unreachable route of the pool; forwarding on each interface with a route (old values
  * are kept in `state_dir`/forwarding, an existing directory, and put back by net_down()). Copies what it needs. */
 int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
 	struct fcm_error *err) must_check;
@@ -85,6 +88,16 @@ bool net_tap_exists(const struct vm_id *id);
 
 /* A descriptor attached to the VM's TAP (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR), for QEMU; the caller's. -1 on failure. */
 int net_tap_open(const struct vm_id *id, struct fcm_error *err) must_check;
+
+/* Make `ports` all that the VM publishes, a free port chosen where host_port is 0; an empty list ends it. A socket is held for
+ * each, so that no other program takes it and connections to 127.0.0.1 lead into the VM, too; everything else gets there by
+ * rules. Flows to ports that are no longer published are cut. On failure everything is as before. FCM_PORT_TAKEN names the
+ * owner: another VM, this host (`reserved`), or another program. `name` is the VM's, for such messages. */
+int net_publish(const struct net_vm *vm, const char *name, struct publish_list *ports,
+	struct fcm_error *err) must_check;
+
+/* What rules it takes, a line each, for --dry-run. */
+void net_describe_publish(const struct net_vm *vm, const struct publish_list *ports, struct strv *ret);
 
 /* Tell whether sites exist: opens or closes TCP 80 and 443 of the host's public address (net_public_ip()) for VMs. */
 int net_sites(bool any, struct fcm_error *err) must_check;

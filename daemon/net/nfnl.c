@@ -18,6 +18,7 @@ struct flow {
 
 struct flows {
 	struct in_addr ip;
+	const struct publish *port; /* or NULL: all */
 	struct flow *v;
 	size_t n;
 };
@@ -51,6 +52,18 @@ static bool tuple_has(struct nlattr *tuple, struct in_addr ip)
 	return false;
 }
 
+/* Was it first sent to that port, whoever it was passed on to? */
+static bool came_to(struct nlattr *tuple, const struct publish *port)
+{
+	struct nlattr *t[CTA_TUPLE_MAX + 1], *a[CTA_PROTO_MAX + 1];
+
+	return nla_parse_nested(t, CTA_TUPLE_MAX, tuple, NULL) == 0 && t[CTA_TUPLE_PROTO] &&
+	       nla_parse_nested(a, CTA_PROTO_MAX, t[CTA_TUPLE_PROTO], NULL) == 0 && a[CTA_PROTO_NUM] &&
+	       a[CTA_PROTO_DST_PORT] &&
+	       nla_get_u8(a[CTA_PROTO_NUM]) == (port->udp ? IPPROTO_UDP : IPPROTO_TCP) &&
+	       nla_get_u16(a[CTA_PROTO_DST_PORT]) == htons(port->host_port);
+}
+
 static int collect(struct nl_msg *msg, void *arg)
 {
 	struct flows *flows = arg;
@@ -60,6 +73,8 @@ static int collect(struct nl_msg *msg, void *arg)
 		a[CTA_TUPLE_ORIG] == NULL)
 		return NL_OK;
 	if (!tuple_has(a[CTA_TUPLE_ORIG], flows->ip) && !tuple_has(a[CTA_TUPLE_REPLY], flows->ip))
+		return NL_OK;
+	if (flows->port && !came_to(a[CTA_TUPLE_ORIG], flows->port))
 		return NL_OK;
 	struct flow f = {.n = (uint16_t)nla_len(a[CTA_TUPLE_ORIG])};
 	if (f.n > sizeof f.tuple)
@@ -115,10 +130,10 @@ static int delete_flow(struct nl_sock *sk, const struct flow *f)
 	return e == -NLE_OBJ_NOTFOUND ? 0 : e;
 }
 
-int nfnl_forget_flows(struct in_addr ip, struct fcm_error *err)
+static int forget(struct in_addr ip, const struct publish *port, struct fcm_error *err)
 {
 	_cleanup_(sock_freep) struct nl_sock *sk = nl_socket_alloc();
-	struct flows flows = {.ip = ip};
+	struct flows flows = {.ip = ip, .port = port};
 	int e = sk ? nl_connect(sk, NETLINK_NETFILTER) : -NLE_NOMEM;
 
 	if (e < 0)
@@ -131,4 +146,14 @@ int nfnl_forget_flows(struct in_addr ip, struct fcm_error *err)
 			fail_nl(err, e, "delete an entry");
 	free(flows.v);
 	return e < 0 ? -1 : 0;
+}
+
+int nfnl_forget_flows(struct in_addr ip, struct fcm_error *err)
+{
+	return forget(ip, NULL, err);
+}
+
+int nfnl_forget_port(struct in_addr ip, const struct publish *port, struct fcm_error *err)
+{
+	return forget(ip, port, err);
 }

@@ -10,6 +10,11 @@
  *   conntrack helper can't open ports. vm_ping comes before it: all requests of one ping are one flow, which is
  *   established from its first answer on.
  * - from_vm rejects VM to VM with an answer, so that clients fail at once; to_vm drops, for it faces the outside.
+ * - published: a port of this host that a VM publishes leads to the VM, from outside, from VMs (nat_pre) and from this host
+ *   (nat_out). pub_at has those at one address, pub_any those at all. Loopback is left to the daemon's sockets, since
+ *   DNAT of it needs route_localnet, which opens the host's loopback to the network.
+ * - vm_self: a VM that reaches its own published port would answer itself past the NAT, so it sees the host instead. All
+ *   other clients keep their address.
  * - both clamp the MSS of a SYN to the path's MTU: the uplink may be a tunnel or a VPN with less than 1500.
  */
 static const char head[] = "table inet fcm\n"
@@ -23,6 +28,18 @@ static const char head[] = "table inet fcm\n"
 			   "\t}\n"
 			   "\tset vm_src {\n"
 			   "\t\ttype ifname . ether_addr . ipv4_addr\n"
+			   "\t\tsize 65536\n"
+			   "\t}\n"
+			   "\tset vm_self {\n"
+			   "\t\ttype ipv4_addr . ipv4_addr\n"
+			   "\t\tsize 65536\n"
+			   "\t}\n"
+			   "\tmap pub_any {\n"
+			   "\t\ttype inet_proto . inet_service : ipv4_addr . inet_service\n"
+			   "\t\tsize 65536\n"
+			   "\t}\n"
+			   "\tmap pub_at {\n"
+			   "\t\ttype ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service\n"
 			   "\t\tsize 65536\n"
 			   "\t}\n"
 			   "\tset site {\n"
@@ -42,8 +59,22 @@ static const char chains[] =
 	"\t\tiifname . ether saddr . ip saddr != @vm_src counter drop comment \"anti-spoof\"\n"
 	"\t\tip daddr @deny4 counter drop comment \"metadata, loopback, multicast\"\n"
 	"\t}\n"
+	"\tchain nat_pre {\n"
+	"\t\ttype nat hook prerouting priority dstnat; policy accept;\n"
+	"\t\tfib daddr type local goto published\n"
+	"\t}\n"
+	"\tchain nat_out {\n"
+	"\t\ttype nat hook output priority -100; policy accept;\n"
+	"\t\tfib daddr type local goto published\n"
+	"\t}\n"
+	"\tchain published {\n"
+	"\t\tip daddr 127.0.0.0/8 return\n"
+	"\t\tmeta l4proto { tcp, udp } dnat ip to ip daddr . meta l4proto . th dport map @pub_at\n"
+	"\t\tmeta l4proto { tcp, udp } dnat ip to meta l4proto . th dport map @pub_any\n"
+	"\t}\n"
 	"\tchain nat_post {\n"
 	"\t\ttype nat hook postrouting priority srcnat; policy accept;\n"
+	"\t\tip saddr . ip daddr @vm_self masquerade\n"
 	"\t\tip saddr %s oifgroup != %d oif != \"lo\" masquerade\n"
 	"\t}\n"
 	"\tchain flt_fwd {\n"
@@ -54,11 +85,13 @@ static const char chains[] =
 	"\tchain from_vm {\n"
 	"\t\ttcp flags syn / syn,rst tcp option maxseg size set rt mtu\n"
 	"\t\tct state vmap { established : accept, related : accept, invalid : drop }\n"
+	"\t\tct status dnat accept comment \"a published port\"\n"
 	"\t\toifgroup %d counter reject with icmpx admin-prohibited\n"
 	"\t}\n"
 	"\tchain to_vm {\n"
 	"\t\ttcp flags syn / syn,rst tcp option maxseg size set rt mtu\n"
 	"\t\tct state { established, related } accept\n"
+	"\t\tct status dnat accept comment \"a published port\"\n"
 	"\t\tcounter drop comment \"inbound is off\"\n"
 	"\t}\n"
 	"\tchain vm_ping {\n"
@@ -139,6 +172,50 @@ void rules_site(struct in_addr site, struct buf *ret)
 		buf_printf(ret, "add element inet fcm site { %s }\n", ip_dotted(site).s);
 }
 
+void net_ports_put(struct net_ports *ports, const struct net_vm *vm, const struct publish_list *list)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < ports->n; i++)
+		if (strcmp(ports->v[i].id.s, vm->id.s) != 0)
+			ports->v[kept++] = ports->v[i];
+	ports->v = xrealloc(ports->v, (kept + list->n + 1) * sizeof *ports->v);
+	for (size_t i = 0; i < list->n; i++)
+		ports->v[kept++] = (struct net_port){vm->id, vm->ip, list->v[i]};
+	ports->n = kept;
+}
+
+void net_ports_done(struct net_ports *ports)
+{
+	free(ports->v);
+	*ports = (struct net_ports){0};
+}
+
+/* One of 127.0.0.1 has no rule: the daemon's socket is all of it. */
+static void add_port(const struct net_port *port, struct buf *ret)
+{
+	const struct publish *p = &port->p;
+	const char *protocol = p->udp ? "udp" : "tcp";
+
+	if (ntohl(p->host.s_addr) >> 24 == IN_LOOPBACKNET)
+		return;
+	buf_printf(ret, "add element inet fcm vm_self { %s . %s }\n", ip_dotted(port->ip).s,
+		ip_dotted(port->ip).s);
+	if (p->host.s_addr == INADDR_ANY)
+		buf_printf(ret, "add element inet fcm pub_any { %s . %u : %s . %u }\n", protocol,
+			p->host_port, ip_dotted(port->ip).s, p->port);
+	else
+		buf_printf(ret, "add element inet fcm pub_at { %s . %s . %u : %s . %u }\n",
+			ip_dotted(p->host).s, protocol, p->host_port, ip_dotted(port->ip).s, p->port);
+}
+
+void rules_ports(const struct net_ports *ports, struct buf *ret)
+{
+	buf_str(ret, "flush set inet fcm vm_self\nflush map inet fcm pub_any\nflush map inet fcm pub_at\n");
+	for (size_t i = 0; i < ports->n; i++)
+		add_port(&ports->v[i], ret);
+}
+
 void rules_delete_table(struct buf *ret)
 {
 	buf_str(ret, "table inet fcm\ndelete table inet fcm\n");
@@ -154,6 +231,8 @@ void rules_table(const struct rules *rules, struct buf *ret)
 		ip_dotted(rules->gateway).s, NET_GROUP);
 	for (size_t i = 0; i < rules->vms.n; i++)
 		rules_add_vm(&rules->vms.v[i], ret);
+	if (rules->ports.n)
+		rules_ports(&rules->ports, ret);
 	if (rules->site.s_addr)
 		rules_site(rules->site, ret);
 }

@@ -19,12 +19,27 @@ void net_vms_put(struct net_vms *vms, const struct net_vm *vm);		/* adds or repl
 bool net_vms_drop(struct net_vms *vms, const char *id);			/* false: there was none */
 void net_vms_done(struct net_vms *vms);
 
+/* What VMs publish: a port of a VM each. */
+struct net_port {
+	struct vm_id id;
+	struct in_addr ip; /* the VM's */
+	struct publish p;
+};
+struct net_ports {
+	struct net_port *v;
+	size_t n;
+};
+void net_ports_put(
+	struct net_ports *ports, const struct net_vm *vm, const struct publish_list *list); /* replaces */
+void net_ports_done(struct net_ports *ports);
+
 /* All that the table says. */
 struct rules {
 	struct ip_net pool;
 	struct in_addr gateway;
 	struct in_addr site; /* VMs reach TCP 80 and 443 of it; 0: closed */
 	struct net_vms vms;
+	struct net_ports ports;
 };
 
 /* Append the commands, one transaction each: the whole table, replacing one that is there; its end, if it is there;
@@ -34,3 +49,6 @@ void rules_delete_table(struct buf *ret);
 void rules_add_vm(const struct net_vm *vm, struct buf *ret);
 void rules_delete_vm(const struct net_vm *vm, struct buf *ret);
 void rules_site(struct in_addr site, struct buf *ret);
+
+/* The ports of all VMs, in place of those that are there: one transaction as well. */
+void rules_ports(const struct net_ports *ports, struct buf *ret);

@@ -50,6 +50,7 @@ static struct {
 	struct nl_sock *nf, *rt;
 	struct loop_source *nf_source, *rt_source, *timer;
 	struct net_events events;
+	struct loop *loop;
 
 	/* what is suspect */
 	bool table, routed, pool_route;
@@ -322,6 +323,7 @@ int watch_start(struct loop *loop, const struct net_events *events, struct fcm_e
 	static const int tables[2] = {NFNLGRP_NFTABLES}, links[2] = {RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE};
 
 	watch.events = *events;
+	watch.loop = loop;
 	if ((watch.nf = listen_to(NETLINK_NETFILTER, tables, on_table_message, err)) == NULL ||
 		(watch.rt = listen_to(NETLINK_ROUTE, links, on_routing_message, err)) == NULL ||
 		loop_add_timer(loop, FCM_FOREVER, on_timer, NULL, &watch.timer, err) < 0 ||
@@ -333,6 +335,11 @@ int watch_start(struct loop *loop, const struct net_events *events, struct fcm_e
 		return -1;
 	}
 	return firewall_rebuild(err); /* a change between net_init() and now was announced to nobody */
+}
+
+struct loop *watch_loop(void)
+{
+	return watch.loop;
 }
 
 void watch_stop(void)

@@ -234,6 +234,12 @@ class Handler(BaseHTTPRequestHandler):
     def get_logs(self, one, query, body):
         return self.answer(200, CONSOLE, "text/plain")
 
+    def post_publish(self, one, query, body):
+        return self.answer(200, one | {"publish": [f"0.0.0.0:8080:{port}/tcp" for port in body["publish"]]})
+
+    def post_unpublish(self, one, query, body):
+        return self.answer(200, one | {"publish": []})
+
     def get_wait(self, one, query, body):
         if query["state"] != one["state"]:
             return self.fail(504, "timeout", f"'{one['name']}' was still {one['state']} after {query['timeout']} s")

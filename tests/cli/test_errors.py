@@ -85,7 +85,7 @@ def test_exec_has_a_status_of_its_own(fcm):
 def test_every_command_without_a_daemon(fcm):
     env = {"FCM_URL": "http://127.0.0.1:1"}
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
-                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
+                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"], ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"],
                  ["wait", "x"], ["images"], ["image", "build", "tiny"], ["token", "create"], ["info"], ["doctor"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv

@@ -54,6 +54,7 @@ def test_private_key_is_not_sent(fcm, daemon, tmp_path):
     (["logs", "-t", "--since", "2026-01-01T00:00:00Z", "web"], "/v1/vms/web/logs?since=2026-01-01T00%3A00%3A00Z&timestamps=1"),
     (["events"], "/v1/events"), (["events", "-f", "--since", "5m", "--filter", "vm=a/b", "--filter", "event=failed"],
                                   "/v1/events?follow=1&since=5m&vm=a%2Fb&event=failed"),
+    (["port", "web"], "/v1/vms/web"), (["publish", "web", "80"], "/v1/vms/web/publish"), (["unpublish", "web", "80"], "/v1/vms/web/unpublish"),
     (["wait", "idle", "--state", "stopped"], "/v1/vms/idle/wait?state=stopped&timeout=30"),
     (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"),
 ])

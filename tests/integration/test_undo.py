@@ -17,7 +17,7 @@ LIST = subprocess.run([FCMD, "--list-steps"], capture_output=True, text=True, ch
 STEPS = [line.split()[0] for line in LIST]
 KEEP = {line.split()[0] for line in LIST if "keep" in line.split()[1:]}  # a failure here leaves the machine running
 LAST = {step.split("/")[0]: step for step in STEPS}.values()
-SPEC = {"name": "victim", "image": "tiny", "memory": 96, "restart": "no"}
+SPEC = {"name": "victim", "image": "tiny", "memory": 96, "restart": "no", "publish": ["8080:80"]}
 SETTLED = ("running", "stopped", "failed")
 
 
@@ -61,6 +61,11 @@ class Operation:
 
     def unexpose(self):
         return self.api.delete("/v1/vms/victim/expose", timeout=60)
+
+    before_publish = before_stop
+
+    def publish(self):
+        return self.api.post("/v1/vms/victim/publish", {"publish": ["8081:81"]}, timeout=60)
 
     before_adopt = before_stop
 

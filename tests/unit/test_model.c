@@ -137,21 +137,22 @@ static void test_view_is_that_of_the_api(void **state)
 	view(&v);
 	field_json *j = vm_view_json(&v, false);
 	auto_free char *text = fj_print(j, false);
-	assert_string_equal(text, "{\"id\":\"8i5agfx2\",\"name\":\"web\",\"ip\":\"172.16.0.50\",\"state\":"
-				  "\"running\",\"expose\":{\"port\":8000,"
-				  "\"domain\":\"web.64-34-93-45.sslip.io\",\"url\":\"https://"
-				  "web.64-34-93-45.sslip.io\",\"status\":\"active\"},"
-				  "\"schema\":1,\"desired\":\"running\",\"cpus\":1,\"memory\":512,\"disk\":"
-				  "8192,\"image\":\"base\","
-				  "\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"env\":{\"TOKEN\":"
-				  "\"***\"},\"labels\":{},"
-				  "\"ssh_keys\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,\"reason\":"
-				  "null,\"created\":\"2026-11-25T16:48:13Z\","
-				  "\"started\":\"2026-11-25T16:48:15Z\","
-				  "\"vmm\":\"qemu\",\"accel\":\"tcg\",\"vmm_reason\":\"no usable "
-				  "KVM\",\"uid\":1879048242,\"vmm_pid\":4711,"
-				  "\"mac\":\"02:fc:ac:10:00:32\",\"boot_id\":\"\",\"host_key\":\"\","
-				  "\"boots\":1,\"disk_used\":4308992}");
+	assert_string_equal(text,
+		"{\"id\":\"8i5agfx2\",\"name\":\"web\",\"ip\":\"172.16.0.50\",\"state\":"
+		"\"running\",\"expose\":{\"port\":8000,"
+		"\"domain\":\"web.64-34-93-45.sslip.io\",\"url\":\"https://"
+		"web.64-34-93-45.sslip.io\",\"status\":\"active\"},"
+		"\"schema\":1,\"desired\":\"running\",\"cpus\":1,\"memory\":512,\"disk\":"
+		"8192,\"image\":\"base\","
+		"\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"env\":{\"TOKEN\":"
+		"\"***\"},\"labels\":{},"
+		"\"ssh_keys\":[],\"publish\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,\"reason\":"
+		"null,\"created\":\"2026-11-25T16:48:13Z\","
+		"\"started\":\"2026-11-25T16:48:15Z\","
+		"\"vmm\":\"qemu\",\"accel\":\"tcg\",\"vmm_reason\":\"no usable "
+		"KVM\",\"uid\":1879048242,\"vmm_pid\":4711,"
+		"\"mac\":\"02:fc:ac:10:00:32\",\"boot_id\":\"\",\"host_key\":\"\","
+		"\"boots\":1,\"disk_used\":4308992}");
 	fj_free(j);
 	j = vm_view_json(&v, true);
 	assert_string_equal(fj_get_str(fj_get(j, "env"), "TOKEN"), "hunter2");

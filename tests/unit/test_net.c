@@ -53,10 +53,17 @@ static void table(void **state)
 	_cleanup_(buf_done) struct buf text = {0};
 	struct net_vm vms[] = {vm("8i5agfx2", "172.16.0.50"), vm("zzzzzzz9", "172.16.0.254")};
 	struct rules r = {.gateway = ip("172.16.0.1"), .site = ip("203.0.113.9"), .vms = {vms, 2}};
+	struct publish_list ports = {0};
+	struct fcm_error err;
 
 	(void)state;
+	assert_int_equal(publish_add(&ports, "0.0.0.0:8080:80", "p", &err), 0);
+	assert_int_equal(publish_add(&ports, "203.0.113.9:53:5353/udp", "p", &err), 0);
+	assert_int_equal(publish_add(&ports, "127.0.0.1:9000:90", "p", &err), 0);
+	net_ports_put(&r.ports, &vms[0], &ports);
 	assert_true(ip_net_parse("172.16.0.0/24", &r.pool));
 	rules_table(&r, &text);
+	net_ports_done(&r.ports);
 	assert_golden("rules.nft", text.p);
 }
 

@@ -1,0 +1,111 @@
+/*
+ * fcm publish, unpublish, port: ports of VMs that are reached at this host's.
+ */
+#include <string.h>
+
+#include "client/command.h"
+#include "client/out.h"
+#include "client/vmtext.h"
+
+/* "0.0.0.0:8080:80/tcp" as docker shows it: "80/tcp -> 0.0.0.0:8080". */
+static void add_port(struct buf *b, const char *text)
+{
+	const char *colon = strrchr(text, ':');
+
+	if (colon == NULL)
+		return;
+	auto_free char *guest = xstrdup(colon + 1), *host = xprintf("%.*s", (int)(colon - text), text);
+	out_text(b, guest);
+	buf_str(b, " -> ");
+	out_text(b, host);
+}
+
+static void print_ports(const struct cli *cli, const field_json *vm)
+{
+	const field_json *ports = fj_get(vm, "publish");
+
+	if (cli->globals.json) {
+		out_json(ports);
+		return;
+	}
+	for (size_t i = 0; i < fj_len(ports); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		add_port(&b, fj_text(fj_at(ports, i)));
+		printf("%s\n", b.n ? b.p : "");
+	}
+}
+
+static int run_port(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	auto_free char *path = api_vm_path(cli->argv[0], "");
+	auto_json field_json *vm = NULL;
+
+	(void)options_;
+	if (api_get(cli->api, path, &vm, err) < 0)
+		return -1;
+	print_ports(cli, vm);
+	if (fj_len(fj_get(vm, "publish")) == 0)
+		out_hint("it publishes nothing: fcm publish %s 8080:80", fj_get_str(vm, "name"));
+	else if (strcmp(fj_get_str(vm, "state"), "running") != 0)
+		out_hint("it is %s: nobody reaches these now", fj_get_str(vm, "state"));
+	return 0;
+}
+
+static int change(struct cli *cli, const char *route, struct fcm_error *err)
+{
+	auto_free char *path = api_vm_path(cli->argv[0], route);
+	auto_json field_json *body = fj_object(), *vm = NULL;
+	field_json *ports = fj_array();
+
+	for (int i = 1; i < cli->argc; i++)
+		fj_append(ports, fj_str(cli->argv[i]));
+	fj_set(body, "publish", ports);
+	if (api_change(cli->api, "POST", path, body, NULL, &vm, err) < 0)
+		return -1;
+	print_ports(cli, vm);
+	return 0;
+}
+
+static int run_publish(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	(void)options_;
+	return change(cli, "/publish", err);
+}
+
+static int run_unpublish(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	(void)options_;
+	return change(cli, "/unpublish", err);
+}
+
+const struct command cmd_publish = {
+	.name = "publish",
+	.args = "VM PORT...",
+	.summary = "let ports of a VM be reached at this host's",
+	.details = "PORT is [[HOSTIP:]HOSTPORT:]PORT[/udp]; ranges go together, 8000-8005:80-85;\n"
+		   "without HOSTPORT the host chooses one. It prints what is published then. The\n"
+		   "VM sees who connects. A stopped VM lets its ports go and takes them again.",
+	.min_args = 2,
+	.max_args = ANY_ARGS,
+	.run = run_publish,
+};
+
+const struct command cmd_unpublish = {
+	.name = "unpublish",
+	.args = "VM PORT...",
+	.summary = "take published ports of a VM away",
+	.details = "PORT is [HOSTIP:]HOSTPORT[:PORT][/udp]. Connections that came that way are cut.\n"
+		   "It prints what is left.",
+	.min_args = 2,
+	.max_args = ANY_ARGS,
+	.run = run_unpublish,
+};
+
+const struct command cmd_port = {
+	.name = "port",
+	.args = "VM",
+	.summary = "the ports that a VM publishes",
+	.min_args = 1,
+	.max_args = 1,
+	.run = run_port,
+};
