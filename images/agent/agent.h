@@ -30,6 +30,7 @@ struct agent {
 	struct power power;
 	struct guest_root root;
 	struct execs execs;
+	struct mainproc main;
 	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */
 	bool started;	  /* the image's rc, or its init, was started in this boot */
 	char *argv0;	  /* our own, where the kernel keeps it */

@@ -80,7 +80,7 @@ static int make_env(const void *kv, size_t n, struct spawn *sp, struct fcm_error
 	return 0;
 }
 
-static int parse_program(const void *kv, size_t n, struct spawn *sp, struct fcm_error *err)
+int exec_parse_words(const void *kv, size_t n, struct spawn *sp, struct fcm_error *err)
 {
 	for (const char *s = NULL; (s = kv_next(kv, n, "arg", s));)
 		strv_add(&sp->argv, s);
@@ -89,9 +89,20 @@ static int parse_program(const void *kv, size_t n, struct spawn *sp, struct fcm_
 		return fcm_fail_field(err, FCM_INVALID, "arg", "arg: there must be one at least");
 	if (sp->dir && sp->dir[0] != '/')
 		return fcm_fail_field(err, FCM_INVALID, "dir", "dir: '%.64s' doesn't begin with /", sp->dir);
-	if (user_find("/etc", kv_get(kv, n, "user"), &sp->user, err) < 0)
-		return -1;
-	return make_env(kv, n, sp, err);
+	return 0;
+}
+
+int exec_parse_user(const void *kv, size_t n, struct spawn *sp, struct fcm_error *err)
+{
+	return user_find("/etc", kv_get(kv, n, "user"), &sp->user, err) < 0 ? -1 : make_env(kv, n, sp, err);
+}
+
+/* A program runs where the main process does. */
+static int parse_program(
+	const struct execs *x, const void *kv, size_t n, struct spawn *sp, struct fcm_error *err)
+{
+	sp->inside = x->main ? mainproc_spaces(x->main) : NULL;
+	return exec_parse_words(kv, n, sp, err) < 0 ? -1 : exec_parse_user(kv, n, sp, err);
 }
 
 static int parse_size(const void *kv, size_t n, struct winsize *ret, struct fcm_error *err)
@@ -178,10 +189,45 @@ int exec_start(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 		return -1;
 	s->detach = kv_i64(kv, n, "detach", 0, 1, 0) == 1;
 	s->tty = sp.tty = !s->detach && kv_i64(kv, n, "tty", 0, 1, 0) == 1;
-	if (parse_program(kv, n, &sp, err) < 0 ||
+	if (parse_program(x, kv, n, &sp, err) < 0 ||
 		open_stdio(s, &sp, kv_i64(kv, n, "stdin", 0, 1, 0) == 1, kv, n, err) < 0 ||
 		spawn_start(&sp, &s->pid, &s->report, err) < 0)
 		return -1;
+	x->open[x->count++] = STEAL(s);
+	return 0;
+}
+
+/* A stream's descriptors become the main process's. */
+int exec_open_main(struct mainproc *m, struct spawn *sp, bool has_stdin, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(0);
+
+	if (open_stdio(s, sp, has_stdin, NULL, 0, err) < 0)
+		return -1;
+	m->in = STEAL_FD(s->fd[FRAME_STDIN]);
+	m->out[0] = STEAL_FD(s->fd[FRAME_STDOUT]);
+	m->out[1] = STEAL_FD(s->fd[FRAME_STDERR]);
+	m->peer = STEAL_FD(s->peer);
+	return 0;
+}
+
+int exec_attach(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(number);
+	const struct mainproc *m = x->main;
+	bool has_stdin = kv_i64(kv, n, "stdin", 0, 1, 0) == 1;
+
+	if (check_room(x, number, err) < 0)
+		return -1;
+	if (m == NULL || !mainproc_runs(m))
+		return fcm_fail(err, FCM_WRONG_STATE, "attach: the main process doesn't run");
+	s->attached = true;
+	s->tty = m->tty;
+	s->pid = m->pid;
+	if (has_stdin && m->in >= 0 && (s->fd[FRAME_STDIN] = fcntl(m->in, F_DUPFD_CLOEXEC, 3)) < 0)
+		return fcm_fail_errno(err, "attach");
+	if (m->tty && (s->peer = fcntl(m->out[0], F_DUPFD_CLOEXEC, 3)) < 0)
+		return fcm_fail_errno(err, "attach");
 	x->open[x->count++] = STEAL(s);
 	return 0;
 }
@@ -212,7 +258,7 @@ int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 		return -1;
 	s->probe = true;
 	if (mode && strcmp(mode, "exec") == 0) {
-		if (parse_program(kv, n, &sp, err) < 0)
+		if (parse_program(x, kv, n, &sp, err) < 0)
 			return -1;
 	} else {
 		if (probe_parse(kv, n, &probe, err) < 0 || user_find("/etc", NULL, &sp.user, err) < 0)
@@ -247,12 +293,23 @@ static void signal_group(const struct stream *s, int sig)
 		kill(s->pid, sig);
 }
 
+/* The master of its terminal, or -1. */
+static int terminal_of(const struct stream *s)
+{
+	return !s->tty ? -1 : s->attached ? s->peer : s->fd[FRAME_STDOUT];
+}
+
 static void signal_foreground(const struct stream *s, int sig)
 {
 	pid_t group = 0;
 
-	if (s->tty && s->fd[FRAME_STDOUT] >= 0)
-		(void)ioctl(s->fd[FRAME_STDOUT], TIOCGPGRP, &group);
+	if (s->attached) {
+		if (!s->ended)
+			kill(s->pid, sig); /* who is PID 1 passes it on, or doesn't */
+		return;
+	}
+	if (terminal_of(s) >= 0)
+		(void)ioctl(terminal_of(s), TIOCGPGRP, &group);
 	if (group > 1)
 		kill(-group, sig);
 	else
@@ -269,7 +326,7 @@ static void kill_oldest(struct execs *x)
 /* What is in the foreground of a terminal hears of its end from the kernel, when the master is closed. */
 static void abandon(struct execs *x, struct stream *s)
 {
-	if (!s->detach) {
+	if (!s->detach && !s->attached) {
 		if (x->doomed_count == EXEC_MAX)
 			kill_oldest(x);
 		x->doomed[x->doomed_count++] = (struct doomed){.group = s->pid, .at = clock_in(EXEC_KILL_MS)};
@@ -288,7 +345,7 @@ void exec_close_all(struct execs *x)
 void exec_hang_up(const struct execs *x)
 {
 	for (size_t i = 0; i < x->count; i++)
-		if (x->open[i]->tty)
+		if (x->open[i]->tty && !x->open[i]->attached)
 			signal_group(x->open[i], SIGHUP);
 }
 
@@ -321,7 +378,7 @@ int exec_resize(struct execs *x, const void *kv, size_t n, struct fcm_error *err
 		return -1;
 	if (!s->tty)
 		return fcm_fail_field(err, FCM_INVALID, "stream", "stream: it has no terminal");
-	if (s->fd[FRAME_STDOUT] >= 0 && ioctl(s->fd[FRAME_STDOUT], TIOCSWINSZ, &size) < 0)
+	if (terminal_of(s) >= 0 && ioctl(terminal_of(s), TIOCSWINSZ, &size) < 0)
 		return fcm_fail_errno(err, "resize the terminal");
 	return 0;
 }
@@ -428,6 +485,8 @@ bool exec_reap(struct execs *x)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (x->main)
+			mainproc_reaped(x->main, pid, status);
 		for (size_t i = 0; i < x->count; i++) {
 			struct stream *s = x->open[i];
 			if (s->pid != pid || s->ended)
@@ -443,9 +502,11 @@ bool exec_reap(struct execs *x)
 	return pid < 0 && errno == ECHILD;
 }
 
-static void answer_ended(const struct stream *s, struct channel *c)
+static void answer_ended(const struct execs *x, const struct stream *s, struct channel *c)
 {
-	if (WIFEXITED(s->status))
+	if (s->attached)
+		answer(s, c, "exit", x->main->exit);
+	else if (WIFEXITED(s->status))
 		answer(s, c, "exit", WEXITSTATUS(s->status));
 	else
 		answer(s, c, "signal", WTERMSIG(s->status));
@@ -455,9 +516,11 @@ void exec_tick(struct execs *x, struct channel *c)
 {
 	for (size_t i = x->count; i-- > 0;) {
 		struct stream *s = x->open[i];
+		if (s->attached && s->in_ended && s->in.n == 0)
+			mainproc_end_input(x->main);
 		if (s->report >= 0 || !stream_drain(s, c))
 			continue;
-		answer_ended(s, c);
+		answer_ended(x, s, c);
 		forget(x, s);
 	}
 	while (x->doomed_count > 0 && clock_ms() >= x->doomed[0].at)

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "common/core/error.h"
+#include "images/agent/mainproc.h"
 #include "images/agent/stream.h"
 
 enum {
@@ -38,6 +39,7 @@ struct execs {
 	size_t count, first;		/* the first to be served in the next round */
 	struct doomed doomed[EXEC_MAX]; /* oldest first */
 	size_t doomed_count;
+	struct mainproc *main; /* programs run where it lives; or NULL */
 };
 
 /* op=exec on stream `number`, a kv list of n bytes. On success the answer follows from exec_tick() or exec_serve(). */
@@ -46,6 +48,15 @@ int exec_start(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 /* The same for a program of our own, by its path: as root in "/", with nothing of the guest's environment. */
 int exec_own(struct execs *x, uint32_t number, const struct strv *argv, bool has_stdin,
 	struct fcm_error *err) must_check;
+
+/* op=attach: a stream about the main process: its stdin, its signals, its terminal, its end. -1 with FCM_WRONG_STATE when it
+ * doesn't run. */
+int exec_attach(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err) must_check;
+
+/* For mainproc.c: the words, directory and environment of a program; its user (who must be there for the environment); its stdio. */
+int exec_parse_words(const void *kv, size_t n, struct spawn *sp, struct fcm_error *err) must_check;
+int exec_parse_user(const void *kv, size_t n, struct spawn *sp, struct fcm_error *err) must_check;
+int exec_open_main(struct mainproc *m, struct spawn *sp, bool has_stdin, struct fcm_error *err) must_check;
 
 /* op=probe, likewise. */
 int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err) must_check;

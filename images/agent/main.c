@@ -81,7 +81,8 @@ static void tick_power(struct agent *a, bool no_child)
 {
 	bool waited = a->power.phase == POWER_TERM;
 
-	power_tick(&a->power, a->yielded ? a->init_ended : no_child, channel_told(&a->channel));
+	power_tick(&a->power, a->yielded ? a->init_ended : no_child,
+		channel_told(&a->channel) && mainproc_told(&a->main));
 	if (a->yielded && !a->init_ended && waited && a->power.phase == POWER_KILL)
 		kill(-1, SIGKILL);
 }
@@ -100,12 +101,12 @@ static int64_t deadline(const struct agent *a)
 {
 	int64_t next = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
 
-	return MIN(next, exec_deadline(&a->execs));
+	return MIN(MIN(next, mainproc_deadline(&a->main)), exec_deadline(&a->execs));
 }
 
 static void loop(struct agent *a, int signals)
 {
-	enum { FD_SIGNALS, FD_CHANNEL, FD_LISTEN, FD_EXEC };
+	enum { FD_SIGNALS, FD_CHANNEL, FD_LISTEN, FD_MAIN, FD_EXEC = FD_MAIN + MAIN_FDS };
 	static struct pollfd fds[FD_EXEC + EXEC_FDS];
 	int64_t next_look = a->channel.listen_fd >= 0 ? FCM_FOREVER : 0;
 
@@ -115,6 +116,7 @@ static void loop(struct agent *a, int signals)
 		fds[FD_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
 		fds[FD_CHANNEL] = (struct pollfd){.fd = events ? a->channel.fd : -1, .events = events};
 		fds[FD_LISTEN] = (struct pollfd){.fd = a->channel.listen_fd, .events = POLLIN};
+		mainproc_poll(&a->main, fds + FD_MAIN);
 		nfds_t n = FD_EXEC + exec_poll(&a->execs, &a->channel, fds + FD_EXEC);
 
 		poll(fds, n, clock_left(MIN(deadline(a), next_look)));
@@ -123,11 +125,13 @@ static void loop(struct agent *a, int signals)
 		if (fds[FD_LISTEN].revents)
 			channel_accept(&a->channel);
 		exec_serve(&a->execs, &a->channel, fds + FD_EXEC);
+		mainproc_serve(&a->main, fds + FD_MAIN);
 		channel_tick(&a->channel);
 		session_serve(a);
 		serve_signals(a, signals);
 		bool no_child = exec_reap(&a->execs);
 		exec_tick(&a->execs, &a->channel);
+		session_main(a);
 		tick_power(a, no_child);
 	}
 }
@@ -147,6 +151,7 @@ static _Noreturn void run_pid1(char *argv0)
 	struct agent a = {.channel = {.fd = -1, .listen_fd = -1}, .root = {.disk_fd = -1}, .argv0 = argv0};
 	int signals = open_signals();
 
+	a.execs.main = &a.main;
 	mount_early();
 	modules_load(MODULES_ALL);
 	open_vsock(&a);
@@ -154,6 +159,7 @@ static _Noreturn void run_pid1(char *argv0)
 	loop(&a, signals);
 	mount_finish(&a.root);
 	channel_close(&a.channel);
+	mainproc_say(&a.main);
 	power_say(a.power.intent);
 	power_reset();
 }

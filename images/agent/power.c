@@ -41,9 +41,15 @@ static void term_all(void)
 	ioctl(STDERR_FILENO, TIOCVHANGUP);
 }
 
+void power_hold(struct power *p, enum power_intent intent, int64_t grace_ms)
+{
+	p->intent = intent;
+	enter(p, POWER_MAIN, grace_ms);
+}
+
 void power_begin(struct power *p, enum power_intent intent, int64_t grace_ms)
 {
-	if (p->phase != POWER_UP) {
+	if (p->phase > POWER_MAIN) {
 		if (p->phase == POWER_TERM)
 			p->deadline = MIN(p->deadline, clock_in(grace_ms));
 		return;

@@ -5,7 +5,7 @@
  * what is meant (EVENT power), and then the machine is always reset: the host, which runs the VMM with "don't
  * reboot", starts it again or leaves it.
  *
- * Order: the word to the host; SIGTERM to all; when all are gone or the grace is over SIGKILL; root and disk
+ * Order: the word to the host; the main process's own signal, and its end; SIGTERM to all; when all are gone or the grace is over SIGKILL; root and disk
  * read-only; reset. It is a small state machine, driven by the loop, so that the channel is served to the
  * end.
  */
@@ -26,7 +26,7 @@ enum {
 	POWER_WORD_MS = 1000, /* for a host that isn't listening to come and hear the intent */
 };
 
-enum power_phase { POWER_UP, POWER_TERM, POWER_KILL, POWER_WORD, POWER_END };
+enum power_phase { POWER_UP, POWER_MAIN, POWER_TERM, POWER_KILL, POWER_WORD, POWER_END };
 
 struct power {
 	enum power_phase phase;
@@ -39,6 +39,9 @@ const char *power_intent_name(enum power_intent intent);
 
 /* False when `s` is NULL or neither of them. */
 bool power_intent_parse(const char *s, enum power_intent *ret);
+
+/* First the main process has so long to end by the signal that it was sent. */
+void power_hold(struct power *p, enum power_intent intent, int64_t grace_ms);
 
 /* Begin to end the machine: SIGTERM to all processes. The first call decides; a later one only shortens the
  * grace (in ms): an impatient host doesn't wait for a patient guest. The host must have been told before. */

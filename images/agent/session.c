@@ -147,6 +147,26 @@ static int op_probe(struct agent *a, const struct request *rq, struct buf *resul
 	return exec_probe(&a->execs, rq->stream, rq->p, rq->n, err);
 }
 
+static int op_main(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (!a->started)
+		return fcm_fail(err, FCM_WRONG_STATE, "main: not before start");
+	return mainproc_start(&a->main, rq->p, rq->n, err);
+}
+
+static int op_output(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return mainproc_output(&a->main, rq->stream, rq->p, rq->n, err);
+}
+
+static int op_attach(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return exec_attach(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 static int op_signal(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
@@ -168,27 +188,31 @@ static int op_close(struct agent *a, const struct request *rq, struct buf *resul
 struct op {
 	const char *name;
 	bool needs_root;
-	bool starts; /* a program: not while the machine ends; answered, when it goes well, at the program's end */
+	bool starts; /* a program: not while the machine ends */
+	bool later; /* answered, when it goes well, when there is something to say: at the end of the program */
 	int (*run)(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err);
 	void (*after)(struct agent *a, const struct request *rq); /* once the answer is queued; or NULL */
 };
 
 static const struct op ops[] = {
-	{"mount", false, false, op_mount, NULL},
-	{"net", true, false, op_net, NULL},
-	{"file", true, false, op_file, NULL},
-	{"clock", false, false, op_clock, NULL},
-	{"start", true, false, op_start, NULL},
-	{"ping", false, false, op_ping, NULL},
-	{"stats", true, false, op_stats, NULL},
-	{"power", false, false, op_power, after_power},
-	{"exec", true, true, op_exec, NULL},
-	{"get", true, true, op_get, NULL},
-	{"put", true, true, op_put, NULL},
-	{"probe", true, true, op_probe, NULL},
-	{"signal", true, false, op_signal, NULL},
-	{"resize", true, false, op_resize, NULL},
-	{"close", true, false, op_close, NULL},
+	{"mount", false, false, false, op_mount, NULL},
+	{"net", true, false, false, op_net, NULL},
+	{"file", true, false, false, op_file, NULL},
+	{"clock", false, false, false, op_clock, NULL},
+	{"start", true, false, false, op_start, NULL},
+	{"ping", false, false, false, op_ping, NULL},
+	{"stats", true, false, false, op_stats, NULL},
+	{"power", false, false, false, op_power, after_power},
+	{"main", true, true, false, op_main, NULL},
+	{"output", true, false, true, op_output, NULL},
+	{"attach", true, false, true, op_attach, NULL},
+	{"exec", true, true, true, op_exec, NULL},
+	{"get", true, true, true, op_get, NULL},
+	{"put", true, true, true, op_put, NULL},
+	{"probe", true, true, true, op_probe, NULL},
+	{"signal", true, false, false, op_signal, NULL},
+	{"resize", true, false, false, op_resize, NULL},
+	{"close", true, false, false, op_close, NULL},
 };
 
 static int find_op(
@@ -227,7 +251,7 @@ static void serve_request(struct agent *a, const struct frame *f)
 	kv_add(&answer, "ok", "1");
 	if (find_op(a, &rq, &op, &err) < 0 || op->run(a, &rq, &answer, &err) < 0)
 		session_error(&answer, &err);
-	else if (op->starts)
+	else if (op->later)
 		return;
 	channel_send(&a->channel, f->stream, FRAME_RES, &answer);
 	if (err.code == FCM_OK && op->after)
@@ -253,6 +277,7 @@ static void serve_hello(struct agent *a, const struct frame *f)
 		strlen(nonce) > NONCE_MAX)
 		return;
 	exec_close_all(&a->execs);
+	mainproc_forget_host(&a->main);
 	channel_reset(&a->channel);
 	kv_add(&hello, "magic", FRAME_MAGIC);
 	kv_addf(&hello, "version", "%d", FRAME_VERSION);
@@ -267,8 +292,10 @@ void session_serve(struct agent *a)
 {
 	struct frame f;
 
-	if (channel_lost(&a->channel))
+	if (channel_lost(&a->channel)) {
 		exec_close_all(&a->execs);
+		mainproc_forget_host(&a->main);
+	}
 	while (channel_next(&a->channel, &f)) {
 		switch ((enum frame_type)f.type) {
 		case FRAME_HELLO:
@@ -290,6 +317,16 @@ void session_serve(struct agent *a)
 	}
 }
 
+/* All but the main process, which has ended or has had its time. */
+static void end_all(struct agent *a, enum power_intent intent, int64_t grace_ms)
+{
+	bool first = a->power.phase <= POWER_MAIN;
+
+	power_begin(&a->power, intent, grace_ms);
+	if (first && a->yielded && !a->init_ended)
+		yield_ask(intent);
+}
+
 void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 {
 	bool first = a->power.phase == POWER_UP;
@@ -297,7 +334,22 @@ void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 	if (first)
 		send_power_event(a, intent);
 	exec_hang_up(&a->execs);
-	power_begin(&a->power, intent, grace_ms);
-	if (first && a->yielded && !a->init_ended)
-		yield_ask(intent);
+	if (first && mainproc_stop(&a->main))
+		power_hold(&a->power, intent, grace_ms);
+	else if (a->power.phase == POWER_MAIN)
+		a->power.deadline = MIN(a->power.deadline, clock_in(grace_ms));
+	else
+		end_all(a, intent, grace_ms);
+}
+
+void session_main(struct agent *a)
+{
+	bool over = mainproc_tick(&a->main, &a->channel);
+
+	if (over && a->power.phase == POWER_UP)
+		session_power(a, POWER_OFF, POWER_GRACE_MS);
+	if (a->power.phase != POWER_MAIN || (mainproc_runs(&a->main) && clock_left(a->power.deadline) > 0))
+		return;
+	mainproc_kill(&a->main);
+	end_all(a, a->power.intent, MAX(clock_left(a->power.deadline), POWER_KILL_MS));
 }

@@ -3,15 +3,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "common/core/fileio.h"
 
-enum step { STEP_STDIO, STEP_USER, STEP_DIR, STEP_EXEC };
+enum step { STEP_SPACES, STEP_STDIO, STEP_USER, STEP_DIR, STEP_EXEC };
 
 static const char *const step_names[] = {
+	[STEP_SPACES] = "enter its namespaces",
 	[STEP_STDIO] = "take stdin and output",
 	[STEP_USER] = "become the user",
 	[STEP_DIR] = "enter the directory",
@@ -106,15 +111,55 @@ static void make_mortal(void)
 	(void)!file_poke("/proc/self/oom_score_adj", "0", &ignored);
 }
 
+static void make_dirs(const char *path)
+{
+	auto_free char *copy = xstrdup(path);
+
+	for (char *s = copy; (s = strchr(s + 1, '/'));) {
+		*s = '\0';
+		mkdir(copy, 0755);
+		*s = '/';
+	}
+	mkdir(copy, 0755); /* what failed mount(2) tells */
+}
+
+static bool mount_tmpfs(const struct strv *dirs)
+{
+	for (size_t i = 0; dirs && i < dirs->n; i++) {
+		make_dirs(dirs->v[i]);
+		if (mount("tmpfs", dirs->v[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") < 0)
+			return false;
+	}
+	return true;
+}
+
+/* Of the new mount namespace alone: the agent goes on to write to the same root. */
+static bool make_spaces(const struct spawn *s)
+{
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 &&
+	       mount_tmpfs(s->tmpfs) &&
+	       (!s->read_only ||
+		       mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) == 0);
+}
+
+static bool enter_spaces(const struct spawn *s)
+{
+	if (s->isolate)
+		return make_spaces(s);
+	return s->inside == NULL || setns(s->inside->mnt, CLONE_NEWNS) == 0;
+}
+
 static _Noreturn void run_child(const struct spawn *s, int report)
 {
-	struct report r = {.step = STEP_STDIO};
+	struct report r = {.step = STEP_SPACES};
 
 	report = fcntl(report, F_DUPFD_CLOEXEC, 3);
 	setsid();
 	reset_signals();
 	make_mortal();
-	if (take_stdio(s) && (r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
+	if (enter_spaces(s) && (r.step = STEP_STDIO, take_stdio(s)) &&
+		(r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
 		if (s->run) {
 			close_range(3, ~0u, 0); /* the agent's, that an execve(2) would have closed */
 			_exit(s->run(s->arg));
@@ -128,6 +173,28 @@ static _Noreturn void run_child(const struct spawn *s, int report)
 	_exit(127);
 }
 
+/* What setns(2) says of PID namespaces is for children only; so the child is ours, and its number one that we know. */
+static pid_t fork_into(const struct spaces *in)
+{
+	auto_close int ours = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+
+	if (ours < 0 || setns(in->pid, CLONE_NEWPID) < 0)
+		return -1;
+	pid_t pid = fork();
+	int error = errno;
+	if (pid != 0)
+		(void)!setns(ours, CLONE_NEWPID);
+	errno = error;
+	return pid;
+}
+
+static pid_t fork_child(const struct spawn *s)
+{
+	if (s->isolate)
+		return (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_NEWPID | CLONE_NEWNS, NULL, NULL, NULL, 0);
+	return s->inside ? fork_into(s->inside) : fork();
+}
+
 int spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_error *err)
 {
 	int ends[2];
@@ -137,7 +204,7 @@ int spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_e
 	auto_close int report = ends[0], child = ends[1];
 	if (fcntl(report, F_SETFL, O_NONBLOCK) < 0)
 		return fcm_fail_errno(err, "make a pipe");
-	pid_t pid = fork();
+	pid_t pid = fork_child(s);
 	if (pid < 0)
 		return fcm_fail_errno(err, "start a process");
 	if (pid == 0)

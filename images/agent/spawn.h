@@ -13,6 +13,11 @@
 #include "common/core/util.h"
 #include "images/agent/user.h"
 
+/* Where the main process lives (mainproc.h): its PID and mount namespaces. */
+struct spaces {
+	int pid, mnt;
+};
+
 struct spawn {
 	struct strv argv, env; /* at least one word; PATH of env says where it is looked for */
 	struct user user;
@@ -22,6 +27,10 @@ struct spawn {
 	int (*run)(const void *
 			arg); /* not NULL: what the child does in place of a program; it returns the exit status */
 	const void *arg;
+	const struct spaces *inside; /* it runs in these namespaces; NULL: in ours */
+	bool isolate;		     /* it is PID 1 of new ones, with a /proc of its own */
+	bool read_only;		     /* and sees the root read-only there, */
+	const struct strv *tmpfs;    /* with an empty tmpfs at each of these directories */
 };
 
 /* Free what is in *s, and close stdio. */

@@ -29,7 +29,8 @@ enum {
 struct stream {
 	uint32_t number;
 	bool tty, detach;
-	bool probe; /* when it ends its process group does */
+	bool attached; /* to the main process, whose end is its end (mainproc.h): there is no output on it */
+	bool probe;    /* when it ends its process group does */
 
 	pid_t pid;  /* leader of its process group */
 	int report; /* of spawn.h until the program runs, then -1 */

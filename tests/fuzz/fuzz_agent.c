@@ -90,13 +90,16 @@ static void check(const struct agent *a)
 
 static void serve(struct agent *a)
 {
-	static struct pollfd fds[EXEC_FDS];
+	static struct pollfd fds[MAIN_FDS + EXEC_FDS];
 
-	nfds_t n = exec_poll(&a->execs, &a->channel, fds);
+	mainproc_poll(&a->main, fds);
+	nfds_t n = MAIN_FDS + exec_poll(&a->execs, &a->channel, fds + MAIN_FDS);
 	poll(fds, n, 0);
-	exec_serve(&a->execs, &a->channel, fds);
+	exec_serve(&a->execs, &a->channel, fds + MAIN_FDS);
+	mainproc_serve(&a->main, fds);
 	session_serve(a);
 	exec_tick(&a->execs, &a->channel);
+	session_main(a);
 	check(a);
 }
 
@@ -104,8 +107,10 @@ static void end_programs(struct agent *a)
 {
 	for (size_t i = 0; i < a->execs.count; i++)
 		a->execs.open[i]->ended = true;
+	mainproc_reaped(&a->main, a->main.pid, 0);
 	serve(a);
 	exec_close_all(&a->execs);
+	mainproc_done(&a->main);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -115,6 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	bool deaf = n && data[0] & 1;
 
 	a->root.mounted = true;
+	a->execs.main = &a->main;
 	a->channel =
 		(struct channel){.fd = deaf ? -1 : open("/dev/null", O_WRONLY | O_CLOEXEC), .listen_fd = -1};
 	signal(SIGPIPE, SIG_IGN);

@@ -19,6 +19,7 @@ int agenttest_begin(struct agenttest *t)
 		return -1;
 	t->agent.channel = (struct channel){.fd = fds[0], .listen_fd = -1};
 	t->agent.root.mounted = true;
+	t->agent.execs.main = &t->agent.main;
 	t->host = fds[1];
 	return 0;
 }
@@ -33,6 +34,7 @@ void agenttest_end(struct agenttest *t)
 	buf_done(&t->agent.channel.in);
 	buf_done(&t->agent.channel.out);
 	buf_done(&t->got);
+	mainproc_done(&t->agent.main);
 }
 
 void agenttest_send(struct agenttest *t, const struct buf *b)
