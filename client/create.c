@@ -1,58 +1,33 @@
+#include "client/create.h"
+
 #include <ctype.h>
 #include <fcntl.h>
 #include <string.h>
 
-#include "client/command.h"
 #include "client/out.h"
-#include "client/ready.h"
 #include "client/sshkey.h"
 #include "client/vmtext.h"
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
-#include "common/model.h"
 
 #define VM_KEY "vm."
+#define MAIN_KEY "vm.main."
 #define HEALTH_KEY "health."
 
-struct create_options {
-	struct vm_create vm;
-	struct strv key_files;
-	struct ready_options ready;
-	struct health_spec health;
-};
-
-static const struct field create_fields[] = {
+const struct field create_fields[] = {
 	F(struct create_options, vm, FIELD_OBJECT, .sub = vm_create_fields),
 	F(struct create_options, key_files, FIELD_STRV, .max = VM_MAX_KEYS),
+	F(struct create_options, env_files, FIELD_STRV, .max = VM_MAX_ENV),
 	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
 	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
+	F(struct create_options, detach, FIELD_BOOL),
 	FIELD_END,
 };
 
+#define RESTART_DOC "no, on-failure, always or unless-stopped (the default)"
+
 static const struct option_row options[] = {
-	{"name", 0, "NAME", "vm.name", "its name (else an adjective and a noun)"},
-	{"cpus", 0, "N", "vm.cpus", "virtual CPUs, 1 to 32 (default 1)"},
-	{"cpu", 0, NULL, NULL, NULL},
-	{"mem", 'm', "SIZE", "vm.memory", "memory: MiB, or with k, m, g, t (default 512)"},
-	{"memory", 0, NULL, NULL, NULL},
-	{"disk", 0, "SIZE", "vm.disk", "disk: MiB, or with k, m, g, t; sparse (default 8g)"},
-	{"image", 0, "NAME", "vm.image", "the image, also as the argument (default base)"},
-	{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},
-	{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},
-	{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},
-	{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},
-	{"env", 'e', "K=V", "vm.env", "environment of what runs in it; repeatable"},
-	{"label", 0, "K=V", "vm.labels", "a label, for you; repeatable"},
-	{"restart", 0, "POLICY", "vm.restart", "no, on-failure, always or unless-stopped (the default)"},
-	READY_OPTIONS("ready."),
-	{"health-cmd", 0, "CMD", "health.cmd", "healthy while this line of its shell exits with 0"},
-	{"health-http", 0, "URL", "health.http", "or while this URL answers in it: http://localhost/"},
-	{"health-interval", 0, "SECONDS", "health.interval", "between two checks (default 30)"},
-	{"health-timeout", 0, "SECONDS", "health.timeout", "for one check (default 5)"},
-	{"health-retries", 0, "N", "health.retries", "failures in a row that mean unhealthy (default 3)"},
-	{"health-start-period", 0, "SECONDS", "health.start_period",
-		"in which failures don't count (default 0)"},
-	{"dry-run", 0, NULL, "vm.dry_run", "print what would be done, and do nothing"},
+	CREATE_OPTIONS,
 	{0},
 };
 
@@ -94,6 +69,37 @@ static int collect_keys(const struct create_options *o, field_json *keys, struct
 	return 0;
 }
 
+/* As docker has it: K=V a line, # begins a comment. */
+static int add_env_file(struct cli *cli, struct create_options *o, const char *path, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	char *rest, *line;
+
+	if (file_read(AT_FDCWD, path, 1 << 20, &text, err) < 0) {
+		err->code = FCM_USAGE;
+		return fcm_wrap(err, "--env-file");
+	}
+	for (rest = text.n ? text.p : NULL; (line = strsep(&rest, "\n")) != NULL;) {
+		line += strspn(line, " \t");
+		line[strcspn(line, "\r")] = '\0';
+		if (*line == '\0' || *line == '#')
+			continue;
+		if (field_set_text(create_fields, o, "vm.env", line, err) < 0)
+			return fcm_wrap(err, "--env-file %s", path);
+		if (!strv_has(&cli->given, "vm.env"))
+			strv_add(&cli->given, "vm.env");
+	}
+	return 0;
+}
+
+static int add_env_files(struct cli *cli, struct create_options *o, struct fcm_error *err)
+{
+	for (size_t i = 0; i < o->env_files.n; i++)
+		if (add_env_file(cli, o, o->env_files.v[i], err) < 0)
+			return -1;
+	return 0;
+}
+
 static bool is_health(const char *key)
 {
 	return strncmp(key, HEALTH_KEY, strlen(HEALTH_KEY)) == 0;
@@ -108,7 +114,9 @@ static int build_body(
 
 	for (size_t i = 0; i < cli->given.n; i++) {
 		const char *key = cli->given.v[i];
-		if (strncmp(key, VM_KEY, strlen(VM_KEY)) == 0)
+		if (strncmp(key, MAIN_KEY, strlen(MAIN_KEY)) == 0)
+			fj_set(body, "main", fj_ref(fj_get(all, "main")));
+		else if (strncmp(key, VM_KEY, strlen(VM_KEY)) == 0)
 			fj_set(body, key + strlen(VM_KEY), fj_ref(fj_get(all, key + strlen(VM_KEY))));
 		if (is_health(key) && fj_get(body, "health") == NULL)
 			fj_set(body, "health", field_encode(health_fields, &o->health, true));
@@ -159,38 +167,44 @@ static int fail_create(const char *name, struct fcm_error *err)
 	return vm_failed(err, "create", name);
 }
 
-static int run(struct cli *cli, void *options_, struct fcm_error *err)
+int create_vm(
+	struct cli *cli, struct create_options *o, const char *image, field_json **ret, struct fcm_error *err)
 {
-	struct create_options *o = options_;
-	field_json *body = fj_object(), *answer = NULL;
+	auto_json field_json *body = fj_object();
 	auto_free char *doing = xprintf(*o->vm.spec.name ? "create %s" : "create", o->vm.spec.name);
-	int r = 0;
 
-	if (cli->argc == 1) {
-		r = field_set_text(create_fields, o, "vm.image", cli->argv[0], err);
-		strv_add(&cli->given, "vm.image");
-	}
-	if (r == 0)
-		r = build_body(cli, o, body, err);
-	if (r == 0) {
-		r = api_change(cli->api, "POST", "/v1/vms", body, doing, &answer, err);
-		if (r < 0)
-			fail_create(o->vm.spec.name, err);
-	}
-	fj_free(body);
-	if (r < 0)
+	if (image && field_set_text(create_fields, o, "vm.image", image, err) < 0)
 		return -1;
+	if (image)
+		strv_add(&cli->given, "vm.image");
+	if (add_env_files(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
+		return -1;
+	if (api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err) < 0)
+		return fail_create(o->vm.spec.name, err);
+	return 0;
+}
+
+void create_print(const struct cli *cli, const struct create_options *o, const field_json *answer)
+{
 	if (o->vm.dry_run)
 		print_plan(cli, answer);
 	else
 		print_created(cli, answer);
+}
+
+static int run(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	field_json *answer = NULL;
+
+	if (create_vm(cli, options_, cli->argc ? cli->argv[0] : NULL, &answer, err) < 0)
+		return -1;
+	create_print(cli, options_, answer);
 	fj_free(answer);
 	return 0;
 }
 
 const struct command cmd_create = {
 	.name = "create",
-	.aliases = "run",
 	.args = "[IMAGE]",
 	.summary = "make a VM and start it",
 	.details = "It prints the name when the VM is up. fcm info shows the daemon's own "

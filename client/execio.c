@@ -15,13 +15,15 @@
 #include "common/core/kv.h"
 #include "common/model.h"
 
-enum { STREAM = 1, PIECE = FRAME_MAX };
+enum { STREAM = 1, PIECE = FRAME_MAX / 2 };
+enum { KEY_HOLD = 0x10, KEY_LEAVE = 0x11 }; /* ^P ^Q, as docker has it */
 
 struct relay {
-	const struct exec_io *io;
+	struct exec_io *io;
 	int signals;
 	bool in_open;
 	unsigned interrupts;
+	bool held;	 /* the first of the two keys that detach */
 	struct buf up;	 /* frames for the daemon */
 	struct buf down; /* what came from it */
 	size_t written;	 /* of the payload of the first frame in `down` */
@@ -74,6 +76,25 @@ static void take_signal(struct relay *r)
 		forward(r, number);
 }
 
+/* Keys for a program that we may leave. */
+static void take_keys(struct relay *r, const char *keys, size_t n)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	for (size_t i = 0; i < n && !r->io->detached; i++) {
+		r->io->detached = r->held && keys[i] == KEY_LEAVE;
+		if (r->io->detached)
+			r->status = 0;
+		if (r->held && !r->io->detached)
+			buf_add(&b, &(const char){KEY_HOLD}, 1);
+		r->held = !r->held && keys[i] == KEY_HOLD;
+		if (!r->held && !r->io->detached)
+			buf_add(&b, &keys[i], 1);
+	}
+	if (b.n)
+		frame_add_data(&r->up, STREAM, FRAME_STDIN, b.p, b.n);
+}
+
 static int take_input(struct relay *r, struct fcm_error *err)
 {
 	char piece[PIECE];
@@ -84,7 +105,9 @@ static int take_input(struct relay *r, struct fcm_error *err)
 	if (n < 0)
 		return fcm_fail_errno(err, "read");
 	r->in_open = n > 0;
-	if (n > 0)
+	if (n > 0 && r->io->attached && r->io->raw)
+		take_keys(r, piece, (size_t)n);
+	else if (n > 0)
 		frame_add_data(&r->up, STREAM, FRAME_STDIN, piece, (size_t)n);
 	else
 		frame_add_end(&r->up, STREAM, FRAME_STDIN);
@@ -161,7 +184,8 @@ static int first_frame(struct relay *r, struct frame *f, struct fcm_error *err)
 	if (n < 0)
 		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon sent what makes no sense");
 	if (r->lost)
-		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon went away, and the command with it");
+		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon went away%s",
+			r->io->attached ? "; the VM runs on" : ", and the command with it");
 	return 0;
 }
 
@@ -222,7 +246,7 @@ static int work(struct relay *r, struct fcm_error *err)
 	return p[2].revents ? take_input(r, err) : 0;
 }
 
-int exec_io_run(const struct exec_io *io, int *ret_status, struct fcm_error *err)
+int exec_io_run(struct exec_io *io, int *ret_status, struct fcm_error *err)
 {
 	struct relay r = {.io = io, .in_open = io->with_stdin, .status = -1};
 	sigset_t ours, before;
@@ -236,6 +260,8 @@ int exec_io_run(const struct exec_io *io, int *ret_status, struct fcm_error *err
 	if (signals < 0)
 		return fcm_fail_errno(err, "signalfd");
 	r.signals = signals;
+	if (io->attached)
+		resize(&r);
 	while (rc == 0 && r.status < 0)
 		rc = work(&r, err);
 	buf_done(&r.up);

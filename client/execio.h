@@ -10,10 +10,12 @@ struct exec_io {
 	struct httpc_tunnel *tunnel;
 	bool with_stdin; /* it gets ours */
 	bool tty;	 /* it has a terminal, which becomes as large as ours */
+	bool attached;	 /* it is a main process, which outlives us; ^P ^Q leaves it */
+	bool detached;	 /* the user did that */
 	bool raw;	 /* and all keys, so a signal to us is meant for us */
 };
 
 /* Move bytes until it has ended, or until a signal ends us, which ends it too. *ret_status is what we exit with. Why it
  * couldn't be run is said on stderr (status 126 or 127). FCM_UNAVAILABLE when the daemon went away in the middle, else its own
  * error. */
-int exec_io_run(const struct exec_io *io, int *ret_status, struct fcm_error *err) must_check;
+int exec_io_run(struct exec_io *io, int *ret_status, struct fcm_error *err) must_check;

@@ -7,7 +7,7 @@
 struct logs_options {
 	bool follow, raw, timestamps;
 	uint32_t tail;
-	char *since;
+	char *since, *source;
 };
 
 static const struct field logs_fields[] = {
@@ -16,6 +16,7 @@ static const struct field logs_fields[] = {
 	F(struct logs_options, timestamps, FIELD_BOOL),
 	F(struct logs_options, tail, FIELD_U32, .max = 1000000),
 	F(struct logs_options, since, FIELD_STR, .max = 64),
+	F(struct logs_options, source, FIELD_STR, .max = 16),
 	FIELD_END,
 };
 
@@ -23,6 +24,7 @@ static const struct option_row options[] = {
 	{"follow", 'f', NULL, NULL, "go on as more is written"},
 	{"tail", 'n', "N", NULL, "only the last N lines"},
 	{"since", 0, "TIME", NULL, "only what came since: 5m ago, or 2026-11-25T16:48:13Z"},
+	{"source", 0, "WHAT", NULL, "main (its process, the default if any) or console"},
 	{"timestamps", 't', NULL, NULL, "the time that each line came, in UTC"},
 	{"raw", 0, NULL, NULL, "as the guest wrote it, escape sequences and all"},
 	{0},
@@ -61,6 +63,10 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 		auto_free char *since = httpc_escape(o->since);
 		buf_printf(&query, "&since=%s", since);
 	}
+	if (o->source) {
+		auto_free char *source = httpc_escape(o->source);
+		buf_printf(&query, "&source=%s", source);
+	}
 	if (o->timestamps)
 		buf_str(&query, "&timestamps=1");
 	if (o->follow)
@@ -76,7 +82,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 const struct command cmd_logs = {
 	.name = "logs",
 	.args = "VM",
-	.summary = "print what a VM wrote to its console",
+	.summary = "print what a VM's main process, or its console, has printed",
 	.min_args = 1,
 	.max_args = 1,
 	.options = options,

@@ -3,7 +3,7 @@
 #include <getopt.h>
 #include <string.h>
 
-enum { MAX_ROWS = 32, FIRST_VALUE = 256 };
+enum { MAX_ROWS = 64, FIRST_VALUE = 256 };
 
 struct getopt_tables {
 	struct option longs[OPTION_SETS * MAX_ROWS + 1];

@@ -112,6 +112,31 @@ static int check_words(const void *value, const char *key, struct fcm_error *err
 	return 0;
 }
 
+static int check_args(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *words = value;
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < words->n; i++)
+		bytes += strlen(words->v[i]) + 1;
+	if (bytes > VM_MAX_MAIN_BYTES)
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: larger than %d KiB together", key,
+			VM_MAX_MAIN_BYTES >> 10);
+	return words->n ? check_words(value, key, err) : 0;
+}
+
+static int check_dirs(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *dirs = value;
+
+	for (size_t i = 0; i < dirs->n; i++)
+		if (dirs->v[i][0] != '/' || strlen(dirs->v[i]) > 255)
+			return fcm_fail_field(err, FCM_INVALID, key,
+				"%s: '%s' is no path of at most 255 bytes that begins with /", key,
+				field_clip(dirs->v[i]).s);
+	return 0;
+}
+
 static int check_workdir(const void *value, const char *key, struct fcm_error *err)
 {
 	const char *dir = *(char *const *)value;
@@ -268,6 +293,44 @@ const struct field health_fields[] = {
 	FIELD_END,
 };
 
+const struct field main_fields[] = {
+	F(struct main_spec, args, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = check_args,
+		.flags = FIELD_OMIT_EMPTY, .doc = "the program and its arguments"),
+	F(struct main_spec, entrypoint, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = check_args,
+		.flags = FIELD_OMIT_EMPTY, .doc = "words before those"),
+	F(struct main_spec, dir, FIELD_STR, .max = 1023, .check = check_workdir, .flags = FIELD_OMIT_EMPTY,
+		.doc = "where it runs"),
+	F(struct main_spec, user, FIELD_STR, .max = 64, .check = check_user, .flags = FIELD_OMIT_EMPTY,
+		.doc = "who runs it: a name or number, user:group; root when left out"),
+	F(struct main_spec, tty, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY, .doc = "on a terminal"),
+	FK("stdin", struct main_spec, with_stdin, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "its stdin is open, for who attaches"),
+	F(struct main_spec, read_only, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "it sees its root read-only"),
+	F(struct main_spec, tmpfs, FIELD_STRV, .max = VM_MAX_TMPFS, .check = check_dirs,
+		.flags = FIELD_OMIT_EMPTY, .doc = "directories in memory"),
+	F(struct main_spec, stop_signal, FIELD_U32, .min = 1, .max = 64, .flags = FIELD_OMIT_EMPTY,
+		.doc = "number of the signal that ends it, 15 when left out"),
+	FIELD_END,
+};
+
+bool main_given(const struct main_spec *m)
+{
+	return m->args.n || m->entrypoint.n || m->dir || m->user || m->tty || m->with_stdin || m->read_only ||
+	       m->tmpfs.n || m->stop_signal;
+}
+
+static void copy_main(struct main_spec *dst, const struct main_spec *src)
+{
+	*dst = *src;
+	dst->args = dst->entrypoint = dst->tmpfs = (struct strv){0};
+	strv_copy(&dst->args, &src->entrypoint);
+	strv_copy(&dst->args, &src->args);
+	strv_copy(&dst->tmpfs, &src->tmpfs);
+	dst->dir = xstrdup(src->dir);
+	dst->user = xstrdup(src->user);
+}
+
 bool ready_given(const struct ready_spec *r)
 {
 	return r->mode != READY_AUTO || r->timeout || r->interval;
@@ -303,6 +366,7 @@ void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
 	strv_copy(&dst->publish, &src->publish);
 	ready_copy(&dst->ready, &src->ready);
 	copy_health(&dst->health, &src->health);
+	copy_main(&dst->main, &src->main);
 }
 
 static int check_publish(const void *value, const char *key, struct fcm_error *err)
@@ -358,6 +422,10 @@ const struct field vm_create_fields[] = {
 		.flags = FIELD_OMIT_EMPTY, .doc = "what a start waits for"),
 	FK("health", struct vm_create, spec.health, FIELD_OBJECT, .sub = health_fields, .check = check_health,
 		.flags = FIELD_OMIT_EMPTY, .doc = "how it is seen that it works"),
+	FK("main", struct vm_create, spec.main, FIELD_OBJECT, .sub = main_fields, .flags = FIELD_OMIT_EMPTY,
+		.doc = "the program whose end is the VM's"),
+	FK("auto_remove", struct vm_create, spec.auto_remove, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "destroy it when it has ended"),
 	F(struct vm_create, dry_run, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "only say what would be done"),
 	FIELD_END,
@@ -385,6 +453,12 @@ static const struct field vm_expose_fields[] = {
 	FIELD_END,
 };
 
+static const struct field vm_exited_fields[] = {
+	F(struct vm_exited, time, FIELD_TIME),
+	F(struct vm_exited, code, FIELD_U32, .max = 255),
+	FIELD_END,
+};
+
 static const struct field vm_reason_fields[] = {
 	F(struct vm_reason, code, FIELD_CHARS),
 	F(struct vm_reason, step, FIELD_CHARS),
@@ -406,6 +480,9 @@ const struct field vm_view_fields[] = {
 	FK("ready", struct vm_view, spec.ready, FIELD_OBJECT, .sub = ready_fields, .check = check_ready),
 	FK("health", struct vm_view, spec.health, FIELD_OBJECT, .sub = health_fields, .check = check_health,
 		.flags = FIELD_NULL_EMPTY),
+	FK("main", struct vm_view, spec.main, FIELD_OBJECT, .sub = main_fields, .flags = FIELD_NULL_EMPTY),
+	FK("auto_remove", struct vm_view, spec.auto_remove, FIELD_BOOL),
+	F(struct vm_view, exited, FIELD_OBJECT, .sub = vm_exited_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, reason, FIELD_OBJECT, .sub = vm_reason_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_view, created, FIELD_TIME),
 	F(struct vm_view, started, FIELD_TIME),

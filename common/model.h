@@ -39,6 +39,8 @@ enum {
 	VM_MAX_ENV_BYTES = 16 << 10,	/* of all "K=V" together: they travel to the guest in one frame */
 	VM_MAX_LABEL_BYTES = 255,	/* of one value */
 	VM_MAX_LABELS_BYTES = 15 << 10, /* of all "K=V" together: so do they, and JSON may double them */
+	VM_MAX_MAIN_BYTES = 12 << 10,	/* of the words of its main process: with env they are one frame */
+	VM_MAX_TMPFS = 32,
 	VM_MAX_STOP_SECONDS = 3600,
 	READY_MAX_SECONDS = 3600,
 	PROBE_MAX_SECONDS = 600,    /* of one question to the guest */
@@ -93,6 +95,21 @@ extern const struct field health_fields[];
 enum health { HEALTH_NONE, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
 extern const char *const health_names[];
 
+/* What the VM is there for: a program, whose end is its own. Nothing when there are no words. */
+struct main_spec {
+	struct strv args;	/* the words */
+	struct strv entrypoint; /* of a request: they come before those */
+	char *dir, *user;	/* or NULL */
+	bool tty, with_stdin;	/* on the wire "stdin" */
+	bool read_only;		/* it sees its root so */
+	struct strv tmpfs;	/* directories */
+	uint32_t stop_signal;	/* 0: SIGTERM */
+};
+extern const struct field main_fields[];
+
+/* Does it say anything? */
+bool main_given(const struct main_spec *m);
+
 /* What a user asks for: the body of POST /v1/vms and the spec part of config.json. */
 struct vm_spec {
 	char name[64]; /* "" in a request: choose one */
@@ -109,6 +126,8 @@ struct vm_spec {
 	uint32_t expose_port; /* on the wire "expose": 8000; 0: none */
 	struct ready_spec ready;
 	struct health_spec health;
+	struct main_spec main;
+	bool auto_remove; /* it goes when it has ended */
 };
 
 /* Copy what *src owns, and fill in what of `health` is left out. *dst holds nothing yet. */
@@ -132,6 +151,12 @@ struct vm_reason {
 	char step[24];
 	char message[384];
 	int64_t time;
+};
+
+/* How its main process ended; nothing while it runs. */
+struct vm_exited {
+	int64_t time;
+	uint32_t code; /* 0 to 255; 128 and the signal's number */
 };
 
 /* How the health of a VM is, while it runs: not kept on disk. */
@@ -163,6 +188,7 @@ struct vm_view {
 	char host_key[120]; /* "ssh-ed25519 AAAA..." for known_hosts */
 	int64_t boots;
 	int64_t disk_used; /* bytes */
+	struct vm_exited exited;
 };
 
 /* struct vm_create, the wire's keys: name cpus memory disk image ... Encoding leaves out what is 0 or empty, but for

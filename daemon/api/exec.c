@@ -109,7 +109,7 @@ static struct exec *exec_new(struct vm *vm, const struct exec_request *b, struct
 	if (rc < 0)
 		return NULL;
 	struct exec *e = xalloc(sizeof *e);
-	*e = (struct exec){.vm = vm_ref(vm), .stream = stream, .timeout = b->timeout};
+	*e = (struct exec){.vm = vm_ref(vm), .stream = stream, .timeout = b->timeout, .log = {.fd = -1}};
 	e->deadline = clock_in(b->timeout ? b->timeout * 1000ll : FCM_FOREVER);
 	return e;
 }
@@ -119,6 +119,7 @@ void exec_free(struct exec *e)
 	if (e == NULL)
 		return;
 	guest_stream_close(e->stream);
+	mainlog_reader_done(&e->log);
 	vm_unref(e->vm);
 	free(e);
 }

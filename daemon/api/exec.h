@@ -4,10 +4,14 @@
 #pragma once
 
 #include "daemon/api/api.h"
+#include "daemon/engine/mainlog.h"
 
 struct exec {
-	struct vm *vm; /* held */
-	struct guest_stream *stream;
+	struct vm *vm;		     /* held */
+	struct guest_stream *stream; /* NULL for a main process that has ended already */
+	bool attached;		     /* it is the main process, whose output comes from the log: */
+	uint64_t boot;		     /* what this run of it printed */
+	struct mainlog_reader log;
 	int64_t deadline; /* clock_ms() */
 	uint32_t timeout; /* seconds, for the message */
 };

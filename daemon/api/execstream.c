@@ -24,6 +24,8 @@
 enum {
 	STREAM = 1,
 	OUT_MAX = FRAME_MAX, /* bytes that wait for the client before the guest is no longer read */
+	LOG_MS = 20,	     /* between two looks at the log of a main process */
+	GATHER_MS = 3000,    /* for the last of its output to come there */
 	LAST_MS = 30000,     /* for the client to take the rest when it is over */
 };
 
@@ -36,6 +38,7 @@ struct relay {
 	struct buf out;
 	bool over; /* RES is in `out` */
 	int64_t give_up;
+	int64_t ended_at; /* of a main process: clock_ms(), or 0 */
 };
 
 /* ---- the end ---- */
@@ -80,6 +83,81 @@ static void finish_result(struct relay *r)
 	finish(r, &kv);
 }
 
+/* ---- the main process ---- */
+
+/* What it printed since, as far as there is room. */
+static void work_log(struct relay *r)
+{
+	auto_free char *data = xalloc(MAINLOG_RECORD);
+	int dirfd = registry_dirfd(r->e->vm);
+	struct mainlog_head head;
+
+	while (!r->over && r->out.n < OUT_MAX && mainlog_next(&r->e->log, dirfd, &head, data))
+		if (head.boot == r->e->boot)
+			frame_add_data(&r->out, STREAM, (enum frame_channel)head.channel, data, head.n);
+}
+
+/* How it ended, as the VM has it. */
+static bool read_exited(const struct exec *e, uint32_t *ret)
+{
+	registry_lock();
+	bool known = e->vm->view.exited.time && (uint64_t)e->vm->view.boots == e->boot;
+	*ret = e->vm->view.exited.code;
+	registry_unlock();
+	return known;
+}
+
+static void finish_main(struct relay *r)
+{
+	_cleanup_(buf_done) struct buf kv = {0};
+	struct exec_result result;
+	struct fcm_error err = {.code = FCM_GUEST};
+	uint32_t code;
+
+	if (r->e->stream && exec_result(r->e, &result, &err) == 0)
+		code = (uint32_t)result.exit;
+	else if (!read_exited(r->e, &code)) {
+		if (err.msg[0] == '\0')
+			fcm_fail(&err, FCM_GUEST, "nobody knows how the main process of '%s' ended",
+				r->e->vm->view.name);
+		finish_error(r, &err);
+		return;
+	}
+	kv_add(&kv, "ok", "1");
+	kv_addf(&kv, "exit", "%u", code);
+	finish(r, &kv);
+}
+
+/* It has ended, or its VM has: finish when all its output is there. */
+static void end_main(struct relay *r)
+{
+	uint32_t code;
+
+	if (r->ended_at == 0)
+		r->ended_at = clock_ms();
+	if (!r->e->vm->main_over && !read_exited(r->e, &code) && clock_ms() < r->ended_at + GATHER_MS)
+		return;
+	if (r->out.n >= OUT_MAX)
+		return;
+	work_log(r);
+	if (r->out.n < OUT_MAX)
+		finish_main(r);
+}
+
+/* The same as work_out() for it. */
+static bool work_main(struct relay *r, struct guest_piece *piece)
+{
+	enum guest_read read = r->e->stream ? GUEST_END : GUEST_RESULT;
+
+	work_log(r);
+	while (read == GUEST_END || read == GUEST_DATA)
+		read = guest_stream_read(r->e->stream, piece);
+	bool more = r->out.n >= OUT_MAX;
+	if (!r->over && read != GUEST_LATER)
+		end_main(r);
+	return more && !r->over;
+}
+
 /* ---- from the client ---- */
 
 static bool refuse(struct relay *r, const char *what)
@@ -117,6 +195,8 @@ static bool take_frame(struct relay *r, const struct frame *f)
 {
 	if (f->stream != STREAM)
 		return refuse(r, "a frame of another stream than 1");
+	if (r->e->stream == NULL)
+		return true; /* nobody is there to read it */
 	if (f->type == FRAME_REQ)
 		return take_request(r, f);
 	if (f->channel != FRAME_STDIN || (f->type != FRAME_DATA && f->type != FRAME_END))
@@ -192,25 +272,32 @@ static bool send_some(struct relay *r)
 
 /* ---- both ---- */
 
+static int64_t next_look(const struct relay *r)
+{
+	int64_t deadline = r->over ? r->give_up : r->e->deadline;
+
+	return r->e->attached ? MIN(deadline, clock_in(LOG_MS)) : deadline;
+}
+
 /* False when there is nobody left to talk to. */
 static bool wait_round(struct relay *r)
 {
 	short in = !r->stuck && !r->over ? POLLIN : 0, out = r->out.n ? POLLOUT : 0;
 	struct pollfd p[] = {
 		{.fd = r->fd, .events = (short)(POLLRDHUP | in | out)},
-		{.fd = r->over ? -1 : guest_stream_fd(r->e->stream), .events = POLLIN},
+		{.fd = r->over || !r->e->stream ? -1 : guest_stream_fd(r->e->stream), .events = POLLIN},
 		{.fd = r->over ? -1 : http_stop_fd(), .events = POLLIN},
 	};
 	struct fcm_error err;
-	int n = poll(p, ARRAY_SIZE(p), clock_left(r->over ? r->give_up : r->e->deadline));
+	int n = poll(p, ARRAY_SIZE(p), clock_left(next_look(r)));
 
 	if (n < 0)
 		return errno == EINTR;
-	if (n == 0 && r->over)
+	if (n == 0 && r->over && clock_left(r->give_up) == 0)
 		return false;
 	if (p[0].revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL))
 		return false;
-	if (n == 0 && exec_too_late(r->e, &err) < 0)
+	if (n == 0 && !r->e->attached && exec_too_late(r->e, &err) < 0)
 		finish_error(r, &err);
 	if (p[2].revents &&
 		fcm_fail(&err, FCM_UNAVAILABLE, "the daemon is stopping; the command was ended") < 0)
@@ -224,10 +311,11 @@ static void relay(struct relay *r)
 	bool more;
 
 	do {
-		guest_stream_clear(r->e->stream);
+		if (r->e->stream)
+			guest_stream_clear(r->e->stream);
 		work_in(r);
 		do {
-			more = work_out(r, piece);
+			more = r->e->attached ? work_main(r, piece) : work_out(r, piece);
 			if (!send_some(r))
 				return;
 		} while (more && r->out.n < OUT_MAX);
@@ -246,6 +334,8 @@ static void run_stream(void *arg, int client, const void *extra, size_t n)
 		buf_add(&r.in, extra, n);
 		relay(&r);
 	}
+	if (r.over)
+		r.e->vm->offered = true;
 	buf_done(&r.in);
 	buf_done(&r.out);
 	exec_free(r.e);

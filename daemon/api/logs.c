@@ -1,24 +1,27 @@
 /*
- * The console: what the shim's ring holds, and, with follow, what comes. The shim marks when bytes came, once a second at
+ * What the main process printed (engine/mainlog.h), or the console: what the shim's ring holds, and, with follow, what comes. The shim marks when bytes came, once a second at
  * most, so a line has the time of the last mark at or before its first byte.
  */
 #include <string.h>
 
 #include "common/core/clock.h"
 #include "daemon/api/api.h"
+#include "daemon/engine/mainlog.h"
 #include "daemon/shim/plan.h"
 #include "daemon/shim/shim.h"
 
 enum {
 	TAIL_LINES_MAX = 100000,
 	FOLLOW_MS = 100, /* the ring is looked at that often */
+	MARKS = 64,	 /* are made room for at a time */
 	PIECE = 4096,	 /* is given times at once: lines can be as short as one byte */
 };
 
 struct logs {
 	struct request *rq;
 	struct vm *vm; /* held */
-	bool follow, timestamps, mid_line;
+	bool follow, timestamps, mid_line, of_main;
+	struct mainlog_reader reader;
 	struct buf text; /* the console up to byte `total` */
 	uint64_t total;
 	struct shim_mark *marks;
@@ -98,19 +101,63 @@ static void read_marks(struct logs *l)
 	l->nmarks = shim_ring_marks(registry_dirfd(l->vm), &l->marks);
 }
 
-/* Wait until the ring has more. 1, 0 at the end, -1. */
-static int wait_more(struct logs *l)
+static void add_mark(struct logs *l, int64_t time)
+{
+	if (l->nmarks && l->marks[l->nmarks - 1].time == time)
+		return;
+	if (l->nmarks % MARKS == 0)
+		l->marks = xrealloc(l->marks, (l->nmarks + MARKS) * sizeof *l->marks);
+	l->marks[l->nmarks++] = (struct shim_mark){.pos = l->total, .time = time};
+}
+
+/* What the main process has printed since, up to `max` bytes or a bit more. */
+static void read_main(struct logs *l, size_t max)
+{
+	auto_free char *data = xalloc(MAINLOG_RECORD);
+	struct mainlog_head head;
+
+	while (l->text.n < max && mainlog_next(&l->reader, registry_dirfd(l->vm), &head, data)) {
+		add_mark(l, head.time);
+		buf_add(&l->text, data, head.n);
+		l->total += head.n;
+	}
+}
+
+/* Nothing more comes: who follows a program's output wants to know its end. */
+static bool main_is_over(const struct logs *l)
+{
+	registry_lock();
+	const struct vm_view *v = &l->vm->view;
+	bool over = v->state == VM_STOPPED || (v->state == VM_FAILED && v->spec.restart == RESTART_NO);
+	registry_unlock();
+	return over;
+}
+
+/* The same of either. -1 when it can't be read. */
+static int read_more(struct logs *l)
 {
 	struct fcm_error err;
 
+	if (!l->of_main)
+		return shim_ring_since(registry_dirfd(l->vm), l->total, &l->text, &l->total, &err);
+	bool over = main_is_over(l);
+	read_main(l, PIECE);
+	if (over && l->text.n == 0)
+		l->follow = false;
+	return 0;
+}
+
+/* Wait until there is more. 1, 0 at the end, -1. */
+static int wait_more(struct logs *l)
+{
 	while (l->text.n == 0) {
 		if (!l->follow || http_cancelled(l->rq) || !registry_listed(l->vm))
 			return 0;
-		if (shim_ring_since(registry_dirfd(l->vm), l->total, &l->text, &l->total, &err) < 0)
+		if (read_more(l) < 0)
 			return -1;
-		if (l->text.n == 0)
+		if (l->text.n == 0 && l->follow)
 			clock_sleep(FOLLOW_MS);
-		else if (l->timestamps)
+		else if (l->timestamps && !l->of_main)
 			read_marks(l);
 	}
 	return 1;
@@ -141,6 +188,7 @@ static void logs_free(void *arg)
 {
 	struct logs *l = arg;
 
+	mainlog_reader_done(&l->reader);
 	vm_unref(l->vm);
 	buf_done(&l->text);
 	buf_done(&l->out);
@@ -148,16 +196,38 @@ static void logs_free(void *arg)
 	free(l);
 }
 
-/* Read the ring, and keep of it what the query asks for. */
+/* Where there is a main process, people mean that. */
+static int parse_source(struct logs *l, struct fcm_error *err)
+{
+	const char *s = http_query(l->rq, "source");
+	bool has_main = l->vm->view.spec.main.args.n > 0;
+
+	l->of_main = s ? strcmp(s, "main") == 0 : has_main;
+	if (s && !l->of_main && strcmp(s, "console") != 0)
+		return fcm_fail_field(err, FCM_INVALID, "source", "source: console or main");
+	if (l->of_main && !has_main)
+		return fcm_fail_field(
+			err, FCM_WRONG_STATE, "source", "'%s' has no main process", l->vm->view.name);
+	return 0;
+}
+
+static int read_all(struct logs *l, struct fcm_error *err)
+{
+	if (!l->of_main)
+		return shim_ring_tail(registry_dirfd(l->vm), SHIM_RING, &l->text, &l->total, err);
+	read_main(l, 2 * MAINLOG_FILE + MAINLOG_RECORD);
+	return 0;
+}
+
+/* Read it, and keep of it what the query asks for. */
 static int load(struct logs *l, struct fcm_error *err)
 {
 	int64_t tail, since;
 
 	if (api_number(l->rq, "tail", 0, TAIL_LINES_MAX, -1, &tail, err) < 0 ||
-		api_time(l->rq, "since", &since, err) < 0 ||
-		shim_ring_tail(registry_dirfd(l->vm), SHIM_RING, &l->text, &l->total, err) < 0)
+		api_time(l->rq, "since", &since, err) < 0 || parse_source(l, err) < 0 || read_all(l, err) < 0)
 		return -1;
-	if (since || l->timestamps)
+	if ((since || l->timestamps) && !l->of_main)
 		read_marks(l);
 	if (since && keep_since(l, since, err) < 0)
 		return -1;
@@ -172,6 +242,7 @@ int api_vm_logs(struct request *rq, struct fcm_error *err)
 
 	*l = (struct logs){.rq = rq,
 		.vm = vm_ref(http_vm(rq)),
+		.reader = {.fd = -1},
 		.follow = api_flag(rq, "follow"),
 		.timestamps = api_flag(rq, "timestamps")};
 	if (load(l, err) < 0) {

@@ -60,11 +60,26 @@ static int dry_run(struct request *rq, const struct strv *lines)
 	return http_reply(rq, 200, o);
 }
 
+/* What goes together. */
+static int check_main(const struct vm_spec *s, struct fcm_error *err)
+{
+	if (main_given(&s->main) && s->main.args.n + s->main.entrypoint.n == 0) {
+		fcm_fail_field(err, FCM_INVALID, "main.args",
+			"main.args: say what to run: the image '%s' names nothing", s->image);
+		return fcm_hint(err, "for a machine to log in to: fcm create %s", s->image);
+	}
+	if (s->auto_remove && s->restart != RESTART_NO)
+		return fcm_fail_field(err, FCM_INVALID, "auto_remove", "auto_remove: only with restart no");
+	return 0;
+}
+
 int api_vms_create(struct request *rq, struct fcm_error *err)
 {
 	const struct vm_create *body = http_body(rq);
 	_cleanup_(strv_done) struct strv lines = {0};
 
+	if (check_main(&body->spec, err) < 0)
+		return -1;
 	if (!body->dry_run)
 		return api_run(rq, engine_create(&body->spec), 201, api_vm_result, err);
 	return engine_describe_create(&body->spec, &lines, err) < 0 ? -1 : dry_run(rq, &lines);
@@ -128,6 +143,15 @@ static int state_from_name(const char *name, enum vm_state *ret, struct fcm_erro
 		err, FCM_INVALID, "state", "state: one of creating stopped starting running stopping failed");
 }
 
+/* ?state=ended is no state of its own: it no longer runs, and won't by itself. One that is gone has ended, too. */
+static bool has_ended(const struct vm *vm)
+{
+	const struct vm_view *v = &vm->view;
+
+	return !vm->listed || v->state == VM_STOPPED ||
+	       (v->state == VM_FAILED && (v->spec.restart == RESTART_NO || v->desired == WANT_STOPPED));
+}
+
 enum { WAIT_SLICE_MS = 500 }; /* how often a waiting handler looks whether its client is still there */
 
 int api_vm_wait(struct request *rq, struct fcm_error *err)
@@ -137,20 +161,25 @@ int api_vm_wait(struct request *rq, struct fcm_error *err)
 	int64_t timeout;
 	uint64_t seen = 0;
 
-	if ((http_query(rq, "state") && state_from_name(http_query(rq, "state"), &want, err) < 0) ||
+	const char *state = http_query(rq, "state");
+	bool end = state && strcmp(state, "ended") == 0;
+
+	if ((state && !end && state_from_name(http_query(rq, "state"), &want, err) < 0) ||
 		api_number(rq, "timeout", 0, 86400, 60, &timeout, err) < 0)
 		return -1;
 	for (int64_t deadline = clock_in(timeout * 1000);;) {
 		registry_lock();
-		bool there = vm->view.state == want, gone = !vm->listed;
+		bool there = end ? has_ended(vm) : vm->view.state == want, gone = !vm->listed;
 		registry_unlock();
+		if (there && end)
+			vm->offered = true;
 		if (there)
 			return http_reply(rq, 200, api_vm_json(vm, false));
 		if (gone)
 			return fcm_fail(err, FCM_NOT_FOUND, "VM '%s' was destroyed", vm->view.name);
 		if (clock_left(deadline) == 0)
 			return fcm_fail(err, FCM_TIMEOUT, "VM '%s' is not %s after %lld s", vm->view.name,
-				vm_state_names[want], (long long)timeout);
+				end ? "ended" : vm_state_names[want], (long long)timeout);
 		if (http_cancelled(rq))
 			return fcm_fail(err, FCM_CANCELLED, "the wait was given up");
 		registry_wait(&seen, MIN(deadline, clock_in(WAIT_SLICE_MS)));

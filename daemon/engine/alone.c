@@ -15,9 +15,11 @@
 #include "daemon/engine/supervise.h"
 
 enum {
-	STABLE_S = 60,	 /* a VM that ran that long begins its restarts anew */
-	SLICE_MS = 500,	 /* how often a wait looks whether it still makes sense */
-	RETRY_MS = 5000, /* for the answer of a guest that is tried again; its VM is claimed meanwhile */
+	STABLE_S = 60,	    /* a VM that ran that long begins its restarts anew */
+	SLICE_MS = 500,	    /* how often a wait looks whether it still makes sense */
+	OFFER_MS = 10000,   /* how long one that goes by itself stays for who wants to know how it ended */
+	OFFER_LOOK_MS = 50, /* between two looks whether somebody knows it */
+	RETRY_MS = 5000,    /* for the answer of a guest that is tried again; its VM is claimed meanwhile */
 };
 
 /* A start that nobody waits for. When it fails the policy decides whether to try again, later and later. */
@@ -31,7 +33,7 @@ static int start_alone(struct op *op, struct fcm_error *err)
 	if (vm->view.state != VM_FAILED || engine_stopping())
 		return -1;
 	struct verdict v =
-		supervise_verdict(GUEST_CRASHED, vm->view.spec.restart, vm->view.desired, vm->crashes++);
+		supervise_verdict(GUEST_CRASHED, -1, vm->view.spec.restart, vm->view.desired, vm->crashes++);
 	if (v.restart && supervise_restart_in(vm, v.delay_ms, &why) < 0)
 		log_error(LOG_LEVEL_ERROR, vm->id.s, &why);
 	return -1;
@@ -67,9 +69,11 @@ static int ended_claimed(struct op *op, struct fcm_error *err)
 	struct fcm_error why;
 
 	forget_crashes(vm);
-	struct verdict v =
-		supervise_verdict(vm_last_wish(vm), vm->view.spec.restart, vm->view.desired, vm->crashes);
+	struct verdict v = supervise_verdict(
+		vm_last_wish(vm), vm_main_exit(vm), vm->view.spec.restart, vm->view.desired, vm->crashes);
 	describe_end(vm, &why);
+	if (strcmp(v.code, "exited") == 0)
+		fcm_format(why.msg, sizeof why.msg, "its main process ended with %d", vm_main_exit(vm));
 	if (v.code[0]) {
 		vm->crashes++;
 		vm_set_reason(vm, v.code, &why);
@@ -93,6 +97,7 @@ int op_ended_run(struct op *op, struct fcm_error *err)
 	if (vm->shim_pidfd >= 0 && !op_vmm_lives(op)) /* else another operation was first */
 		rc = ended_claimed(op, err);
 	registry_drop(vm);
+	supervise_remove(vm);
 	return rc;
 }
 
@@ -205,6 +210,7 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	}
 	bool due = rc == 0 && op->vm->view.state == VM_STARTING;
 	registry_drop(op->vm);
+	supervise_remove(op->vm);
 	return due ? op_revive_run(op, err) : rc;
 }
 
@@ -281,7 +287,7 @@ static int unhealthy_claimed(struct op *op, struct fcm_error *err)
 
 	forget_crashes(vm);
 	struct verdict v =
-		supervise_verdict(GUEST_CRASHED, vm->view.spec.restart, vm->view.desired, vm->crashes);
+		supervise_verdict(GUEST_CRASHED, -1, vm->view.spec.restart, vm->view.desired, vm->crashes);
 	if (!v.restart)
 		return 0;
 	vm->crashes++;
@@ -309,6 +315,21 @@ int op_unhealthy_run(struct op *op, struct fcm_error *err)
 	registry_unlock();
 	if (still && same_run(op) && vm->view.state == VM_RUNNING && op_vmm_lives(op))
 		rc = unhealthy_claimed(op, err);
+	registry_drop(vm);
+	return rc;
+}
+
+int op_remove_run(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	for (int64_t until = clock_in(OFFER_MS); !vm->offered && clock_left(until) && !engine_stopping();)
+		clock_sleep(MIN(OFFER_LOOK_MS, clock_left(until)));
+	if (engine_stopping() || claimed_begin(op, err) < 0)
+		return 0; /* the next daemon finds it, or it is gone */
+	int rc = vm->view.state == VM_STOPPED || vm->view.state == VM_FAILED
+			 ? claimed_run(op, &table_destroy, err)
+			 : 0;
 	registry_drop(vm);
 	return rc;
 }

@@ -14,6 +14,7 @@
 #include "common/core/log.h"
 #include "daemon/caddy/caddy.h"
 #include "daemon/engine/events.h"
+#include "daemon/engine/mainlog.h"
 #include "daemon/engine/ops.h"
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
@@ -216,8 +217,10 @@ static void repair_all(struct vm **all, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		enum repair repair = what_to_do(all[i]);
-		if (repair == REPAIR_NONE)
+		if (repair == REPAIR_NONE) {
+			supervise_remove(all[i]);
 			continue;
+		}
 		log_line(LOG_LEVEL_INFO, all[i]->id.s, "found %s, wanted %s: %s",
 			vm_state_names[all[i]->view.state], vm_desired_names[all[i]->view.desired],
 			repair_names[repair]);
@@ -272,6 +275,7 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 static void let_go(struct vm *vm)
 {
 	supervise_unwatch(vm);
+	mainlog_unwatch(vm);
 	vm_set_guest(vm, NULL);
 	if (vm->vmm)
 		vm->driver->free(STEAL(vm->vmm));

@@ -64,6 +64,7 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 		rc = claimed_run(op, &table_stop, err);
 	}
 	registry_drop(vm);
+	supervise_remove(vm);
 	return rc;
 }
 

@@ -24,5 +24,6 @@ int op_revive_run(struct op *op, struct fcm_error *err);
 int op_unhealthy_run(struct op *op, struct fcm_error *err);
 int op_repair_run(struct op *op, struct fcm_error *err);
 int op_reconnect_run(struct op *op, struct fcm_error *err);
+int op_remove_run(struct op *op, struct fcm_error *err);
 int op_tap_gone_run(struct op *op, struct fcm_error *err);
 int op_site_retry_run(struct op *op, struct fcm_error *err);

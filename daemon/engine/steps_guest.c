@@ -17,6 +17,7 @@
 #include "common/core/log.h"
 #include "common/crypt.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/mainlog.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/timekeeper.h"
 #include "daemon/engine/wait.h"
@@ -64,7 +65,8 @@ static int say_hello(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	int64_t deadline = clock_in(patience_ms(op));
 	int fd = connect_agent(op, deadline, err);
-	const struct guest_events events = {.power = supervise_power, .lost = supervise_lost, .arg = vm};
+	const struct guest_events events = {
+		.power = supervise_power, .main = supervise_main, .lost = supervise_lost, .arg = vm};
 	struct guest_hello hello;
 	struct guest *guest;
 
@@ -239,6 +241,35 @@ static int start_image(struct vm *vm, struct fcm_error *err)
 	return call(vm, &rq, NULL, err);
 }
 
+static void add_text(struct buf *rq, const char *key, const char *value)
+{
+	if (value && *value)
+		kv_add(rq, key, value);
+}
+
+/* docs/AGENT.md, "Main process" */
+static int start_main(struct vm *vm, struct fcm_error *err)
+{
+	const struct main_spec *m = &vm->view.spec.main;
+	struct buf rq = {0};
+
+	if (m->args.n == 0)
+		return 0;
+	kv_add(&rq, "op", "main");
+	for (size_t i = 0; i < m->args.n; i++)
+		kv_add(&rq, "arg", m->args.v[i]);
+	add_text(&rq, "dir", m->dir);
+	add_text(&rq, "user", m->user);
+	for (size_t i = 0; i < m->tmpfs.n; i++)
+		kv_add(&rq, "tmpfs", m->tmpfs.v[i]);
+	add_text(&rq, "tty", m->tty ? "1" : NULL);
+	add_text(&rq, "stdin", m->with_stdin ? "1" : NULL);
+	add_text(&rq, "read_only", m->read_only ? "1" : NULL);
+	if (m->stop_signal)
+		kv_addf(&rq, "stop_signal", "%u", m->stop_signal);
+	return call(vm, &rq, NULL, err) < 0 ? -1 : mainlog_watch(vm, err);
+}
+
 static int setup(struct vm *vm, struct fcm_error *err)
 {
 	set_clock(vm);
@@ -247,7 +278,7 @@ static int setup(struct vm *vm, struct fcm_error *err)
 		return -1;
 	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
 		return -1;
-	return start_image(vm, err);
+	return start_image(vm, err) < 0 ? -1 : start_main(vm, err);
 }
 
 /* Every request of the setup may be repeated, so an adopted guest simply gets it again: the last daemon may
@@ -271,6 +302,7 @@ static int guest_down(struct op *op, struct fcm_error *err)
 {
 	(void)err;
 	op->vm->set_up = false;
+	mainlog_unwatch(op->vm);
 	vm_set_guest(op->vm, NULL);
 	return 0;
 }

@@ -232,6 +232,8 @@ static int ready(struct op *op, struct fcm_error *err)
 	write_name(r, g.name, sizeof g.name);
 	switch (r->mode) {
 	case READY_AUTO:
+		if (op->vm->view.spec.main.args.n)
+			return 0; /* it is there for its main process, which runs */
 		return wait_banner(op, r, err);
 	case READY_NONE:
 	case READY_AGENT:

@@ -10,6 +10,8 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
 
+enum { KILLED = 137 }; /* what a shell says of SIGKILL */
+
 /* The operation that begins answers all that was wrong; one that parks says that nobody asked for the VM's end. */
 static struct vm_reason reason_of(const struct op *op)
 {
@@ -39,6 +41,8 @@ static int begin(struct op *op, struct fcm_error *err)
 {
 	const struct op_table *t = op->table;
 
+	if (t->begin == VM_STARTING)
+		VM_SET(op->vm, view->exited = (struct vm_exited){0});
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
 		view->reason = reason_of(op));
 	if (op->vm->view.ip.s_addr ==
@@ -61,12 +65,26 @@ static void describe_begin(const struct op *op, bool undo, struct strv *ret)
 
 const struct step step_begin = {.name = "begin", .run = begin, .describe = describe_begin};
 
+/* How its main process ended: as the agent said, or with the VM that was killed. */
+static void note_exit(struct op *op)
+{
+	struct vm *vm = op->vm;
+	int code = vm_main_exit(vm);
+
+	if (vm->view.spec.main.args.n == 0 || vm->view.exited.time || vm->view.boots == 0)
+		return;
+	const struct vm_exited exited = {clock_wall(), code < 0 ? KILLED : (uint32_t)code};
+	VM_SET(vm, view->exited = exited);
+}
+
 static int end(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	const struct op_table *t = op->table;
 	enum vm_state state = t == &table_ended ? op->end_state : t->end;
 	int64_t used = (int64_t)disk_used(vm->dirfd);
+	if (state == VM_STOPPED || state == VM_FAILED)
+		note_exit(op);
 	struct vm_reason reason = state == VM_RUNNING ? vm_network(vm) : vm->view.reason;
 
 	VM_SET(vm, view->disk_used = used; view->state = state; view->reason = reason;

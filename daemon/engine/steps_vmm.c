@@ -103,17 +103,34 @@ int vm_last_words(const struct vm *vm, struct fcm_error *err)
 	return fcm_hint(err, "fcm logs %s", vm->view.name);
 }
 
-enum guest_power vm_last_wish(const struct vm *vm)
+/* The end of this run's console; an earlier run's last word isn't this one's. */
+static void read_tail(const struct vm *vm, struct buf *ret)
 {
-	_cleanup_(buf_done) struct buf tail = {0};
 	uint64_t total, begin = (uint64_t)vm->run.console;
 	struct fcm_error ignored;
 
-	if (vm->intent != GUEST_CRASHED ||
-		shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || total < begin)
-		return vm->intent;
-	size_t n = MIN(tail.n, total - begin); /* an earlier run's last word isn't this one's */
-	return n ? intake_console(tail.p + tail.n - n, n) : GUEST_CRASHED;
+	if (shim_ring_tail(vm->dirfd, CONSOLE_TAIL, ret, &total, &ignored) < 0 || total < begin)
+		buf_done(ret);
+	else if (ret->n > total - begin)
+		buf_drop(ret, ret->n - (size_t)(total - begin));
+}
+
+enum guest_power vm_last_wish(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+
+	if (vm->intent == GUEST_CRASHED)
+		read_tail(vm, &tail);
+	return tail.n ? intake_console(tail.p, tail.n) : (enum guest_power)vm->intent;
+}
+
+int vm_main_exit(const struct vm *vm)
+{
+	_cleanup_(buf_done) struct buf tail = {0};
+
+	if (vm->main_exit < 0 && vm->view.spec.main.args.n)
+		read_tail(vm, &tail);
+	return tail.n ? intake_console_main(tail.p, tail.n) : vm->main_exit;
 }
 
 /* Where the console of the run that begins now will begin. */
@@ -179,6 +196,8 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 
 	vm->driver = engine()->driver;
 	vm->intent = GUEST_CRASHED;
+	vm->main_exit = -1;
+	vm->offered = false;
 	vm->run.booted = false;
 	vm->run.console = console_begin(vm);
 	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */

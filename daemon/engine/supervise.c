@@ -36,13 +36,20 @@ bool supervise_run(struct op *op)
 
 /* ---- the end of a VMM ---- */
 
-struct verdict supervise_verdict(
-	enum guest_power intent, enum vm_restart policy, enum vm_desired desired, unsigned crashes)
+struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_restart policy,
+	enum vm_desired desired, unsigned crashes)
 {
 	struct verdict v = {.state = VM_STOPPED, .code = ""};
 
 	switch (intent) {
 	case GUEST_POWEROFF:
+		if (status < 0 || policy == RESTART_NO || (policy == RESTART_ON_FAILURE && status == 0) ||
+			desired != WANT_RUNNING)
+			return v;
+		v.state = VM_FAILED;
+		v.code = "exited";
+		v.restart = true;
+		v.delay_ms = MIN((int64_t)BACKOFF_MS << MIN(crashes, 6u), (int64_t)BACKOFF_MAX_MS);
 		return v;
 	case GUEST_REBOOT:
 		v.restart = desired == WANT_RUNNING;
@@ -102,6 +109,23 @@ void supervise_power(void *arg, enum guest_power intent)
 	struct vm *vm = arg;
 
 	vm->intent = (int)intent;
+}
+
+void supervise_main(void *arg, int exit)
+{
+	struct vm *vm = arg;
+
+	vm->main_exit = exit;
+}
+
+void supervise_remove(struct vm *vm)
+{
+	registry_lock();
+	bool due = vm->listed && vm->view.spec.auto_remove && vm->view.boots > 0 &&
+		   (vm->view.state == VM_STOPPED || vm->view.state == VM_FAILED);
+	registry_unlock();
+	if (due && !engine_stopping())
+		supervise_run(op_new(&table_destroy, vm, op_remove_run));
 }
 
 /* Longer each time, for a guest that never answers, or breaks each session on purpose, shall cost nothing. */

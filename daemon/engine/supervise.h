@@ -20,6 +20,7 @@ int supervise_restart_in(struct vm *vm, int64_t delay_ms, struct fcm_error *err)
 /* Callbacks of the agent's channel; `arg` is the VM. supervise_lost() plans to set the guest up again, and is also for one
  * that hasn't answered yet; any thread. */
 void supervise_power(void *arg, enum guest_power intent);
+void supervise_main(void *arg, int exit);
 void supervise_lost(void *arg);
 
 /* The same for a run that has just begun: how often earlier ones were tried doesn't count. Any thread. */
@@ -28,15 +29,18 @@ void supervise_new(struct vm *vm);
 /* Start watching the host's network and the pending sites. */
 int supervise_host(struct fcm_error *err) must_check;
 
-/* What the end of a VMM means. Pure. */
+/* A VM that has ended and is to go by itself goes, as soon as who waits for its end knows it, or after a while. */
+void supervise_remove(struct vm *vm);
+
+/* What the end of a VMM means. `status` is that of its main process, -1 without one or where it is not known. Pure. */
 struct verdict {
 	enum vm_state state; /* VM_STOPPED or VM_FAILED */
 	bool restart;	     /* start it again */
 	int64_t delay_ms;    /* after that long */
 	const char *code;    /* of the reason: "" when there is none to tell */
 };
-struct verdict supervise_verdict(
-	enum guest_power intent, enum vm_restart policy, enum vm_desired desired, unsigned crashes);
+struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_restart policy,
+	enum vm_desired desired, unsigned crashes);
 
 /* Run `op` on a thread and drop the reference; failures are logged. For work that nobody waits for. False when there is no
  * thread for it. */

@@ -41,6 +41,10 @@ struct vm {
 	_Atomic bool set_up;	   /* the guest has taken its setup from this daemon */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
 	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
+	struct mainlog *mainlog;   /* collects what its main process prints (mainlog.h), or NULL */
+	_Atomic bool main_over;	   /* that is all there */
+	_Atomic int main_exit;	   /* how it ended, as the agent says; -1: not yet */
+	_Atomic bool offered;	   /* who waits for its end knows it: one that is auto_remove may go */
 	struct loop_source *timer; /* the next restart after a crash */
 	unsigned crashes;	   /* in a row */
 	_Atomic bool reconnecting; /* another try is planned; who sets this may write the next two */
@@ -150,6 +154,9 @@ int vm_last_words(const struct vm *vm, struct fcm_error *err);
 /* What the guest of a VMM that ended meant by it: its agent's last word, on the channel or, when nobody listened there, on
  * the console. */
 enum guest_power vm_last_wish(const struct vm *vm);
+
+/* How the main process of a VM that ended did so, likewise: 0 to 255, or -1. */
+int vm_main_exit(const struct vm *vm);
 
 /* What a running VM's `reason` says of its network: nothing, or that its TAP is gone. */
 struct vm_reason vm_network(const struct vm *vm);

@@ -215,6 +215,14 @@ static void say_power(struct guest *g, enum guest_power intent)
 	pthread_mutex_lock(&g->lock);
 }
 
+static void say_main(struct guest *g, int exit)
+{
+	pthread_mutex_unlock(&g->lock);
+	if (g->events.main)
+		g->events.main(g->events.arg, exit);
+	pthread_mutex_lock(&g->lock);
+}
+
 /* Work off what was read. */
 static void take_messages(struct guest *g)
 {
@@ -238,6 +246,10 @@ static void take_messages(struct guest *g)
 		case INTAKE_POWER:
 			add_noise(g, m.size);
 			say_power(g, m.intent);
+			break;
+		case INTAKE_MAIN:
+			add_noise(g, m.size);
+			say_main(g, m.exit);
 			break;
 		case INTAKE_NOISE:
 			add_noise(g, m.size);

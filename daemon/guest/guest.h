@@ -21,7 +21,8 @@ enum guest_power { GUEST_CRASHED, GUEST_POWEROFF, GUEST_REBOOT };
  * guest_close() was called. `lost` may close the session; `power` must not. */
 struct guest_events {
 	void (*power)(void *arg, enum guest_power intent); /* the guest says what it is about to do */
-	void (*lost)(void *arg); /* the channel broke: reconnect, or the VM is gone */
+	void (*main)(void *arg, int exit); /* its main process has ended: 0 to 255; must not close either */
+	void (*lost)(void *arg);	   /* the channel broke: reconnect, or the VM is gone */
 	void *arg;
 };
 

@@ -61,6 +61,14 @@ static bool read_power(const struct frame *f, enum guest_power *ret)
 	return *ret == GUEST_POWEROFF || strcmp(intent, "reboot") == 0;
 }
 
+static bool read_main(const struct frame *f, int *ret)
+{
+	const char *event = kv_get(f->payload, f->len, "event");
+
+	*ret = (int)kv_i64(f->payload, f->len, "exit", 0, 255, -1);
+	return f->type == FRAME_EVENT && event && strcmp(event, "main") == 0 && *ret >= 0;
+}
+
 enum intake_kind intake_next(struct intake *in, struct intake_message *m)
 {
 	buf_drop(&in->bytes, in->used);
@@ -79,6 +87,8 @@ enum intake_kind intake_next(struct intake *in, struct intake_message *m)
 		return INTAKE_ANSWER;
 	if (m->frame.type >= FRAME_DATA)
 		return INTAKE_STREAM;
+	if (read_main(&m->frame, &m->exit))
+		return INTAKE_MAIN;
 	return read_power(&m->frame, &m->intent) ? INTAKE_POWER : INTAKE_NOISE;
 }
 
@@ -101,4 +111,20 @@ enum guest_power intake_console(const char *text, size_t n)
 			intent = GUEST_REBOOT;
 	}
 	return intent;
+}
+
+int intake_console_main(const char *text, size_t n)
+{
+	static const char mark[] = "fcm-agent: main exit ";
+	const char *end = text + n;
+	int found = -1;
+
+	for (const char *s = text; (s = memmem(s, (size_t)(end - s), mark, strlen(mark)));) {
+		int value = 0, digits = 0;
+		for (s += strlen(mark); s < end && *s >= '0' && *s <= '9' && digits < 4; s++, digits++)
+			value = value * 10 + (*s - '0');
+		if (digits && value <= 255)
+			found = value;
+	}
+	return found;
 }

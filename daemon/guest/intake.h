@@ -23,6 +23,7 @@ enum intake_kind {
 	INTAKE_ANSWER, /* `frame`, a RES */
 	INTAKE_STREAM, /* `frame`, a DATA, CREDIT or END */
 	INTAKE_POWER,  /* `intent` */
+	INTAKE_MAIN,   /* `exit` */
 	INTAKE_NOISE,  /* a good frame that means nothing to us */
 	INTAKE_BROKEN, /* not a frame: the session is lost */
 };
@@ -32,6 +33,7 @@ struct intake_message {
 	size_t size;	    /* bytes that it took */
 	struct guest_hello hello;
 	enum guest_power intent;
+	int exit;
 };
 
 /* Begin a session with a new random nonce; bytes that are there are forgotten. */
@@ -44,3 +46,6 @@ enum intake_kind intake_next(struct intake *in, struct intake_message *m);
 /* The intent that the agent wrote last in these bytes of a console (docs/AGENT.md, Events), or GUEST_CRASHED. Whoever may write to
  * the console can forge it, as whoever is root in the guest can make the agent say it. */
 enum guest_power intake_console(const char *text, size_t n);
+
+/* The same of its main process: how that ended, 0 to 255, or -1 when it doesn't say. */
+int intake_console_main(const char *text, size_t n);

@@ -5,7 +5,7 @@ import re
 import fake_daemon
 import pytest
 
-COMMANDS = ["create", "ls", "ps", "inspect", "exec", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
+COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
             "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
@@ -27,7 +27,7 @@ def test_help_of(fcm, golden, command):
     assert max(len(line) for line in done.out.splitlines()) <= 80
 
 
-@pytest.mark.parametrize("alias,name", [("list", "ls"), ("run", "create"), ("rm", "destroy"), ("preflight", "doctor"),
+@pytest.mark.parametrize("alias,name", [("list", "ls"), ("rm", "destroy"), ("preflight", "doctor"),
                                         ("download-assets", "assets")])
 def test_aliases(fcm, alias, name):
     assert fcm(alias, "--help").out == fcm(name, "--help").out

@@ -411,7 +411,7 @@ def test_nothing_is_left(host, api):
             Stream(api, "sleep").close()
             run(api, "cat", input="x").ok()
     def rest():
-        return wait_for("the threads of loop, gate and timekeeper alone", lambda: figures()[1] == 3 and figures(), 30, 0.5)
+        return wait_for("the threads of loop, gate, timekeeper and events alone", lambda: figures()[1] == 4 and figures(), 30, 0.5)
 
     some(5)
     before = rest()

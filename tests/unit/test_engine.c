@@ -125,9 +125,9 @@ static void what_an_end_means(void **unused)
 {
 	(void)unused;
 	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
-		struct verdict off = supervise_verdict(GUEST_POWEROFF, r, WANT_RUNNING, 0);
-		struct verdict again = supervise_verdict(GUEST_REBOOT, r, WANT_RUNNING, 0);
-		struct verdict crash = supervise_verdict(GUEST_CRASHED, r, WANT_RUNNING, 0);
+		struct verdict off = supervise_verdict(GUEST_POWEROFF, -1, r, WANT_RUNNING, 0);
+		struct verdict again = supervise_verdict(GUEST_REBOOT, -1, r, WANT_RUNNING, 0);
+		struct verdict crash = supervise_verdict(GUEST_CRASHED, -1, r, WANT_RUNNING, 0);
 		assert_int_equal(off.state, VM_STOPPED);
 		assert_false(off.restart);
 		assert_true(again.restart);
@@ -136,7 +136,7 @@ static void what_an_end_means(void **unused)
 		assert_int_equal(crash.restart, r != RESTART_NO);
 		assert_string_equal(crash.code, "crashed");
 	}
-	assert_false(supervise_verdict(GUEST_CRASHED, RESTART_ALWAYS, WANT_STOPPED, 0).restart);
+	assert_false(supervise_verdict(GUEST_CRASHED, -1, RESTART_ALWAYS, WANT_STOPPED, 0).restart);
 }
 
 /* Restarts come later and later, but never later than a minute. */
@@ -146,7 +146,8 @@ static void backoff_grows_and_ends(void **unused)
 
 	(void)unused;
 	for (unsigned crashes = 0; crashes < 100; crashes++) {
-		int64_t d = supervise_verdict(GUEST_CRASHED, RESTART_ALWAYS, WANT_RUNNING, crashes).delay_ms;
+		int64_t d =
+			supervise_verdict(GUEST_CRASHED, -1, RESTART_ALWAYS, WANT_RUNNING, crashes).delay_ms;
 		assert_true(d >= last && d <= 60000);
 		last = d;
 	}
