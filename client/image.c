@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client/command.h"
+#include "client/imageverb.h"
 #include "client/out.h"
 #include "client/paths.h"
 
@@ -28,6 +29,11 @@ static void text_name(const field_json *image, struct buf *b)
 static void text_kind(const field_json *image, struct buf *b)
 {
 	out_text(b, fj_get_str(image, "kind"));
+}
+
+static void text_version(const field_json *image, struct buf *b)
+{
+	out_text(b, fj_get_str(image, "version"));
 }
 
 static void text_tag(const field_json *image, struct buf *b)
@@ -68,6 +74,7 @@ static const struct column columns[] = {
 	{"name", "NAME", 0, text_name},
 	{"kind", "KIND", 0, text_kind},
 	{"tag", "TAG", COLUMN_CUT, text_tag},
+	{"version", "VERSION", COLUMN_WIDE, text_version},
 	{"id", "ID", COLUMN_SPARE, text_id},
 	{"size", "SIZE", COLUMN_RIGHT, text_size},
 	{"on_disk", "ON DISK", COLUMN_RIGHT | COLUMN_SPARE, text_on_disk},
@@ -269,37 +276,130 @@ static int build(struct cli *cli, const char *name, struct fcm_error *err)
 	return 0;
 }
 
+/* ---- the verbs ---- */
+
+struct image_options {
+	bool all;
+};
+
+static const struct field image_fields[] = {
+	F(struct image_options, all, FIELD_BOOL),
+	FIELD_END,
+};
+
+static const struct option_row image_options[] = {
+	{"all", 'a', NULL, NULL, "prune: also those that have a name"},
+	{0},
+};
+
+static int verb_ls(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return list(cli, err);
+}
+
+static int verb_build(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return build(cli, cli->argv[0], err);
+}
+
+static int verb_rm(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return image_rm(cli, err);
+}
+
+static int verb_tag(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return image_tag_as(cli, cli->argv[0], cli->argv[1], err);
+}
+
+static int verb_prune(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	return image_prune_all(cli, o->all, err);
+}
+
+static int verb_inspect(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return image_inspect(cli, cli->argv[0], err);
+}
+
+static const struct verb {
+	const char *name, *needs; /* what it says when it gets another number of arguments */
+	int min, max;
+	int (*run)(struct cli *cli, const struct image_options *o, struct fcm_error *err);
+} verbs[] = {
+	{"ls", "takes no argument", 0, 0, verb_ls},
+	{"build", "needs a name", 1, 1, verb_build},
+	{"rm", "needs the images", 1, ANY_ARGS, verb_rm},
+	{"tag", "needs an image and its new name", 2, 2, verb_tag},
+	{"prune", "takes no argument", 0, 0, verb_prune},
+	{"inspect", "needs one image", 1, 1, verb_inspect},
+};
+
 static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 {
-	const char *verb = cli->argv[0];
+	const char *name = cli->argv[0];
 
+	cli->argv++;
+	cli->argc--;
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		const struct verb *v = &verbs[i];
+		if (strcmp(v->name, name) != 0)
+			continue;
+		if (cli->argc >= v->min && cli->argc <= v->max)
+			return v->run(cli, options, err);
+		fcm_fail(err, FCM_USAGE, "image %s %s", name, v->needs);
+		return fcm_hint(err, "fcm image --help");
+	}
+	fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", name);
+	return fcm_hint(err, "fcm image ls, build, rm, tag, prune or inspect");
+}
+
+static int run_rmi(struct cli *cli, void *options, struct fcm_error *err)
+{
 	(void)options;
-	if (strcmp(verb, "ls") == 0 && cli->argc == 1)
-		return list(cli, err);
-	if (strcmp(verb, "build") == 0 && cli->argc == 2)
-		return build(cli, cli->argv[1], err);
-	if (strcmp(verb, "build") == 0)
-		fcm_fail(err, FCM_USAGE, "image build needs a name");
-	else
-		fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", verb);
-	return fcm_hint(err, "fcm image ls, or fcm image build base, debian, tiny or kernel");
+	return image_rm(cli, err);
 }
 
 const struct command cmd_images = {
 	.name = "images",
 	.summary = "list images and kernels",
-	.details = "Columns for -o: name kind tag id size on_disk used_by created; or wide.",
+	.details = "Columns for -o: name kind tag version id size on_disk used_by created; or wide.",
 	.flags = COMMAND_TABLE,
 	.run = run_images,
 };
 
+const struct command cmd_rmi = {
+	.name = "rmi",
+	.args = "IMAGE...",
+	.summary = "remove images that no VM uses",
+	.details = "IMAGE is a name, an id, or the first digits of one. Where it has several names,\n"
+		   "only this one is removed.",
+	.min_args = 1,
+	.max_args = ANY_ARGS,
+	.run = run_rmi,
+};
+
 const struct command cmd_image = {
 	.name = "image",
-	.args = "ls | build base|debian|tiny|kernel",
-	.summary = "list images, or build one from Debian packages",
-	.details = "build runs the shipped script here and sends the result to the daemon.",
+	.args = "ls|build|rm|tag|prune|inspect [IMAGE...]",
+	.summary = "list, build, name and remove images",
+	.details = "ls             list images and kernels, as fcm images does\n"
+		   "build NAME     make base, debian, tiny or kernel from Debian packages: runs the\n"
+		   "               shipped script here and sends the result to the daemon\n"
+		   "rm IMAGE...    remove images that no VM uses, as fcm rmi does\n"
+		   "tag IMAGE NAME give an image one more name\n"
+		   "prune          remove the images that have no name and that no VM uses\n"
+		   "inspect IMAGE  print all about an image, as JSON",
 	.min_args = 1,
-	.max_args = 2,
+	.max_args = ANY_ARGS,
 	.flags = COMMAND_TABLE,
+	.options = image_options,
+	.fields = image_fields,
+	.size = sizeof(struct image_options),
 	.run = run_image,
 };

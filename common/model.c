@@ -43,6 +43,22 @@ int model_check_asset(const void *value, const char *key, struct fcm_error *err)
 	return asset_name_parse(value, key, &name, err);
 }
 
+int model_check_image(const void *value, const char *key, struct fcm_error *err)
+{
+	struct ref ref;
+
+	return ref_parse(value, key, &ref, err);
+}
+
+static int check_image_id(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *id = value;
+
+	return *id == '\0' || ref_digest_valid(id, false)
+		       ? 0
+		       : fcm_fail_field(err, FCM_INVALID, key, "%s: not 64 hex digits", key);
+}
+
 int model_check_domain(const void *value, const char *key, struct fcm_error *err)
 {
 	struct dns_name name;
@@ -395,7 +411,7 @@ static int check_unpublish(const void *value, const char *key, struct fcm_error 
 			.flags = flags_, .doc = "memory in MiB"),                                            \
 		FK("disk", type, spec.disk_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,   \
 			.flags = flags_, .doc = "size of the (sparse) disk in MiB"),                         \
-		FK("image", type, spec.image, FIELD_CHARS, .check = model_check_asset, .flags = flags_,      \
+		FK("image", type, spec.image, FIELD_CHARS, .check = model_check_image, .flags = flags_,      \
 			.doc = "image that the disk lies over"),                                             \
 		FK("kernel", type, spec.kernel, FIELD_CHARS, .check = model_check_asset, .flags = flags_,    \
 			.doc = "kernel that it boots"),                                                      \
@@ -438,7 +454,7 @@ const struct field vm_defaults_fields[] = {
 		.doc = "memory"),
 	FK("disk", struct vm_defaults, disk_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,
 		.doc = "size of the (sparse) disk"),
-	F(struct vm_defaults, image, FIELD_CHARS, .check = model_check_asset, .doc = "image"),
+	F(struct vm_defaults, image, FIELD_CHARS, .check = model_check_image, .doc = "image"),
 	F(struct vm_defaults, kernel, FIELD_CHARS, .check = model_check_asset, .doc = "kernel"),
 	F(struct vm_defaults, restart, FIELD_ENUM, .names = vm_restart_names,
 		.doc = "no, on-failure, always or unless-stopped"),
@@ -496,6 +512,8 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, host_key, FIELD_CHARS, .check = check_host_key),
 	F(struct vm_view, boots, FIELD_I64),
 	F(struct vm_view, disk_used, FIELD_I64),
+	FK("image_id", struct vm_view, image_id.s, FIELD_CHARS, .check = check_image_id,
+		.flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };
 
@@ -559,6 +577,19 @@ const struct field unpublish_request_fields[] = {
 const struct field keys_request_fields[] = {
 	F(struct keys_request, keys, FIELD_STRV, .max = VM_MAX_KEYS, .check = check_keys,
 		.flags = FIELD_REQUIRED, .doc = "lines of authorized_keys"),
+	FIELD_END,
+};
+
+const struct field tag_request_fields[] = {
+	F(struct tag_request, image, FIELD_CHARS, .check = model_check_image, .flags = FIELD_REQUIRED,
+		.doc = "the image"),
+	F(struct tag_request, tag, FIELD_CHARS, .check = model_check_image, .flags = FIELD_REQUIRED,
+		.doc = "its new name"),
+	FIELD_END,
+};
+
+const struct field prune_request_fields[] = {
+	F(struct prune_request, all, FIELD_BOOL, .doc = "also those that have names"),
 	FIELD_END,
 };
 

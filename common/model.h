@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 
 #include "common/core/names.h"
+#include "common/core/ref.h"
 #include "common/field.h"
 
 enum vm_state {
@@ -116,7 +117,7 @@ struct vm_spec {
 	uint32_t vcpus;
 	uint32_t mem_mib;
 	uint32_t disk_mib;
-	char image[64];
+	char image[REF_TEXT]; /* as the user wrote it */
 	char kernel[64];
 	enum vm_restart restart;
 	struct strv env;      /* "K=V" */
@@ -189,6 +190,7 @@ struct vm_view {
 	int64_t boots;
 	int64_t disk_used; /* bytes */
 	struct vm_exited exited;
+	struct image_id image_id; /* what spec.image meant when the VM was made */
 };
 
 /* struct vm_create, the wire's keys: name cpus memory disk image ... Encoding leaves out what is 0 or empty, but for
@@ -209,7 +211,7 @@ void vm_json_health(field_json *vm, const struct vm_health *h);
 /* What a request that doesn't say gets: [defaults] of the daemon's config. */
 struct vm_defaults {
 	uint32_t vcpus, mem_mib, disk_mib;
-	char image[64], kernel[64];
+	char image[REF_TEXT], kernel[64];
 	enum vm_restart restart;
 };
 extern const struct field vm_defaults_fields[];
@@ -219,6 +221,7 @@ void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d);
 
 /* Checks of field tables (value: char[]), for tables that keep such names elsewhere. */
 int model_check_asset(const void *value, const char *key, struct fcm_error *err);
+int model_check_image(const void *value, const char *key, struct fcm_error *err);
 int model_check_domain(const void *value, const char *key, struct fcm_error *err); /* "" is allowed */
 
 /* Body of PUT /v1/vms/{vm}/expose. */
@@ -266,6 +269,18 @@ struct keys_request {
 	struct strv keys;
 };
 extern const struct field keys_request_fields[];
+
+/* Body of POST /v1/images/tag: one more name for an image. */
+struct tag_request {
+	char image[REF_TEXT], tag[REF_TEXT];
+};
+extern const struct field tag_request_fields[];
+
+/* Body of POST /v1/images/prune. */
+struct prune_request {
+	bool all; /* those with names, too */
+};
+extern const struct field prune_request_fields[];
 
 /* Body of POST /v1/tokens. */
 struct token_request {

@@ -17,6 +17,11 @@
 #define REF_HUB "docker.io"
 #define REF_LOCAL "localhost"
 
+/* Which image, whatever it is called: the sha256 of its configuration, or of its file system where it has none. */
+struct image_id {
+	char s[65]; /* 64 hex digits, or "": none */
+};
+
 enum { REF_TEXT = 640 }; /* of a whole one, with its NUL: longer ones are refused */
 
 struct ref {

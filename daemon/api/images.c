@@ -1,11 +1,19 @@
 /*
- * Images and kernels: list, and receive as a request body.
+ * Images and kernels: list, receive as a request body, name, remove. A reference has slashes, so it comes as ?ref=.
  */
 #include <string.h>
 
 #include "common/core/clock.h"
 #include "daemon/api/api.h"
 #include "daemon/image/image.h"
+#include "daemon/image/tags.h"
+
+static bool uses(const struct vm *vm, const struct image_info *info)
+{
+	if (info->is_kernel)
+		return strcmp(vm->view.spec.kernel, info->name) == 0;
+	return strcmp(vm->view.image_id.s, info->id.s) == 0;
+}
 
 /* How many VMs use it. */
 static int64_t used_by(const struct image_info *info, struct vm **all, size_t n)
@@ -13,10 +21,8 @@ static int64_t used_by(const struct image_info *info, struct vm **all, size_t n)
 	int64_t users = 0;
 
 	registry_lock();
-	for (size_t i = 0; i < n; i++) {
-		const struct vm_spec *spec = &all[i]->view.spec;
-		users += strcmp(info->is_kernel ? spec->kernel : spec->image, info->name.s) == 0;
-	}
+	for (size_t i = 0; i < n; i++)
+		users += uses(all[i], info);
 	registry_unlock();
 	return users;
 }
@@ -25,10 +31,11 @@ static field_json *info_json(const struct image_info *info)
 {
 	field_json *o = fj_object();
 
-	fj_set_str(o, "name", info->name.s);
+	fj_set_str(o, "name", info->name[0] ? info->name : "<none>");
 	fj_set_str(o, "kind", info->is_kernel ? "kernel" : "image");
 	fj_set_str(o, "tag", info->tag);
-	fj_set_str(o, "digest", info->digest);
+	fj_set_str(o, "version", info->is_kernel ? info->tag : info->version);
+	fj_set_str(o, "digest", info->id.s);
 	fj_set_int(o, "size", (int64_t)info->size);
 	fj_set_int(o, "on_disk", (int64_t)info->on_disk);
 	fj_set_str(o, "created", clock_rfc3339(info->created).s);
@@ -92,4 +99,143 @@ int api_image_put(struct request *rq, struct fcm_error *err)
 int api_kernel_put(struct request *rq, struct fcm_error *err)
 {
 	return receive(rq, true, err);
+}
+
+/* ---- names, and removing ---- */
+
+static field_json *names_json(const struct strv *entries)
+{
+	field_json *list = fj_array();
+
+	for (size_t i = 0; i < entries->n; i++)
+		fj_append(list, fj_str(tag_of(entries->v[i]).name.s));
+	return list;
+}
+
+static field_json *strings_json(const struct strv *l)
+{
+	field_json *list = fj_array();
+
+	for (size_t i = 0; i < l->n; i++)
+		fj_append(list, fj_str(l->v[i]));
+	return list;
+}
+
+/* The VMs that have an image, by their names. */
+static void users_of(const struct image_id *id, struct strv *ret)
+{
+	struct vm **all;
+	size_t n = registry_all(&all);
+
+	registry_lock();
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(all[i]->view.image_id.s, id->s) == 0)
+			strv_add(ret, all[i]->view.name);
+	registry_unlock();
+	registry_all_done(all, n);
+}
+
+static int need_ref(const struct request *rq, const char **ret, struct fcm_error *err)
+{
+	*ret = http_query(rq, "ref");
+	return *ret && **ret ? 0 : fcm_fail_field(err, FCM_INVALID, "ref", "ref: say which image");
+}
+
+int api_image_get(struct request *rq, struct fcm_error *err)
+{
+	struct strv names = {0}, users = {0};
+	struct image_info info;
+	struct image_id id;
+	const char *ref;
+
+	if (need_ref(rq, &ref, err) < 0 || image_resolve(ref, &id, err) < 0 ||
+		image_find(&id, &info, err) < 0)
+		return -1;
+	field_json *o = info_json(&info);
+	tags_list(&id, &names);
+	users_of(&id, &users);
+	fj_set(o, "names", names_json(&names));
+	fj_set(o, "vms", strings_json(&users));
+	strv_done(&names);
+	strv_done(&users);
+	return http_reply(rq, 200, o);
+}
+
+int api_images_tag(struct request *rq, struct fcm_error *err)
+{
+	const struct tag_request *body = http_body(rq);
+	struct image_info info;
+	struct ref_text name;
+	struct image_id id;
+
+	if (image_resolve(body->image, &id, err) < 0 || image_tag(&id, body->tag, &name, err) < 0 ||
+		image_find(&id, &info, err) < 0)
+		return -1;
+	field_json *o = info_json(&info);
+	fj_set_str(o, "added", name.s);
+	return http_reply(rq, 200, o);
+}
+
+/* image_used: `arg` gets the names of the VMs. */
+static bool in_use(void *arg, const struct image_id *id)
+{
+	struct strv *users = arg;
+
+	strv_done(users);
+	users_of(id, users);
+	return users->n > 0;
+}
+
+static int reply_removed(struct request *rq, struct image_removed *removed)
+{
+	field_json *o = fj_object();
+
+	fj_set(o, "untagged", strings_json(&removed->untagged));
+	fj_set(o, "removed", strings_json(&removed->ids));
+	fj_set_int(o, "bytes", (int64_t)removed->bytes);
+	image_removed_done(removed);
+	return http_reply(rq, 200, o);
+}
+
+static int fail_in_use(const char *ref, const struct strv *users, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf list = {0};
+
+	for (size_t i = 0; i < MIN(users->n, (size_t)5); i++)
+		buf_printf(&list, "%s%s", i ? ", " : "", users->v[i]);
+	fcm_fail(err, FCM_WRONG_STATE, "image '%.80s' is the disk's lower layer of %zu VM%s: %s%s", ref,
+		users->n, users->n == 1 ? "" : "s", list.p, users->n > 5 ? ", ..." : "");
+	return fcm_hint(err, "destroy the VMs first, or give the image another name: fcm image tag");
+}
+
+int api_image_delete(struct request *rq, struct fcm_error *err)
+{
+	struct image_removed removed = {0};
+	struct strv users = {0};
+	const char *ref;
+
+	if (need_ref(rq, &ref, err) < 0)
+		return -1;
+	int r = image_remove(ref, in_use, &users, &removed, err);
+	if (r < 0 && err->code == FCM_WRONG_STATE && users.n)
+		fail_in_use(ref, &users, err);
+	strv_done(&users);
+	if (r == 0)
+		return reply_removed(rq, &removed);
+	image_removed_done(&removed);
+	return -1;
+}
+
+int api_images_prune(struct request *rq, struct fcm_error *err)
+{
+	const struct prune_request *body = http_body(rq);
+	struct image_removed removed = {0};
+	struct strv users = {0};
+	int r = image_prune(body->all, in_use, &users, &removed, err);
+
+	strv_done(&users);
+	if (r == 0)
+		return reply_removed(rq, &removed);
+	image_removed_done(&removed);
+	return -1;
 }

@@ -103,6 +103,17 @@ static void load_broken(struct vm *vm, const struct fcm_error *why)
 	vm->broken = v->state == VM_FAILED;
 }
 
+/* VMs of a daemon that knew images by their names alone. One whose image isn't there is pinned when it starts. */
+static void pin_old(struct vm *vm)
+{
+	struct fcm_error err;
+
+	if (vm->broken || vm->view.image_id.s[0] || engine_pin_image(vm, &err) < 0)
+		return;
+	if (store_vm_save(&vm->view, &err) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
+}
+
 static struct vm *load_vm(const char *id)
 {
 	struct vm *vm = vm_new();
@@ -113,6 +124,8 @@ static struct vm *load_vm(const char *id)
 	if (store_vm_load(&vm->id, &vm->view, &err) < 0) {
 		log_error(LOG_LEVEL_ERROR, id, &err);
 		load_broken(vm, &err);
+	} else {
+		pin_old(vm);
 	}
 	if (store_run_load(&vm->id, &vm->run, &err) == 0) {
 		vm->driver = vmm_driver_find(vm->run.vmm_driver);

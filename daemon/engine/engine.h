@@ -51,6 +51,10 @@ int engine_has_room(struct fcm_error *err) must_check;
 /* What the VM publishes, with the config's address where none is given. */
 int publish_of(const struct vm *vm, struct publish_list *ret, struct fcm_error *err) must_check;
 
+/* Whatever the name of its image will mean later, the VM keeps the one that it means now. FCM_NO_IMAGE. By the holder of the
+ * busy slot, or before the VM is listed. */
+int engine_pin_image(struct vm *vm, struct fcm_error *err) must_check;
+
 /* Path below the state directory, the caller's. */
 char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

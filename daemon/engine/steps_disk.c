@@ -45,16 +45,27 @@ int engine_has_room(struct fcm_error *err)
 		free_mib, reserve);
 }
 
+int engine_pin_image(struct vm *vm, struct fcm_error *err)
+{
+	struct image_id id;
+
+	if (vm->view.image_id.s[0])
+		return 0;
+	if (image_resolve(vm->view.spec.image, &id, err) < 0)
+		return -1;
+	VM_SET(vm, view->image_id = id);
+	return 0;
+}
+
 static int admit(struct op *op, struct fcm_error *err)
 {
 	const struct vm_spec *spec = &op->vm->view.spec;
-	struct asset_name image, kernel;
+	struct asset_name kernel;
 	auto_free char *image_file = NULL, *vmlinux = NULL, *initrd = NULL;
 
 	if (engine()->driver == NULL)
 		return fcm_fail(err, FCM_NO_VMM, "no VMM works here: %s", engine()->probe.reason);
-	if (asset_name_parse(spec->image, "image", &image, err) < 0 ||
-		image_path(&image, &image_file, err) < 0 ||
+	if (engine_pin_image(op->vm, err) < 0 || image_path(&op->vm->view.image_id, &image_file, err) < 0 ||
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)
 		return -1;

@@ -50,10 +50,9 @@ static void vmm_facts_done(struct vmm_facts *f)
 static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_error *err)
 {
 	const struct vm_view *v = &vm->view;
-	struct asset_name image, kernel;
+	struct asset_name kernel;
 
-	if (asset_name_parse(v->spec.image, "image", &image, err) < 0 ||
-		image_path(&image, &ret->image, err) < 0 ||
+	if (image_path(&v->image_id, &ret->image, err) < 0 ||
 		asset_name_parse(v->spec.kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &ret->vmlinux, &ret->initrd, err) < 0)
 		return -1;

@@ -12,13 +12,13 @@
 #include "common/core/fileio.h"
 #include "common/field.h"
 #include "daemon/image/store.h"
+#include "daemon/image/tags.h"
 
 enum { FACTS_MAX = 65536 };
 
 struct image_store image_store = {.state_fd = -1, .images_fd = -1, .kernels_fd = -1};
 
 static const struct field facts_table[] = {
-	F(struct image_facts, name, FIELD_CHARS),
 	F(struct image_facts, tag, FIELD_CHARS),
 	F(struct image_facts, created, FIELD_TIME),
 	F(struct image_facts, size, FIELD_I64, .max = INT64_MAX),
@@ -42,12 +42,50 @@ struct image_temp image_temp_name(void)
 	return t;
 }
 
-const char *image_default_link(const struct asset_name *name, bool is_kernel, const char **ret_target)
+/* Stat a regular file of an image or a kernel. */
+static bool stat_file(bool is_kernel, const char *dir, const char *file, struct stat *st)
 {
-	*ret_target = is_kernel ? "kernels/default/vmlinux" : "images/base/image.ext4";
-	if (strcmp(name->s, is_kernel ? "default" : "base") != 0)
-		return NULL;
-	return is_kernel ? "vmlinux.bin" : "base-rootfs.img";
+	auto_free char *path = xprintf("%s/%s", dir, file);
+
+	return fstatat(image_dir(is_kernel), path, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode);
+}
+
+static int link_one(const char *link, const char *target, struct fcm_error *err)
+{
+	struct image_temp temp = image_temp_name();
+	int fd = image_store.state_fd;
+	struct stat st;
+
+	if (fstatat(fd, link, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISLNK(st.st_mode))
+		return 0;
+	if (target == NULL) {
+		(void)unlinkat(fd, link, 0);
+		return 0;
+	}
+	if (symlinkat(target, fd, temp.s) < 0)
+		return fcm_fail_errno(err, "link %s", link);
+	if (renameat(fd, temp.s, fd, link) < 0) {
+		fcm_fail_errno(err, "link %s", link);
+		(void)unlinkat(fd, temp.s, 0);
+		return -1;
+	}
+	return 0;
+}
+
+int image_link_default(struct fcm_error *err)
+{
+	static const struct asset_name kernel = {"default"};
+	auto_free char *target = NULL;
+	struct image_id id;
+	struct stat st;
+
+	if (tags_get(REF_LOCAL "/base:latest", &id))
+		target = xprintf("images/%s/image.ext4", id.s);
+	bool booted = stat_file(true, kernel.s, "vmlinux", &st);
+	return link_one("base-rootfs.img", target, err) < 0 ||
+			       link_one("vmlinux.bin", booted ? "kernels/default/vmlinux" : NULL, err) < 0
+		       ? -1
+		       : 0;
 }
 
 char *image_facts_print(const struct image_facts *facts)
@@ -108,30 +146,26 @@ int image_init(const char *state_dir, struct fcm_error *err)
 	image_store = (struct image_store){xstrdup(state_dir), -1, -1, -1};
 	image_store.state_fd = dir_open(AT_FDCWD, state_dir, err);
 	if (image_store.state_fd < 0 || open_part("images", &image_store.images_fd, err) < 0 ||
-		open_part("kernels", &image_store.kernels_fd, err) < 0)
+		open_part("kernels", &image_store.kernels_fd, err) < 0 ||
+		tags_load(image_store.state_fd, err) < 0 || image_migrate(err) < 0 ||
+		image_link_default(err) < 0)
 		return fcm_wrap(err, "open the image store");
 	return 0;
 }
 
-static int fail_missing(const struct asset_name *name, bool is_kernel, struct fcm_error *err)
+static int fail_missing(const struct image_id *id, struct fcm_error *err)
 {
-	if (is_kernel)
-		return fcm_fail(err, FCM_NO_KERNEL, "there is no kernel '%s'", name->s);
-	return fcm_fail(err, FCM_NO_IMAGE, "there is no image '%s'", name->s);
+	return fcm_fail(err, FCM_NO_IMAGE, "there is no image %.12s", id->s);
 }
 
-/* Stat a regular file of an asset. */
-static bool stat_file(const struct asset_name *name, bool is_kernel, const char *file, struct stat *st)
+static int fail_no_kernel(const struct asset_name *name, struct fcm_error *err)
 {
-	auto_free char *path = xprintf("%s/%s", name->s, file);
-
-	return fstatat(image_dir(is_kernel), path, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode);
+	return fcm_fail(err, FCM_NO_KERNEL, "there is no kernel '%s'", name->s);
 }
 
-/* A broken image.json costs the facts, not the image. */
-static void read_facts(const struct asset_name *name, struct image_facts *ret)
+void image_read_facts(const char *dir, struct image_facts *ret)
 {
-	auto_free char *path = xprintf("%s/image.json", name->s);
+	auto_free char *path = xprintf("%s/image.json", dir);
 	_cleanup_(buf_done) struct buf text = {0};
 	struct fcm_error err;
 
@@ -141,22 +175,53 @@ static void read_facts(const struct asset_name *name, struct image_facts *ret)
 		*ret = (struct image_facts){0};
 }
 
-int image_find(const struct asset_name *name, struct image_info *ret, struct fcm_error *err)
+bool image_there(const struct image_id *id)
+{
+	struct stat st;
+
+	return id->s[0] && stat_file(false, id->s, "image.ext4", &st);
+}
+
+static void set_name(struct image_info *info, const char *entry)
+{
+	struct fcm_error ignored;
+	struct ref ref;
+
+	if (ref_parse(tag_of(entry).name.s, "image", &ref, &ignored) < 0)
+		return;
+	(void)fcm_copy(info->name, sizeof info->name, ref_name(&ref).s);
+	(void)fcm_copy(info->tag, sizeof info->tag, ref.tag);
+}
+
+/* But for its names. */
+static bool find_nameless(const struct image_id *id, struct image_info *ret)
 {
 	struct image_facts facts;
 	struct stat st;
 
-	if (!stat_file(name, false, "image.ext4", &st))
-		return fail_missing(name, false, err);
-	read_facts(name, &facts);
+	if (id->s[0] == '\0' || !stat_file(false, id->s, "image.ext4", &st))
+		return false;
+	image_read_facts(id->s, &facts);
 	*ret = (struct image_info){
-		.name = *name,
+		.id = *id,
 		.size = (uint64_t)st.st_size,
 		.on_disk = (uint64_t)st.st_blocks * 512,
 		.created = facts.created ? facts.created : st.st_mtime,
 	};
-	fcm_copy(ret->tag, sizeof ret->tag, facts.tag);
-	fcm_copy(ret->digest, sizeof ret->digest, facts.sha256);
+	fcm_copy(ret->version, sizeof ret->version, facts.tag);
+	return true;
+}
+
+int image_find(const struct image_id *id, struct image_info *ret, struct fcm_error *err)
+{
+	struct strv names = {0};
+
+	if (!find_nameless(id, ret))
+		return fail_missing(id, err);
+	tags_list(id, &names);
+	if (names.n)
+		set_name(ret, names.v[0]);
+	strv_done(&names);
 	return 0;
 }
 
@@ -167,15 +232,15 @@ int image_find_kernel(const struct asset_name *name, struct image_info *ret, str
 	struct fcm_error ignored;
 	struct stat vmlinux, initrd;
 
-	if (!stat_file(name, true, "vmlinux", &vmlinux) || !stat_file(name, true, "initrd", &initrd))
-		return fail_missing(name, true, err);
+	if (!stat_file(true, name->s, "vmlinux", &vmlinux) || !stat_file(true, name->s, "initrd", &initrd))
+		return fail_no_kernel(name, err);
 	*ret = (struct image_info){
-		.name = *name,
 		.size = (uint64_t)vmlinux.st_size + (uint64_t)initrd.st_size,
 		.on_disk = ((uint64_t)vmlinux.st_blocks + (uint64_t)initrd.st_blocks) * 512,
 		.created = vmlinux.st_mtime,
 		.is_kernel = true,
 	};
+	fcm_copy(ret->name, sizeof ret->name, name->s);
 	if (file_read(image_store.kernels_fd, path, FACTS_MAX, &release, &ignored) == 0) {
 		release.p[strcspn(release.p, "\n")] = '\0';
 		fcm_copy(ret->tag, sizeof ret->tag, release.p);
@@ -183,13 +248,11 @@ int image_find_kernel(const struct asset_name *name, struct image_info *ret, str
 	return 0;
 }
 
-int image_path(const struct asset_name *name, char **ret, struct fcm_error *err)
+int image_path(const struct image_id *id, char **ret, struct fcm_error *err)
 {
-	struct stat st;
-
-	if (!stat_file(name, false, "image.ext4", &st))
-		return fail_missing(name, false, err);
-	*ret = xprintf("%s/images/%s/image.ext4", image_store.state_dir, name->s);
+	if (!image_there(id))
+		return fail_missing(id, err);
+	*ret = xprintf("%s/images/%s/image.ext4", image_store.state_dir, id->s);
 	return 0;
 }
 
@@ -197,66 +260,114 @@ int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_i
 {
 	struct stat st;
 
-	if (!stat_file(name, true, "vmlinux", &st) || !stat_file(name, true, "initrd", &st))
-		return fail_missing(name, true, err);
+	if (!stat_file(true, name->s, "vmlinux", &st) || !stat_file(true, name->s, "initrd", &st))
+		return fail_no_kernel(name, err);
 	*ret_vmlinux = xprintf("%s/kernels/%s/vmlinux", image_store.state_dir, name->s);
 	*ret_initrd = xprintf("%s/kernels/%s/initrd", image_store.state_dir, name->s);
 	return 0;
 }
 
-static int list_part(bool is_kernel, struct image_info **list, size_t *n, struct fcm_error *err)
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int image_entries(bool is_kernel, struct strv *ret, struct fcm_error *err)
 {
 	_cleanup_(closedirp) DIR *d = open_listing(image_dir(is_kernel));
-	struct fcm_error ignored;
-	struct asset_name name;
-	struct image_info info;
 	struct dirent *e;
 
 	if (d == NULL)
 		return fcm_fail_errno(err, "read the image store");
-	while ((e = readdir(d))) {
-		if (!asset_name_valid(e->d_name) || !fcm_copy(name.s, sizeof name.s, e->d_name))
-			continue;
-		if ((is_kernel ? image_find_kernel : image_find)(&name, &info, &ignored) < 0)
-			continue; /* just removed, or not ours */
-		*list = xrealloc(*list, (*n + 1) * sizeof **list);
-		(*list)[(*n)++] = info;
-	}
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.')
+			strv_add(ret, e->d_name);
+	if (ret->n)
+		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
 	return 0;
+}
+
+int image_ids(struct strv *ret, struct fcm_error *err)
+{
+	struct strv all = {0};
+	int r = image_entries(false, &all, err);
+
+	for (size_t i = 0; i < all.n; i++)
+		if (ref_digest_valid(all.v[i], false))
+			strv_add(ret, all.v[i]);
+	strv_done(&all);
+	return r;
+}
+
+/* ---- the list ---- */
+
+struct list {
+	struct image_info *v;
+	size_t n;
+};
+
+static void add(struct list *l, const struct image_info *info)
+{
+	l->v = xrealloc(l->v, (l->n + 1) * sizeof *l->v);
+	l->v[l->n++] = *info;
+}
+
+/* A row for each of its names, or one without. */
+static void add_image(struct list *l, const char *dir)
+{
+	struct strv names = {0};
+	struct image_info info;
+	struct image_id id = {0};
+
+	if (!fcm_copy(id.s, sizeof id.s, dir) || !find_nameless(&id, &info))
+		return; /* just removed, or not ours */
+	tags_list(&id, &names);
+	for (size_t i = 0; i < names.n; i++) {
+		set_name(&info, names.v[i]);
+		add(l, &info);
+	}
+	if (names.n == 0)
+		add(l, &info);
+	strv_done(&names);
+}
+
+static void add_kernel(struct list *l, const char *dir)
+{
+	struct fcm_error ignored;
+	struct asset_name name;
+	struct image_info info;
+
+	if (asset_name_parse(dir, "kernel", &name, &ignored) == 0 &&
+		image_find_kernel(&name, &info, &ignored) == 0)
+		add(l, &info);
 }
 
 static int by_kind_and_name(const void *a, const void *b)
 {
 	const struct image_info *x = a, *y = b;
+	int r = x->is_kernel - y->is_kernel;
 
-	return x->is_kernel != y->is_kernel ? x->is_kernel - y->is_kernel : strcmp(x->name.s, y->name.s);
+	r = r ? r : (x->name[0] == '\0') - (y->name[0] == '\0'); /* those without at last */
+	r = r ? r : strcmp(x->name, y->name);
+	r = r ? r : strcmp(x->tag, y->tag);
+	return r ? r : strcmp(x->id.s, y->id.s);
 }
 
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err)
 {
-	auto_free struct image_info *list = NULL;
-	size_t n = 0;
+	struct strv images = {0}, kernels = {0};
+	struct list l = {0};
 
-	if (list_part(false, &list, &n, err) < 0 || list_part(true, &list, &n, err) < 0)
-		return -1;
-	if (n)
-		qsort(list, n, sizeof *list, by_kind_and_name);
-	*ret = STEAL(list);
-	*ret_n = n;
-	return 0;
-}
-
-int image_remove(const struct asset_name *name, bool is_kernel, struct fcm_error *err)
-{
-	struct image_temp away = image_temp_name();
-	int dirfd = image_dir(is_kernel);
-	const char *target, *link = image_default_link(name, is_kernel, &target);
-	struct stat st;
-
-	if (renameat(dirfd, name->s, dirfd, away.s) < 0)
-		return errno == ENOENT ? fail_missing(name, is_kernel, err)
-				       : fcm_fail_errno(err, "remove '%s'", name->s);
-	if (link && fstatat(image_store.state_fd, link, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
-		(void)unlinkat(image_store.state_fd, link, 0);
-	return dir_remove(dirfd, away.s, NULL, err);
+	int r = image_ids(&images, err) < 0 || image_entries(true, &kernels, err) < 0 ? -1 : 0;
+	for (size_t i = 0; r == 0 && i < images.n; i++)
+		add_image(&l, images.v[i]);
+	for (size_t i = 0; r == 0 && i < kernels.n; i++)
+		add_kernel(&l, kernels.v[i]);
+	strv_done(&images);
+	strv_done(&kernels);
+	if (l.n)
+		qsort(l.v, l.n, sizeof *l.v, by_kind_and_name);
+	*ret = l.v;
+	*ret_n = l.n;
+	return r;
 }

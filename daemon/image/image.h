@@ -1,11 +1,13 @@
 /*
  * Images and kernels: what a VM is made of, read-only and shared.
  *
- *	<state>/images/<name>/image.ext4 + image.json {"name","tag","created","size","sha256"}
+ *	<state>/images/<id>/image.ext4 + image.json	an image by its id; the facts that the file doesn't tell
+ *	<state>/tags.json				which names mean which image (tags.h)
  *	<state>/kernels/<name>/{vmlinux,initrd,release}
  *
- * Both arrive as a request body (a tar with exactly those files), are unpacked into a temporary directory beside their
- * place and renamed into it: half of one is never visible. Nothing in an image is executed or mounted by the host.
+ * They arrive as a request body (a tar with exactly those files), are unpacked into a temporary directory beside their
+ * place and renamed into it: half of one is never visible. An image never changes under its id, so whoever has the id has
+ * the same file for ever. Nothing in an image is executed or mounted by the host.
  */
 #pragma once
 
@@ -13,36 +15,46 @@
 
 #include "common/core/error.h"
 #include "common/core/names.h"
+#include "common/core/ref.h"
 #include "common/core/util.h"
 
+enum { IMAGES_MAX = 1000 };
+
 struct image_info {
-	struct asset_name name;
-	char tag[32];
-	char digest[65];  /* sha256 of image.ext4, hex */
-	uint64_t size;	  /* apparent bytes */
-	uint64_t on_disk; /* occupied bytes */
-	int64_t created;  /* seconds since the epoch */
+	struct image_id id;  /* of an image; a kernel has none */
+	char name[REF_TEXT]; /* as people write it, without the tag; "" of an image without a name */
+	char tag[129];	     /* of a kernel: its release */
+	char version[32];    /* what its maker calls it, or "" */
+	uint64_t size;	     /* apparent bytes */
+	uint64_t on_disk;    /* occupied bytes */
+	int64_t created;     /* seconds since the epoch */
 	bool is_kernel;
 };
 
-/* Open the store below `state_dir`. Leftover temporary directories are removed. */
+/* Open the store below `state_dir`. Leftover temporary directories are removed; images of an older fcm, which had a name
+ * and no id, get one. */
 int image_init(const char *state_dir, struct fcm_error *err) must_check;
 
-/* Facts of an image. FCM_NO_IMAGE with the command that makes one. */
-int image_find(const struct asset_name *name, struct image_info *ret, struct fcm_error *err) must_check;
+/* Which image a user means: a reference, where a bare name is first one that was made here and then docker.io's; or an id,
+ * or at least 4 digits that only one id begins with, with or without "sha256:". FCM_INVALID naming `image`; FCM_NO_IMAGE
+ * with the command that makes one. */
+int image_resolve(const char *text, struct image_id *ret, struct fcm_error *err) must_check;
+
+/* Facts of an image, with the first of its names. FCM_NO_IMAGE. */
+int image_find(const struct image_id *id, struct image_info *ret, struct fcm_error *err) must_check;
 
 /* Paths (the caller's strings) of an image's ext4, and of a kernel's vmlinux and initrd. FCM_NO_IMAGE, FCM_NO_KERNEL. */
-int image_path(const struct asset_name *name, char **ret, struct fcm_error *err) must_check;
+int image_path(const struct image_id *id, char **ret, struct fcm_error *err) must_check;
 int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_initrd,
 	struct fcm_error *err) must_check;
 
-/* All images and kernels; *ret is the caller's array of *ret_n. */
+/* All images, a row for each of their names, and all kernels; *ret is the caller's array of *ret_n. */
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
-/* Receiving one: begin, feed the pieces of the tar in order, then commit (visible, replaces an older one whole) or
- * abort. An image in use may be replaced: running VMs keep the old file. The tar is plain, gzip or zstd. Errors are
- * FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE; FCM_UNAVAILABLE when four uploads are in progress. A
- * commit may take a minute for a large image. */
+/* Receiving one: begin, feed the pieces of the tar in order, then commit (visible) or abort. An image gets the name
+ * localhost/<name>:latest, which an older one loses; a kernel replaces an older one whole. The tar is plain, gzip or zstd.
+ * Errors are FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE, FCM_INSUFFICIENT; FCM_UNAVAILABLE when four
+ * uploads are in progress. A commit may take a minute for a large image. */
 struct image_upload;
 int image_upload_begin(const struct asset_name *name, bool is_kernel, struct image_upload **ret,
 	struct fcm_error *err) must_check;
@@ -50,5 +62,27 @@ int image_upload_feed(struct image_upload *up, const void *data, size_t n, struc
 int image_upload_commit(struct image_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
 void image_upload_abort(struct image_upload *up); /* NULL-safe; also frees after a commit */
 
-/* Remove an image or kernel. */
-int image_remove(const struct asset_name *name, bool is_kernel, struct fcm_error *err) must_check;
+/* Give an image one more name, which another one may lose; one without a domain is one of localhost. *ret becomes the whole
+ * name. FCM_INVALID naming `tag`. */
+int image_tag(
+	const struct image_id *id, const char *name, struct ref_text *ret, struct fcm_error *err) must_check;
+
+/* Is an image in use? Asked again when it can't be found any more, and then it comes back. */
+typedef bool image_used(void *arg, const struct image_id *id);
+
+/* What removing did. */
+struct image_removed {
+	struct strv untagged; /* whole names */
+	struct strv ids;      /* of images that are gone */
+	uint64_t bytes;	      /* that the disk has back */
+};
+void image_removed_done(struct image_removed *r);
+
+/* Remove what `text` means: only that name where the image has others, else all its names and the image. FCM_WRONG_STATE
+ * where it is in use. */
+int image_remove(const char *text, image_used *used, void *arg, struct image_removed *ret,
+	struct fcm_error *err) must_check;
+
+/* Remove the images that have no name and aren't in use; with `all` those with names, too. */
+int image_prune(
+	bool all, image_used *used, void *arg, struct image_removed *ret, struct fcm_error *err) must_check;

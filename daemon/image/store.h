@@ -1,7 +1,5 @@
-/* What image.c and upload.c share: the open store. */
+/* What the files of the store share. */
 #pragma once
-
-#include <pthread.h>
 
 #include "daemon/image/image.h"
 
@@ -21,16 +19,33 @@ struct image_temp {
 };
 struct image_temp image_temp_name(void);
 
-/* The link in the state directory for a default kernel or image, and where it leads; NULL for all others. */
-const char *image_default_link(const struct asset_name *name, bool is_kernel, const char **ret_target);
+/* Let the names that the first fcm used, base-rootfs.img and vmlinux.bin in the state directory, lead to what is there. A
+ * file that somebody put there stays. */
+int image_link_default(struct fcm_error *err) must_check;
 
 /* Facts of a kernel, as image_find() gives those of an image. */
 int image_find_kernel(
 	const struct asset_name *name, struct image_info *ret, struct fcm_error *err) must_check;
 
+/* What images/ or kernels/ hold, but for what begins with a dot; and only the ids of images. In order. */
+int image_entries(bool is_kernel, struct strv *ret, struct fcm_error *err) must_check;
+int image_ids(struct strv *ret, struct fcm_error *err) must_check;
+
+/* Is its file system there? */
+bool image_there(const struct image_id *id);
+
+/* The whole name that `text` is of an image. False when it isn't one of its names. */
+bool image_name_of(const char *text, const struct image_id *id, struct ref_text *ret);
+
 /* image.json: the facts that can't be seen from the file. */
 struct image_facts {
-	char name[64], tag[32], sha256[65];
+	char tag[32], sha256[65]; /* its maker's version; of image.ext4 */
 	int64_t created, size;
 };
 char *image_facts_print(const struct image_facts *facts); /* the caller's */
+
+/* Those of a directory below images/. A broken image.json costs the facts, not the image. */
+void image_read_facts(const char *dir, struct image_facts *ret);
+
+/* Bring the images of an older fcm into today's layout. */
+int image_migrate(struct fcm_error *err) must_check;

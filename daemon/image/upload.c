@@ -109,9 +109,23 @@ static int start(struct image_upload *up, struct fcm_error *err)
 	return errno ? fcm_fail_errno(err, "receive '%s'", up->name.s) : 0;
 }
 
+static int check_room(const struct asset_name *name, struct fcm_error *err)
+{
+	struct strv ids = {0};
+	struct ref ref;
+	int r = ref_parse(name->s, "name", &ref, err) < 0 || image_ids(&ids, err) < 0 ? -1 : 0;
+
+	if (r == 0 && ids.n >= IMAGES_MAX)
+		r = fcm_fail(err, FCM_INSUFFICIENT, "there are %d images already", IMAGES_MAX);
+	strv_done(&ids);
+	return r;
+}
+
 int image_upload_begin(
 	const struct asset_name *name, bool is_kernel, struct image_upload **ret, struct fcm_error *err)
 {
+	if (!is_kernel && check_room(name, err) < 0)
+		return -1;
 	if (atomic_fetch_add(&uploads, 1) >= UPLOADS_MAX) {
 		atomic_fetch_sub(&uploads, 1);
 		return fcm_fail(err, FCM_UNAVAILABLE, "%d uploads are in progress", UPLOADS_MAX);
@@ -170,7 +184,6 @@ static int write_facts(const struct image_upload *up, struct fcm_error *err)
 		return fcm_fail_field(err, FCM_INVALID, "tag",
 			"the tag in image.json is longer than %zu bytes", sizeof facts.tag - 1);
 	facts.tag[fcm_printable(facts.tag, strlen(facts.tag))] = '\0';
-	fcm_copy(facts.name, sizeof facts.name, up->name.s);
 	fcm_copy(facts.sha256, sizeof facts.sha256, up->members[0].digest);
 	auto_free char *json = image_facts_print(&facts);
 	return file_write_atomic(up->dir_fd, "image.json", 0444, json, strlen(json), err);
@@ -190,15 +203,15 @@ static int check_release(const struct image_upload *up, struct fcm_error *err)
 }
 
 /* Move the new directory into place; an older one is exchanged for it, then removed. */
-static int publish(struct image_upload *up, struct fcm_error *err)
+static int publish(struct image_upload *up, const char *place, struct fcm_error *err)
 {
 	int parent = image_dir(up->is_kernel);
 	struct fcm_error ignored;
 
 	if (fsync(up->dir_fd) < 0)
 		return fcm_fail_errno(err, "store '%s'", up->name.s);
-	if (renameat2(parent, up->temp.s, parent, up->name.s, RENAME_NOREPLACE) < 0 &&
-		(errno != EEXIST || renameat2(parent, up->temp.s, parent, up->name.s, RENAME_EXCHANGE) < 0))
+	if (renameat2(parent, up->temp.s, parent, place, RENAME_NOREPLACE) < 0 &&
+		(errno != EEXIST || renameat2(parent, up->temp.s, parent, place, RENAME_EXCHANGE) < 0))
 		return fcm_fail_errno(err, "put '%s' into its place", up->name.s);
 	up->committed = true;
 	if (fsync(parent) < 0)
@@ -207,32 +220,30 @@ static int publish(struct image_upload *up, struct fcm_error *err)
 	return 0;
 }
 
-/* The names that the first fcm used. A file that somebody put there stays. */
-static int link_default(const struct image_upload *up, struct fcm_error *err)
+static int finish_kernel(struct image_upload *up, struct image_info *ret, struct fcm_error *err)
 {
-	struct image_temp temp = image_temp_name();
-	const char *target, *link = image_default_link(&up->name, up->is_kernel, &target);
-	struct stat st;
-
-	if (link == NULL ||
-		(fstatat(image_store.state_fd, link, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISLNK(st.st_mode)))
-		return 0;
-	if (symlinkat(target, image_store.state_fd, temp.s) < 0)
-		return fcm_fail_errno(err, "link %s", link);
-	if (renameat(image_store.state_fd, temp.s, image_store.state_fd, link) < 0) {
-		fcm_fail_errno(err, "link %s", link);
-		(void)unlinkat(image_store.state_fd, temp.s, 0);
+	if (check_release(up, err) < 0 || publish(up, up->name.s, err) < 0 || image_link_default(err) < 0)
 		return -1;
-	}
-	return 0;
+	return image_find_kernel(&up->name, ret, err);
+}
+
+static int finish_image(struct image_upload *up, struct image_info *ret, struct fcm_error *err)
+{
+	struct ref_text name;
+	struct image_id id;
+
+	(void)fcm_copy(id.s, sizeof id.s, up->members[0].digest);
+	if (write_facts(up, err) < 0 || publish(up, id.s, err) < 0 ||
+		image_tag(&id, up->name.s, &name, err) < 0)
+		return -1;
+	return image_find(&id, ret, err);
 }
 
 int image_upload_commit(struct image_upload *up, struct image_info *ret, struct fcm_error *err)
 {
-	if (finish(up, err) < 0 || (up->is_kernel ? check_release : write_facts)(up, err) < 0 ||
-		publish(up, err) < 0 || link_default(up, err) < 0)
+	if (finish(up, err) < 0)
 		return -1;
-	return (up->is_kernel ? image_find_kernel : image_find)(&up->name, ret, err);
+	return (up->is_kernel ? finish_kernel : finish_image)(up, ret, err);
 }
 
 void image_upload_abort(struct image_upload *up)

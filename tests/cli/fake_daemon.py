@@ -131,7 +131,8 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
             ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats,
-            ("GET", "/v1/events"): self.get_events,
+            ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
+            ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
         }.get((self.command, url.path))
         if handler:
             return handler(body)
@@ -176,10 +177,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def get_images(self, body):
         return self.answer(200, {"images": [
-            {"name": "base", "kind": "image", "tag": "12", "digest": "sha256:1f3a9c0d5e6f7788", "size": 412000000,
+            {"name": "base", "kind": "image", "tag": "latest", "version": "12", "digest": "sha256:1f3a9c0d5e6f7788", "size": 412000000,
              "on_disk": 398000000, "used_by": 2, "created": "2020-01-01T00:00:00Z"},
             {"name": "default", "kind": "kernel", "tag": "6.1.0-42-cloud-amd64", "digest": "sha256:aabbccddeeff0011",
              "size": 61000000, "on_disk": 61000000, "used_by": 3, "created": "2020-01-01T00:00:00Z"}]})
+
+    def get_image(self, body):
+        return self.answer(200, {"name": "base", "names": ["localhost/base:latest"], "vms": ["web"]})
+
+    def delete_image(self, body):
+        if "used" in self.path:
+            return self.fail(409, "wrong_state", "image 'used' is the disk's lower layer of 1 VM: web",
+                             {"hint": "destroy the VMs first, or give the image another name: fcm image tag"})
+        return self.answer(200, {"untagged": ["localhost/mine:1"], "removed": ["1f3a9c0d5e6f7788"], "bytes": 398000000})
+
+    def tag_image(self, body):
+        return self.answer(200, {"name": "base", "digest": "1f3a9c0d5e6f7788", "added": "localhost/" + body["tag"]})
+
+    def prune_images(self, body):
+        return self.answer(200, {"untagged": [], "removed": ["1f3a9c0d5e6f7788"] * (2 if body["all"] else 1), "bytes": 5000000})
 
     def create_token(self, body):
         return self.answer(201, {"id": "abcd1234", "name": body["name"], "token": TOKEN, "created": "2020-01-01T00:00:00Z"})

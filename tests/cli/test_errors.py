@@ -8,7 +8,8 @@ CASES = [
     ("usage-missing", ["inspect"], 2), ("usage-many", ["logs", "a", "b"], 2), ("usage-column", ["ls", "-o", "name,nope"], 2),
     ("usage-near", ["mv", "a", "b"], 2), ("usage-cp", ["cp", "a", "b"], 2), ("usage-empty", ["stop", ""], 2), ("usage-empty-option", ["create", "--name", ""], 2),
     ("usage-ssh", ["ssh", "web", "-L", "80:localhost:80"], 2), ("usage-key", ["create", "--ssh-key", "/nowhere"], 2),
-    ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2),
+    ("usage-image-verb", ["image", "melt"], 2), ("usage-image-tag", ["image", "tag", "a"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
@@ -85,8 +86,10 @@ def test_exec_has_a_status_of_its_own(fcm):
 def test_every_command_without_a_daemon(fcm):
     env = {"FCM_URL": "http://127.0.0.1:1"}
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
-                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"], ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"],
-                 ["wait", "x"], ["images"], ["image", "build", "tiny"], ["token", "create"], ["info"], ["doctor"]):
+                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
+                 ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"],
+                 ["wait", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"],
+                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv
         assert done.err.startswith("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"), argv

@@ -56,11 +56,24 @@ def test_private_key_is_not_sent(fcm, daemon, tmp_path):
                                   "/v1/events?follow=1&since=5m&vm=a%2Fb&event=failed"),
     (["port", "web"], "/v1/vms/web"), (["publish", "web", "80"], "/v1/vms/web/publish"), (["unpublish", "web", "80"], "/v1/vms/web/unpublish"),
     (["wait", "idle", "--state", "stopped"], "/v1/vms/idle/wait?state=stopped&timeout=30"),
+    (["image", "inspect", "ghcr.io/a/b:1"], "/v1/image?ref=ghcr.io%2Fa%2Fb%3A1"), (["rmi", "mine:1"], "/v1/image?ref=mine%3A1"),
+    (["image", "rm", "x&ref=y"], "/v1/image?ref=x%26ref%3Dy"),
     (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"),
 ])
 def test_paths(fcm, daemon, argv, path):
     fcm(*argv)
     assert last(daemon)["path"] == path
+
+
+def test_image_verbs(fcm, daemon):
+    assert fcm("image", "tag", "base", "mine:1").out == "mine:1\n"
+    assert last(daemon)["body"] == {"image": "base", "tag": "mine:1"}
+    assert fcm("image", "prune").out == "1 image\n"
+    assert last(daemon)["body"] == {"all": False}
+    assert fcm("image", "prune", "-a").out == "2 images\n"
+    assert last(daemon)["body"] == {"all": True}
+    done = fcm("rmi", "used", "mine:1")
+    assert done.status == 4 and done.out == "mine:1\n" and "1 VM: web" in done.err
 
 
 def test_stop_time(fcm, daemon):

@@ -112,6 +112,37 @@ static void good_kernel(struct buf *tar)
 	add_end(tar);
 }
 
+/* Find one by its name. */
+static int find(const char *name, struct image_info *info, struct fcm_error *err)
+{
+	struct image_id id;
+
+	return image_resolve(name, &id, err) < 0 ? -1 : image_find(&id, info, err);
+}
+
+static int find_path(const char *name, char **ret, struct fcm_error *err)
+{
+	struct image_id id;
+
+	return image_resolve(name, &id, err) < 0 ? -1 : image_path(&id, ret, err);
+}
+
+static bool unused(void *arg, const struct image_id *id)
+{
+	(void)arg;
+	(void)id;
+	return false;
+}
+
+static int remove_image(const char *name, struct fcm_error *err)
+{
+	struct image_removed removed = {0};
+	int r = image_remove(name, unused, NULL, &removed, err);
+
+	image_removed_done(&removed);
+	return r;
+}
+
 /* Upload in pieces; the result of the first call that fails, or of the commit. */
 static int upload(const struct asset_name *name, bool is_kernel, const struct buf *tar, size_t piece,
 	struct image_info *info, struct fcm_error *err)
@@ -171,14 +202,16 @@ static void test_good_image(void **state)
 	good_image(&tar, 'a', "{\"tag\":\"12\",\"packages\":3}");
 	if (upload(&base, false, &tar, 1000, &info, &err) < 0)
 		fail_msg("%s", err.msg);
-	assert_string_equal(info.tag, "12");
+	assert_string_equal(info.version, "12");
+	assert_string_equal(info.name, "base");
+	assert_string_equal(info.tag, "latest");
 	assert_int_equal(info.size, EXT4);
 	assert_in_range(info.on_disk, 4096, 40960); /* zeros became holes */
 	struct crypt_sha256 *h = crypt_sha256_new();
 	crypt_sha256_add(h, ext4_bytes('a'), EXT4);
 	crypt_sha256_hex(h, digest);
-	assert_string_equal(info.digest, digest);
-	assert_int_equal(image_path(&base, &path, &err), 0);
+	assert_string_equal(info.id.s, digest);
+	assert_int_equal(find_path("base", &path, &err), 0);
 	assert_int_equal(file_read(AT_FDCWD, path, EXT4, &text, &err), 0);
 	assert_memory_equal(text.p, ext4_bytes('a'), EXT4);
 	assert_int_equal(stat(path, &st), 0);
@@ -186,7 +219,8 @@ static void test_good_image(void **state)
 	assert_int_equal(stat(link, &st), 0);
 	assert_int_equal(st.st_size, EXT4);
 	assert_int_equal(entries("images"), 1);
-	assert_int_equal(entries("images/base"), 2);
+	auto_free char *inside = xprintf("images/%s", digest);
+	assert_int_equal(entries(inside), 2);
 }
 
 static void test_good_kernel(void **state)
@@ -215,6 +249,7 @@ static void test_replace_list_remove(void **state)
 	_cleanup_(buf_done) struct buf a = {0}, b = {0}, k = {0};
 	auto_free struct image_info *list = NULL;
 	auto_free char *path = NULL, *link = xprintf("%s/base-rootfs.img", top);
+	struct image_removed removed = {0};
 	struct image_info first, second;
 	struct fcm_error err;
 	struct stat st;
@@ -226,28 +261,33 @@ static void test_replace_list_remove(void **state)
 	good_image(&b, 'b', "{\"tag\":\"new\"}");
 	good_kernel(&k);
 	assert_int_equal(upload(&base, false, &a, 100000, &first, &err), 0);
-	assert_int_equal(image_path(&base, &path, &err), 0);
+	assert_int_equal(find_path("base", &path, &err), 0);
 	int old = open(path, O_RDONLY | O_CLOEXEC);
 	assert_int_equal(upload(&base, false, &b, 100000, &second, &err), 0);
-	assert_string_not_equal(first.digest, second.digest);
+	assert_string_not_equal(first.id.s, second.id.s);
 	assert_int_equal(pread(old, &c, 1, 250000), 1); /* who has the old one open keeps it */
 	assert_int_equal(c, 'a');
 	close(old);
-	assert_int_equal(entries("images"), 1);
+	assert_int_equal(entries("images"), 2);
+	assert_int_equal(find("base", &first, &err), 0);
+	assert_string_equal(first.id.s, second.id.s);
+	assert_int_equal(image_prune(false, unused, NULL, &removed, &err), 0);
+	assert_int_equal(removed.ids.n, 1);
+	image_removed_done(&removed);
 
 	assert_int_equal(upload(&other, false, &a, 100000, &second, &err), 0);
 	assert_int_equal(upload(&kernel, true, &k, 100000, &second, &err), 0);
 	assert_int_equal(image_list(&list, &n, &err), 0);
 	assert_int_equal(n, 3);
-	assert_string_equal(list[0].name.s, "base");
-	assert_string_equal(list[0].tag, "new");
-	assert_string_equal(list[1].name.s, "other-1.0");
+	assert_string_equal(list[0].name, "base");
+	assert_string_equal(list[0].version, "new");
+	assert_string_equal(list[1].name, "other-1.0");
 	assert_true(list[2].is_kernel);
 
-	assert_int_equal(image_remove(&base, false, &err), 0);
-	assert_int_equal(image_remove(&base, false, &err), -1);
+	assert_int_equal(remove_image("base", &err), 0);
+	assert_int_equal(remove_image("base", &err), -1);
 	assert_int_equal(err.code, FCM_NO_IMAGE);
-	assert_int_equal(image_find(&base, &first, &err), -1);
+	assert_int_equal(find("base", &first, &err), -1);
 	assert_int_equal(err.code, FCM_NO_IMAGE);
 	assert_true(lstat(link, &st) < 0 && errno == ENOENT);
 	assert_int_equal(entries("images"), 1);
@@ -280,9 +320,10 @@ static void test_tar_programs(void **state)
 			fail_msg("%s: %s", ways[i], err.msg);
 		if (i == 0)
 			first = info;
-		assert_string_equal(info.digest, first.digest);
+		assert_string_equal(info.id.s, first.id.s);
 		assert_in_range(info.on_disk, 1, 8 << 20);
-		auto_free char *compare = xprintf("cmp %s/in/image.ext4 %s/images/base/image.ext4", top, top);
+		auto_free char *compare =
+			xprintf("cmp %s/in/image.ext4 %s/images/%s/image.ext4", top, top, info.id.s);
 		assert_int_equal(system(compare), 0);
 	}
 }
@@ -438,8 +479,8 @@ static void test_uploads_together(void **state)
 		assert_int_equal(u[i].r, 0);
 	}
 	assert_int_equal(entries("images"), 2);
-	assert_int_equal(image_find(&base, &info, &err), 0);
-	assert_int_equal(image_find(&other, &info, &err), 0);
+	assert_int_equal(find("base", &info, &err), 0);
+	assert_int_equal(find("other-1.0", &info, &err), 0);
 }
 
 static void test_abort_and_leftovers(void **state)
@@ -491,7 +532,7 @@ static void test_foreign_file_at_link(void **state)
 	assert_int_equal(file_write_atomic(AT_FDCWD, path, 0600, "mine", 4, &err), 0);
 	good_image(&tar, 'a', "{}");
 	assert_int_equal(upload(&base, false, &tar, 100000, &info, &err), 0);
-	assert_int_equal(image_remove(&base, false, &err), 0);
+	assert_int_equal(remove_image("base", &err), 0);
 	assert_int_equal(lstat(path, &st), 0);
 	assert_int_equal(st.st_size, 4);
 }
@@ -499,17 +540,294 @@ static void test_foreign_file_at_link(void **state)
 static void test_broken_facts(void **state)
 {
 	_cleanup_(buf_done) struct buf tar = {0};
-	auto_free char *path = xprintf("%s/images/base/image.json", top);
 	struct image_info info;
 	struct fcm_error err;
 
 	(void)state;
 	good_image(&tar, 'a', "{\"tag\":\"12\"}");
 	assert_int_equal(upload(&base, false, &tar, 100000, &info, &err), 0);
+	auto_free char *path = xprintf("%s/images/%s/image.json", top, info.id.s);
 	assert_int_equal(file_write_atomic(AT_FDCWD, path, 0600, "{\"tag\":9", 8, &err), 0);
-	assert_int_equal(image_find(&base, &info, &err), 0);
-	assert_string_equal(info.tag, "");
+	assert_int_equal(find("base", &info, &err), 0);
+	assert_string_equal(info.version, "");
 	assert_int_equal(info.size, EXT4);
+}
+
+static void put(const char *name, char fill, struct image_info *info)
+{
+	_cleanup_(buf_done) struct buf tar = {0};
+	struct asset_name asset;
+	struct fcm_error err;
+
+	good_image(&tar, fill, "{\"tag\":\"12\"}");
+	assert_int_equal(asset_name_parse(name, "name", &asset, &err), 0);
+	if (upload(&asset, false, &tar, 100000, info, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+static void expect_meant(const char *text, const struct image_info *info)
+{
+	struct image_id id;
+	struct fcm_error err;
+
+	if (image_resolve(text, &id, &err) < 0)
+		fail_msg("%s: %s", text, err.msg);
+	assert_string_equal(id.s, info->id.s);
+}
+
+static void expect_unknown(const char *text, enum fcm_code code)
+{
+	struct image_id id;
+	struct fcm_error err;
+
+	assert_int_equal(image_resolve(text, &id, &err), -1);
+	if (err.code != code)
+		fail_msg("%s: %d %s", text, (int)err.code, err.msg);
+}
+
+static void test_resolve(void **state)
+{
+	static const char *const unknown[] = {"nosuch", "base:12", "registry.example/base", "ffff0000ffff",
+		"docker.io/base",
+		"base@sha256:0000000000000000000000000000000000000000000000000000000000000000"};
+	struct image_info a, b;
+	struct ref_text name;
+	struct fcm_error err;
+
+	(void)state;
+	put("base", 'a', &a);
+	put("other", 'b', &b);
+	expect_meant("base", &a);
+	expect_meant("base:latest", &a);
+	expect_meant("localhost/base", &a);
+	expect_meant("localhost/base:latest", &a);
+	auto_free char *prefix = xprintf("%.6s", a.id.s), *whole = xprintf("sha256:%s", a.id.s),
+		       *three = xprintf("%.3s", a.id.s);
+	expect_meant(a.id.s, &a);
+	expect_meant(prefix, &a);
+	expect_meant(whole, &a);
+	expect_unknown(three, FCM_NO_IMAGE);
+	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
+		expect_unknown(unknown[i], FCM_NO_IMAGE);
+	expect_unknown("../base", FCM_INVALID);
+	expect_unknown("", FCM_INVALID);
+
+	/* of docker.io and made here: the bare name is the latter, the whole one the former */
+	assert_int_equal(image_tag(&b.id, "docker.io/library/base", &name, &err), 0);
+	assert_string_equal(name.s, "docker.io/library/base:latest");
+	expect_meant("base", &a);
+	expect_meant("docker.io/library/base", &b);
+	expect_meant("docker.io/base", &b);
+	assert_int_equal(image_tag(&b.id, "mine:1", &name, &err), 0);
+	assert_string_equal(name.s, "localhost/mine:1");
+	expect_meant("mine:1", &b);
+	assert_int_equal(image_tag(&b.id, "mine@sha256:00", &name, &err), -1);
+	assert_int_equal(image_tag(&b.id, "Mine", &name, &err), -1);
+	assert_string_equal(err.field, "tag");
+}
+
+/* Two ids of which the first digits are the same: directories suffice. */
+static void test_ambiguous(void **state)
+{
+	struct fcm_error err;
+
+	(void)state;
+	for (char c = 'a'; c <= 'b'; c++) {
+		auto_free char *dir = xprintf("%s/images/%063d%c", top, 0, c),
+			       *file = xprintf("%s/image.ext4", dir);
+		assert_int_equal(mkdir(dir, 0755), 0);
+		assert_int_equal(file_write_atomic(AT_FDCWD, file, 0444, "x", 1, &err), 0);
+	}
+	expect_unknown("0000", FCM_INVALID);
+	expect_unknown("sha256:000000", FCM_INVALID);
+	auto_free char *whole = xprintf("%063d%c", 0, 'b');
+	struct image_id id;
+	assert_int_equal(image_resolve(whole, &id, &err), 0);
+	assert_string_equal(id.s, whole);
+}
+
+static void test_names_last(void **state)
+{
+	struct image_removed removed = {0};
+	struct image_info a, b, found;
+	struct ref_text name;
+	struct fcm_error err;
+
+	(void)state;
+	put("base", 'a', &a);
+	assert_int_equal(image_tag(&a.id, "mine:1", &name, &err), 0);
+	put("base", 'b', &b);
+	assert_int_equal(image_init(top, &err), 0);
+	expect_meant("base", &b);
+	expect_meant("mine:1", &a);
+	assert_int_equal(find("mine:1", &found, &err), 0);
+	assert_string_equal(found.name, "mine");
+	assert_string_equal(found.tag, "1");
+
+	/* one of several names goes alone, the last with its image */
+	assert_int_equal(image_tag(&a.id, "mine:2", &name, &err), 0);
+	assert_int_equal(image_remove("mine:1", unused, NULL, &removed, &err), 0);
+	assert_string_equal(removed.untagged.v[0], "localhost/mine:1");
+	assert_int_equal(removed.ids.n, 0);
+	image_removed_done(&removed);
+	expect_meant("mine:2", &a);
+	removed = (struct image_removed){0};
+	assert_int_equal(image_remove("mine:2", unused, NULL, &removed, &err), 0);
+	assert_string_equal(removed.ids.v[0], a.id.s);
+	assert_in_range(removed.bytes, 4096, 100000);
+	image_removed_done(&removed);
+	expect_unknown(a.id.s, FCM_NO_IMAGE);
+	expect_unknown("mine:2", FCM_NO_IMAGE);
+
+	/* by its id: all names */
+	assert_int_equal(image_tag(&b.id, "more", &name, &err), 0);
+	assert_int_equal(remove_image(b.id.s, &err), 0);
+	expect_unknown("base", FCM_NO_IMAGE);
+	expect_unknown("more", FCM_NO_IMAGE);
+	assert_int_equal(entries("images"), 0);
+}
+
+/* In use: from the call of that number on. */
+static bool used_from(void *arg, const struct image_id *id)
+{
+	int *calls = arg;
+
+	(void)id;
+	return (*calls)-- <= 0;
+}
+
+static void test_used_stays(void **state)
+{
+	struct image_removed removed = {0};
+	struct image_info a;
+	struct fcm_error err;
+
+	(void)state;
+	put("base", 'a', &a);
+	for (int calls = 0; calls < 2; calls++) {
+		int left = calls;
+		assert_int_equal(image_remove(a.id.s, used_from, &left, &removed, &err), -1);
+		assert_int_equal(err.code, FCM_WRONG_STATE);
+		image_removed_done(&removed);
+		removed = (struct image_removed){0};
+		expect_meant(a.id.s, &a); /* also when it was used only when it was away already */
+		int none = 0;
+		assert_int_equal(image_prune(true, used_from, &none, &removed, &err), 0);
+		assert_int_equal(removed.ids.n, 0);
+	}
+	assert_int_equal(image_prune(false, unused, NULL, &removed, &err), 0);
+	image_removed_done(&removed);
+	assert_int_equal(entries("images"), 0); /* its name had gone */
+}
+
+static void test_prune(void **state)
+{
+	struct image_removed removed = {0};
+	struct image_info a, b;
+	struct fcm_error err;
+
+	(void)state;
+	put("base", 'a', &a);
+	put("base", 'b', &b);
+	assert_int_equal(entries("images"), 2);
+	assert_int_equal(image_prune(false, unused, NULL, &removed, &err), 0);
+	assert_int_equal(removed.ids.n, 1);
+	assert_string_equal(removed.ids.v[0], a.id.s);
+	image_removed_done(&removed);
+	expect_meant("base", &b);
+	removed = (struct image_removed){0};
+	assert_int_equal(image_prune(true, unused, NULL, &removed, &err), 0);
+	assert_int_equal(removed.ids.n, 1);
+	assert_string_equal(removed.untagged.v[0], "localhost/base:latest");
+	image_removed_done(&removed);
+	assert_int_equal(entries("images"), 0);
+}
+
+static void write_old(const char *name, char fill, const char *json)
+{
+	auto_free char *dir = xprintf("%s/images/%s", top, name), *file = xprintf("%s/image.ext4", dir),
+		       *facts = xprintf("%s/image.json", dir);
+	struct fcm_error err;
+
+	assert_int_equal(mkdir(dir, 0755), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, file, 0444, ext4_bytes(fill), EXT4, &err), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, facts, 0444, json, strlen(json), &err), 0);
+}
+
+/* What an older fcm left: with its digest, without, twice the same, and half of it done already. */
+static void test_old_layout(void **state)
+{
+	auto_free char *link = xprintf("%s/base-rootfs.img", top);
+	struct image_info info, again;
+	struct fcm_error err;
+	char digest[65];
+	struct stat st;
+
+	(void)state;
+	struct crypt_sha256 *h = crypt_sha256_new();
+	crypt_sha256_add(h, ext4_bytes('a'), EXT4);
+	crypt_sha256_hex(h, digest);
+	auto_free char *json = xprintf("{\"name\":\"base\",\"tag\":\"12\",\"created\":\"2026-01-02T03:04:"
+				       "05Z\",\"size\":%d,\"sha256\":\"%s\"}",
+		EXT4, digest);
+	write_old("base", 'a', json);
+	write_old("same", 'a', "{}");
+	write_old("other-1.0", 'b', "broken");
+	assert_int_equal(symlink("images/base/image.ext4", link), 0);
+	for (int i = 0; i < 2; i++) {
+		if (image_init(top, &err) < 0)
+			fail_msg("%s", err.msg);
+		assert_int_equal(find("base", &info, &err), 0);
+		assert_string_equal(info.id.s, digest);
+		assert_string_equal(info.version, "12");
+		assert_int_equal(info.created, 1767323045);
+		expect_meant("same", &info);
+		assert_int_equal(find("other-1.0", &again, &err), 0);
+		assert_string_not_equal(again.id.s, digest);
+		assert_int_equal(entries("images"), 2);
+		assert_int_equal(stat(link, &st), 0);
+		assert_int_equal(st.st_size, EXT4);
+	}
+}
+
+static void test_bad_tags_file(void **state)
+{
+	static const char *const bad[] = {"{", "{}", "{\"schema\":2}", "{\"schema\":1,\"tags\":[]}",
+		"{\"schema\":1,\"tags\":{\"base\":\"00\"}}",
+		"{\"schema\":1,\"tags\":{\"localhost/base:latest\":\"..\"}}",
+		"{\"schema\":1,\"tags\":{\"../"
+		"x\":\"0000000000000000000000000000000000000000000000000000000000000000\"}}"};
+	auto_free char *path = xprintf("%s/tags.json", top);
+	struct fcm_error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(file_write_atomic(AT_FDCWD, path, 0600, bad[i], strlen(bad[i]), &err), 0);
+		assert_int_equal(image_init(top, &err), -1);
+		if (err.code != FCM_CONFIG || strstr(err.msg, "tags.json") == NULL)
+			fail_msg("%s: %s", bad[i], err.msg);
+	}
+}
+
+static void test_names_bounded(void **state)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	auto_free char *path = xprintf("%s/tags.json", top);
+	struct image_info a;
+	struct ref_text name;
+	struct fcm_error err;
+
+	(void)state;
+	put("base", 'a', &a);
+	buf_str(&text, "{\"schema\":1,\"tags\":{");
+	for (int i = 0; i < 4000; i++)
+		buf_printf(&text, "%s\"localhost/n:%d\":\"%s\"", i ? "," : "", i, a.id.s);
+	buf_str(&text, "}}");
+	assert_int_equal(file_write_atomic(AT_FDCWD, path, 0600, text.p, text.n, &err), 0);
+	assert_int_equal(image_init(top, &err), 0);
+	assert_int_equal(image_tag(&a.id, "n:77", &name, &err), 0); /* it is there */
+	assert_int_equal(image_tag(&a.id, "one-more", &name, &err), -1);
+	assert_int_equal(err.code, FCM_INSUFFICIENT);
 }
 
 int main(void)
@@ -517,6 +835,14 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, begin, end)
 	const struct CMUnitTest tests[] = {
 		T(test_good_image),
+		T(test_resolve),
+		T(test_ambiguous),
+		T(test_names_last),
+		T(test_used_stays),
+		T(test_prune),
+		T(test_old_layout),
+		T(test_bad_tags_file),
+		T(test_names_bounded),
 		T(test_good_kernel),
 		T(test_replace_list_remove),
 		T(test_tar_programs),

@@ -246,7 +246,7 @@ static void test_config_that_lies(void **state)
 		{"\"172.16.0.50\"", "null", "no address"},
 		{"\"cpus\": 1", "\"cpus\": 0", "cpus: 0 is outside 1..32"},
 		{"\"cpus\": 1", "\"cpux\": 1", "cpus: is missing"},
-		{"\"base\"", "\"../x\"", "image: a name is"},
+		{"\"base\"", "\"../x\"", "image: '../x' is no reference"},
 		{"\"web\"", "\"..\"", "name: a name is"},
 	};
 	_cleanup_(buf_done) struct buf good = {0};
