@@ -97,12 +97,24 @@ static void work_log(struct relay *r)
 			frame_add_data(&r->out, STREAM, (enum frame_channel)head.channel, data, head.n);
 }
 
-/* How it ended, as the VM has it. */
+/* Has its VM ended, too? */
+static bool vm_ended(const struct exec *e)
+{
+	registry_lock();
+	bool ended = e->vm->view.exited.time != 0;
+	registry_unlock();
+	return ended;
+}
+
+/* How it ended, as the VM has it, or, until that has ended, as its agent said. */
 static bool read_exited(const struct exec *e, uint32_t *ret)
 {
 	registry_lock();
-	bool known = e->vm->view.exited.time && (uint64_t)e->vm->view.boots == e->boot;
-	*ret = e->vm->view.exited.code;
+	const struct vm_view *v = &e->vm->view;
+	int said = e->vm->main_exit;
+	bool same = (uint64_t)v->boots == e->boot;
+	*ret = v->exited.time ? v->exited.code : (uint32_t)MAX(said, 0);
+	bool known = same && (v->exited.time || said >= 0);
 	registry_unlock();
 	return known;
 }
@@ -131,11 +143,9 @@ static void finish_main(struct relay *r)
 /* It has ended, or its VM has: finish when all its output is there. */
 static void end_main(struct relay *r)
 {
-	uint32_t code;
-
 	if (r->ended_at == 0)
 		r->ended_at = clock_ms();
-	if (!r->e->vm->main_over && !read_exited(r->e, &code) && clock_ms() < r->ended_at + GATHER_MS)
+	if (!r->e->vm->main_over && !vm_ended(r->e) && clock_ms() < r->ended_at + GATHER_MS)
 		return;
 	if (r->out.n >= OUT_MAX)
 		return;

@@ -139,6 +139,20 @@ static void what_an_end_means(void **unused)
 	assert_false(supervise_verdict(GUEST_CRASHED, -1, RESTART_ALWAYS, WANT_STOPPED, 0).restart);
 }
 
+/* A main process that ended means what it does to docker. */
+static void what_an_exit_means(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++)
+		for (int status = 0; status < 2; status++) {
+			struct verdict v = supervise_verdict(GUEST_POWEROFF, status, r, WANT_RUNNING, 0);
+			assert_int_equal(v.restart, r != RESTART_NO && (r != RESTART_ON_FAILURE || status));
+			assert_string_equal(v.code, v.restart ? "exited" : "");
+			assert_int_equal(v.state, v.restart ? VM_FAILED : VM_STOPPED);
+			assert_false(supervise_verdict(GUEST_POWEROFF, status, r, WANT_STOPPED, 0).restart);
+		}
+}
+
 /* Restarts come later and later, but never later than a minute. */
 static void backoff_grows_and_ends(void **unused)
 {
@@ -272,6 +286,7 @@ int main(void)
 		cmocka_unit_test(parked),
 		cmocka_unit_test(died_while_nobody_looked),
 		cmocka_unit_test(what_an_end_means),
+		cmocka_unit_test(what_an_exit_means),
 		cmocka_unit_test(backoff_grows_and_ends),
 		cmocka_unit_test(all_that_is_made_is_released),
 		cmocka_unit_test(what_was_done_is_undone),
