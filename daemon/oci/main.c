@@ -9,6 +9,7 @@
 #include "common/core/kv.h"
 #include "daemon/oci/merge.h"
 #include "daemon/oci/oci.h"
+#include "daemon/oci/pull.h"
 #include "daemon/oci/sandbox.h"
 
 static const struct row {
@@ -17,6 +18,7 @@ static const struct row {
 	oci_run *run;
 } rows[] = {
 	{"merge", false, oci_merge},
+	{"pull", true, oci_pull},
 	{0},
 };
 

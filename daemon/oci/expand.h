@@ -1,0 +1,14 @@
+/*
+ * A layer as registries send it becomes a plain tar.
+ */
+#pragma once
+
+#include "daemon/oci/manifest.h"
+
+/* Read the blob in in_fd from its begin (gzip, zstd or a plain tar) and write its tar to out_fd: at most `max` bytes. The blob
+ * must be d, what comes out have the sha256 diff_id. FCM_INVALID, FCM_TOO_LARGE. *ret_n: how many bytes. */
+int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *diff_id, uint64_t max,
+	uint64_t *ret_n, struct fcm_error *err) must_check;
+
+/* Sha256 of n bytes, in hex. */
+void sha256_hex(const void *p, size_t n, char ret[65]);
