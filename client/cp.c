@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "client/command.h"
+#include "client/cp.h"
 #include "client/out.h"
 #include "client/term.h"
 #include "common/core/clock.h"
@@ -393,6 +394,18 @@ static void say_end(const struct copy *c, const struct tree_count *n, int64_t ms
 	out_bytes(&size, (int64_t)n->bytes);
 	out_hint("copied %" PRIu64 " %s, %s in %.1f s", n->entries, n->entries == 1 ? "file" : "files",
 		size.p, (double)ms / 1000);
+}
+
+int cp_directory(struct cli *cli, const char *dir, const char *vm, const char *path, struct fcm_error *err)
+{
+	_cleanup_(place_done) struct place from = {.path = xprintf("%s/.", dir)},
+					   to = {.vm = xstrdup(vm), .path = xstrdup(path)};
+	auto_free char *what = xprintf("copy %s", dir);
+	struct copy c = {.cli = cli, .from = from, .to = to, .what = what};
+	struct tree_count n = {0};
+
+	signal(SIGPIPE, SIG_IGN);
+	return to_vm(&c, &n, err);
 }
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)

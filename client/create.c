@@ -1,9 +1,12 @@
 #include "client/create.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "client/cp.h"
 #include "client/out.h"
 #include "client/sshkey.h"
 #include "client/vmtext.h"
@@ -17,6 +20,7 @@
 const struct field create_fields[] = {
 	F(struct create_options, vm, FIELD_OBJECT, .sub = vm_create_fields),
 	F(struct create_options, key_files, FIELD_STRV, .max = VM_MAX_KEYS),
+	F(struct create_options, maps, FIELD_STRV, .max = VM_MAX_VOLUMES),
 	F(struct create_options, env_files, FIELD_STRV, .max = VM_MAX_ENV),
 	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
 	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
@@ -27,6 +31,7 @@ const struct field create_fields[] = {
 #define RESTART_DOC "no, on-failure, always or unless-stopped (the default)"
 
 static const struct option_row options[] = {
+	{"map", 0, "DIR:/PATH", "maps", "copy a directory of yours into it; repeatable"},
 	CREATE_OPTIONS,
 	{0},
 };
@@ -97,6 +102,54 @@ static int add_env_files(struct cli *cli, struct create_options *o, struct fcm_e
 	for (size_t i = 0; i < o->env_files.n; i++)
 		if (add_env_file(cli, o, o->env_files.v[i], err) < 0)
 			return -1;
+	return 0;
+}
+
+/* ---- --map: a copy, in a volume that goes with the VM ---- */
+
+/* Where the directory ends; NULL when there is no ":/" behind one. */
+static char *map_colon(const char *map)
+{
+	char *colon = strrchr(map, ':');
+
+	return colon && colon != map && colon[1] == '/' ? colon : NULL;
+}
+
+/* Each is a volume without a name. What can't be copied is found before anything is made. */
+static int add_maps(struct cli *cli, struct create_options *o, struct fcm_error *err)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < o->maps.n; i++) {
+		const char *map = o->maps.v[i], *colon = map_colon(map);
+		if (colon == NULL)
+			return fcm_fail(err, FCM_USAGE, "--map: '%s' is not DIR:/PATH", map);
+		auto_free char *dir = xprintf("%.*s", (int)(colon - map), map);
+		if (stat(dir, &st) < 0)
+			return fcm_fail(err, FCM_NOT_FOUND, "--map: %s: %s", dir, strerror(errno));
+		if (!S_ISDIR(st.st_mode))
+			return fcm_fail(err, FCM_USAGE, "--map: %s is no directory", dir);
+		strv_add(&o->vm.spec.volumes, colon + 1);
+	}
+	if (o->maps.n)
+		strv_add(&cli->given, "vm.volumes");
+	return 0;
+}
+
+/* A VM without what its user wanted in it is none. */
+static int copy_maps(struct cli *cli, const struct create_options *o, const char *name, struct fcm_error *err)
+{
+	for (size_t i = 0; i < o->maps.n; i++) {
+		const char *map = o->maps.v[i], *colon = map_colon(map);
+		auto_free char *dir = xprintf("%.*s", (int)(colon - map), map),
+			       *path = api_vm_path(name, "?force=1");
+		auto_json field_json *gone = NULL;
+		struct fcm_error ignored;
+		if (cp_directory(cli, dir, name, colon + 1, err) == 0)
+			continue;
+		(void)!api_change(cli->api, "DELETE", path, NULL, NULL, &gone, &ignored);
+		return fcm_wrap(err, "--map: the VM is gone again");
+	}
 	return 0;
 }
 
@@ -177,11 +230,11 @@ int create_vm(
 		return -1;
 	if (image)
 		strv_add(&cli->given, "vm.image");
-	if (add_env_files(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
+	if (add_env_files(cli, o, err) < 0 || add_maps(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
 		return -1;
 	if (api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err) < 0)
 		return fail_create(o->vm.spec.name, err);
-	return 0;
+	return o->vm.dry_run ? 0 : copy_maps(cli, o, fj_get_str(*ret, "name"), err);
 }
 
 void create_print(const struct cli *cli, const struct create_options *o, const field_json *answer)

@@ -10,6 +10,7 @@
 struct create_options {
 	struct vm_create vm;
 	struct strv key_files, env_files;
+	struct strv maps; /* of create: "DIR:/PATH" */
 	struct ready_options ready;
 	struct health_spec health;
 	bool detach; /* of run */
@@ -28,6 +29,7 @@ extern const struct field create_fields[];
 		{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},                          \
 		{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},   \
 		{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},          \
+		{"volume", 'v', "NAME:/PATH", "vm.volumes", "a volume, made if there is none; :ro to read"}, \
 		{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},     \
 		{"env", 'e', "K=V", "vm.env", "environment of what runs in it; repeatable"},                 \
 		{"env-file", 0, "FILE", "env_files", "the same from a file, K=V a line; repeatable"},        \

@@ -35,7 +35,7 @@ struct fcmd_config {
 	char vmm[16], firecracker[256], qemu[256], accel[8];
 	struct strv assets_mirror;
 	uint32_t disk_mib_per_second, disk_ops_per_second;
-	uint32_t uid_base, max_vms, mem_overcommit_percent, reserve_mib;
+	uint32_t uid_base, max_vms, max_volumes, mem_overcommit_percent, reserve_mib;
 	uint32_t starts_at_once, boot_seconds, stop_seconds, clock_seconds;
 	char pool_text[24];
 	struct ip_net pool;	/* after config_check() */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/core/localurl.h"
+#include "common/core/volume.h"
 #include "common/crypt.h"
 #include "common/field_internal.h"
 #include "common/pattern.h"
@@ -57,6 +58,11 @@ static int check_image_id(const void *value, const char *key, struct fcm_error *
 	return *id == '\0' || ref_digest_valid(id, false)
 		       ? 0
 		       : fcm_fail_field(err, FCM_INVALID, key, "%s: not 64 hex digits", key);
+}
+
+static int check_asset_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	return *(const char *)value ? model_check_asset(value, key, err) : 0;
 }
 
 int model_check_domain(const void *value, const char *key, struct fcm_error *err)
@@ -207,6 +213,27 @@ static int check_keys(const void *value, const char *key, struct fcm_error *err)
 				"%s: entry %zu is no public key (one line, like \"ssh-ed25519 AAAA... "
 				"me@laptop\")",
 				key, i + 1);
+	return 0;
+}
+
+/* Each of them once, and each at a place of its own. */
+static int check_volumes(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *volumes = value;
+	struct volume_ref refs[VM_MAX_VOLUMES];
+
+	for (size_t i = 0; i < volumes->n && i < ARRAY_SIZE(refs); i++) {
+		if (volume_ref_parse(volumes->v[i], key, &refs[i], err) < 0)
+			return -1;
+		for (size_t k = 0; k < i; k++) {
+			if (strcmp(refs[k].path, refs[i].path) == 0)
+				return fcm_fail_field(
+					err, FCM_INVALID, key, "%s: two volumes at %.80s", key, refs[i].path);
+			if (*refs[i].name.s && strcmp(refs[k].name.s, refs[i].name.s) == 0)
+				return fcm_fail_field(err, FCM_INVALID, key, "%s: '%s' is there twice", key,
+					refs[i].name.s);
+		}
+	}
 	return 0;
 }
 
@@ -375,11 +402,12 @@ static void copy_health(struct health_spec *dst, const struct health_spec *src)
 void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
 {
 	*dst = *src;
-	dst->env = dst->labels = dst->ssh_keys = dst->publish = (struct strv){0};
+	dst->env = dst->labels = dst->ssh_keys = dst->publish = dst->volumes = (struct strv){0};
 	strv_copy(&dst->env, &src->env);
 	strv_copy(&dst->labels, &src->labels);
 	strv_copy(&dst->ssh_keys, &src->ssh_keys);
 	strv_copy(&dst->publish, &src->publish);
+	strv_copy(&dst->volumes, &src->volumes);
 	ready_copy(&dst->ready, &src->ready);
 	copy_health(&dst->health, &src->health);
 	copy_main(&dst->main, &src->main);
@@ -425,7 +453,9 @@ static int check_unpublish(const void *value, const char *key, struct fcm_error 
 		FK("ssh_keys", type, spec.ssh_keys, FIELD_STRV, .max = VM_MAX_KEYS, .check = check_keys,     \
 			.flags = flags_, .doc = "public keys that may log in"),                              \
 		FK("publish", type, spec.publish, FIELD_STRV, .max = PUBLISH_MAX, .check = check_publish,    \
-			.flags = flags_, .doc = "its ports that are reached at this host's")
+			.flags = flags_, .doc = "its ports that are reached at this host's"),                \
+		FK("volumes", type, spec.volumes, FIELD_STRV, .max = VM_MAX_VOLUMES, .check = check_volumes, \
+			.flags = flags_, .doc = "volumes, NAME:/PATH[:ro] or /PATH")
 
 const struct field vm_create_fields[] = {
 	FK("name", struct vm_create, spec.name, FIELD_CHARS, .check = check_name_or_none,
@@ -590,6 +620,14 @@ const struct field tag_request_fields[] = {
 
 const struct field prune_request_fields[] = {
 	F(struct prune_request, all, FIELD_BOOL, .doc = "also those that have names"),
+	FIELD_END,
+};
+
+const struct field volume_request_fields[] = {
+	F(struct volume_request, name, FIELD_CHARS, .check = check_asset_or_none, .flags = FIELD_OMIT_EMPTY,
+		.doc = "name; chosen when left out"),
+	FK("size", struct volume_request, size_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,
+		.flags = FIELD_OMIT_EMPTY, .doc = "size in MiB; that of a VM's disk when left out"),
 	FIELD_END,
 };
 

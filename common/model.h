@@ -37,6 +37,7 @@ enum {
 	VM_MAX_KEYS = 32,
 	VM_MAX_ENV = 128,
 	VM_MAX_LABELS = 64,
+	VM_MAX_VOLUMES = 8,		/* a drive each: what a VMM has room for */
 	VM_MAX_ENV_BYTES = 16 << 10,	/* of all "K=V" together: they travel to the guest in one frame */
 	VM_MAX_LABEL_BYTES = 255,	/* of one value */
 	VM_MAX_LABELS_BYTES = 15 << 10, /* of all "K=V" together: so do they, and JSON may double them */
@@ -124,6 +125,7 @@ struct vm_spec {
 	struct strv labels;   /* "K=V" */
 	struct strv ssh_keys; /* lines of authorized_keys */
 	struct strv publish;  /* ports, common/core/publish.h */
+	struct strv volumes;  /* common/core/volume.h; in a VM each has a name, sorted by path */
 	uint32_t expose_port; /* on the wire "expose": 8000; 0: none */
 	struct ready_spec ready;
 	struct health_spec health;
@@ -263,6 +265,12 @@ struct publish_request {
 	struct strv publish;
 };
 extern const struct field publish_request_fields[], unpublish_request_fields[];
+/* Body of POST /v1/volumes. */
+struct volume_request {
+	char name[64];	   /* "": choose one */
+	uint32_t size_mib; /* 0: that of a VM's disk */
+};
+extern const struct field volume_request_fields[];
 
 /* Body of PUT /v1/vms/{vm}/ssh-keys: keys to add. */
 struct keys_request {

@@ -22,7 +22,7 @@
 
 #define MKFS "/sbin/mkfs.ext4"
 #define DISK "rootfs.img"
-#define DISK_TEMP "rootfs.img.tmp"
+#define TEMP ".tmp"
 
 enum {
 	MKFS_MS = 60000,
@@ -134,30 +134,37 @@ static int copy_sparse(int in, int out)
 	return errno == ENXIO ? 0 : -1; /* ENXIO: no data behind `to` */
 }
 
-static int fill_disk(int vm_dirfd, int template, uid_t uid, struct fcm_error *err)
+static int fill_disk(
+	int dirfd, const char *temp, const char *name, int template, uid_t uid, struct fcm_error *err)
 {
-	auto_close int fd =
-		openat(vm_dirfd, DISK_TEMP, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	auto_close int fd = openat(dirfd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0 || copy_sparse(template, fd) < 0 || fchown(fd, uid, (gid_t)-1) < 0 ||
-		fchmod(fd, 0600) < 0 || renameat(vm_dirfd, DISK_TEMP, vm_dirfd, DISK) < 0)
+		fchmod(fd, 0600) < 0 || renameat(dirfd, temp, dirfd, name) < 0)
 		return fcm_fail_errno(err, "make the disk");
+	return 0;
+}
+
+int disk_make(
+	int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
+{
+	auto_close int template = open_template(templates_dirfd, mib, err);
+	auto_free char *temp = xprintf("%s" TEMP, name);
+
+	if (template <0)
+		return -1;
+	if (unlinkat(dirfd, temp, 0) < 0 && errno != ENOENT)
+		return fcm_fail_errno(err, "remove a half-made disk");
+	if (fill_disk(dirfd, temp, name, template, uid, err) < 0) {
+		unlinkat(dirfd, temp, 0);
+		return -1;
+	}
 	return 0;
 }
 
 int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
 {
-	auto_close int template = open_template(templates_dirfd, mib, err);
-
-	if (template <0)
-		return -1;
-	if (unlinkat(vm_dirfd, DISK_TEMP, 0) < 0 && errno != ENOENT)
-		return fcm_fail_errno(err, "remove a half-made disk");
-	if (fill_disk(vm_dirfd, template, uid, err) < 0) {
-		unlinkat(vm_dirfd, DISK_TEMP, 0);
-		return -1;
-	}
-	return 0;
+	return disk_make(vm_dirfd, DISK, templates_dirfd, mib, uid, err);
 }
 
 uint64_t disk_used(int vm_dirfd)

@@ -10,9 +10,13 @@
 #include "common/core/error.h"
 #include "common/core/util.h"
 
-/* Make <vm_dirfd>/rootfs.img of `mib` MiB, owned by uid (0600), as a copy of <templates_dirfd>/<mib>.ext4, which is made
+/* Make <dirfd>/<name> of `mib` MiB, owned by uid (0600), as a copy of <templates_dirfd>/<mib>.ext4, which is made
  * by mkfs.ext4 the first time. Data extents only are copied (FICLONE where the file system can, else SEEK_DATA and
  * copy_file_range). An existing one is replaced. FCM_NO_SPACE when it doesn't fit. */
+int disk_make(int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid,
+	struct fcm_error *err) must_check;
+
+/* The same for <vm_dirfd>/rootfs.img. */
 int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err) must_check;
 
 /* Bytes that the disk occupies now; 0 when there is none. */

@@ -13,6 +13,7 @@
 #include "common/core/fileio.h"
 #include "common/core/log.h"
 #include "daemon/caddy/caddy.h"
+#include "daemon/disk/volume.h"
 #include "daemon/engine/events.h"
 #include "daemon/engine/mainlog.h"
 #include "daemon/engine/ops.h"
@@ -81,7 +82,7 @@ static int open_templates(struct fcm_error *err)
 	if (dir_make(dir, 0700, err) < 0)
 		return -1;
 	the.templates = dir_open(AT_FDCWD, dir, err);
-	return the.templates < 0 ? -1 : 0;
+	return the.templates < 0 ? -1 : volume_init(the.config->state_dir, err);
 }
 
 /* A VM whose config.json can't be read: listed as failed under its id, its disk kept. One without any

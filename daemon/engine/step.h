@@ -37,7 +37,7 @@ struct step {
  * guest destroys nothing. */
 enum step_way { STEP_DO = 1, STEP_KEEP, STEP_UNDO };
 
-enum { STEP_ROWS = 20 };
+enum { STEP_ROWS = 24 };
 
 struct op_table {
 	const char *name;
@@ -64,6 +64,7 @@ void steps_list(struct strv *ret);
 
 /* The steps. The head of each file says what they make. */
 extern const struct step step_admit, step_reserve, step_directory, step_disk; /* steps_disk.c */
+extern const struct step step_volumes, step_give;			      /* steps_volumes.c */
 extern const struct step step_begin, step_end;				      /* steps_state.c */
 extern const struct step step_filter, step_tap, step_cgroup;		      /* steps_host.c */
 extern const struct step step_vmm, step_attach, step_boot, step_quiet;	      /* steps_vmm.c */

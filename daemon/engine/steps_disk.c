@@ -69,7 +69,10 @@ static int admit(struct op *op, struct fcm_error *err)
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)
 		return -1;
-	return admit_memory(op->vm, err) < 0 || engine_has_room(err) < 0 ? -1 : 0;
+	return admit_memory(op->vm, err) < 0 || registry_take_volumes(op->vm, err) < 0 ||
+			       engine_has_room(err) < 0
+		       ? -1
+		       : 0;
 }
 
 const struct step step_admit = {.name = "admit", .run = admit};

@@ -20,6 +20,7 @@
 #include "daemon/engine/mainlog.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/timekeeper.h"
+#include "daemon/engine/volumes.h"
 #include "daemon/engine/wait.h"
 #include "daemon/net/net.h"
 
@@ -270,11 +271,14 @@ static int start_main(struct vm *vm, struct fcm_error *err)
 	return call(vm, &rq, NULL, err) < 0 ? -1 : mainlog_watch(vm, err);
 }
 
-static int setup(struct vm *vm, struct fcm_error *err)
+static int setup(struct op *op, struct fcm_error *err)
 {
+	struct vm *vm = op->vm;
+
 	set_clock(vm);
-	if (mount_root(vm, vm->sshd, err) < 0 || network(vm, err) < 0 || names(vm, err) < 0 ||
-		put_facts(vm, err) < 0)
+	/* the volumes first: what is written then lands in them where they are in the way */
+	if (mount_root(vm, vm->sshd, err) < 0 || volumes_mount(op, err) < 0 || network(vm, err) < 0 ||
+		names(vm, err) < 0 || put_facts(vm, err) < 0)
 		return -1;
 	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
 		return -1;
@@ -292,7 +296,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 	}
 	if (say_hello(op, err) < 0)
 		return -1;
-	if (setup(op->vm, err) < 0)
+	if (setup(op, err) < 0)
 		return vm_last_words(op->vm, err);
 	op->vm->set_up = true;
 	return 0;

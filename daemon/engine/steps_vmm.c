@@ -13,6 +13,7 @@
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/supervise.h"
+#include "daemon/engine/volumes.h"
 #include "daemon/guest/intake.h"
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
@@ -35,7 +36,7 @@ enum {
 /* All that a driver must know of a VM, with the strings it points to. */
 struct vmm_facts {
 	struct vmm_config config;
-	char *image, *vmlinux, *initrd, *disk, *run;
+	char *image, *vmlinux, *initrd, *disk, *run, *volumes[VMM_VOLUMES];
 };
 
 static void vmm_facts_done(struct vmm_facts *f)
@@ -45,6 +46,21 @@ static void vmm_facts_done(struct vmm_facts *f)
 	free(f->initrd);
 	free(f->disk);
 	free(f->run);
+	for (size_t i = 0; i < ARRAY_SIZE(f->volumes); i++)
+		free(f->volumes[i]);
+}
+
+static void add_volumes(const struct vm_spec *spec, struct vmm_facts *f)
+{
+	struct volume_ref refs[VM_MAX_VOLUMES];
+
+	_Static_assert((int)VMM_VOLUMES == (int)VM_MAX_VOLUMES, "a drive for each volume");
+	f->config.n_volumes = volumes_parse(&spec->volumes, refs);
+	for (size_t i = 0; i < f->config.n_volumes; i++) {
+		f->volumes[i] = engine_path("volumes/%s/" VOLUME_FILE, refs[i].name.s);
+		f->config.volumes[i].path = f->volumes[i];
+		f->config.volumes[i].read_only = refs[i].read_only;
+	}
 }
 
 static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_error *err)
@@ -78,6 +94,7 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.tsc_khz = engine()->tsc_khz,
 	};
 	net_mac(v->ip, ret->config.mac);
+	add_volumes(&v->spec, ret);
 	return vm_name_parse(v->name, "name", &ret->config.name, err);
 }
 

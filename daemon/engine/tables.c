@@ -21,18 +21,19 @@
 #define RELEASE UNDO(guest), UNDO(attach), UNDO(vmm), UNDO(cgroup), UNDO(tap), UNDO(filter), UNDO(publish)
 
 const struct op_table table_create = {"create", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(reserve), DO(admit), DO(publish), DO(directory), DO(disk), DO(filter), DO(tap), DO(cgroup),
-		DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site), DO(end)}};
+	{DO(reserve), DO(admit), DO(publish), DO(directory), DO(disk), DO(volumes), DO(filter), DO(tap),
+		DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site),
+		DO(end)}};
 
 const struct op_table table_start = {"start", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(admit), DO(publish), DO(begin), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach), DO(boot),
-		KEEP(guest), KEEP(ready), DO(end)}};
+	{DO(admit), DO(publish), DO(begin), DO(give), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach),
+		DO(boot), KEEP(guest), KEEP(ready), DO(end)}};
 
 const struct op_table table_stop = {
 	"stop", VM_STOPPING, VM_STOPPED, WANT_STOPPED, {DO(begin), DO(quiet), RELEASE, DO(end)}};
 
 const struct op_table table_destroy = {"destroy", VM_DESTROYING, VM_DESTROYING, WANT_STOPPED,
-	{DO(begin), UNDO(site), DO(quiet), RELEASE, UNDO(directory), UNDO(reserve)}};
+	{DO(begin), UNDO(site), DO(quiet), RELEASE, UNDO(volumes), UNDO(directory), UNDO(reserve)}};
 
 const struct op_table table_adopt = {
 	"adopt", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(attach), KEEP(guest), KEEP(publish), DO(end)}};

@@ -55,6 +55,7 @@ struct vm {
 	unsigned waiting;	 /* operations that wait for it */
 	_Atomic unsigned urgent; /* those among them that will kill it: what waits for its guest gives way */
 	bool admitted;		 /* its memory is promised to `busy` */
+	bool has_volumes;	 /* and so are its volumes */
 	unsigned refs;
 	bool broken;		/* config.json can't be read: it can be looked at and destroyed, no more */
 	struct in_addr held_ip; /* its address then, as its disk's owner tells; nobody else gets it */
@@ -147,6 +148,18 @@ void registry_count(size_t *ret_total, size_t *ret_running);
 /* Promise the VM its memory, until registry_drop(), if it and all others that run or are about to fit in `usable` MiB.
  * *ret_used is what the others have. */
 bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
+
+/* Promise the VM its volumes, until registry_drop(): not while another VM that runs or is about to writes one of them, or has
+ * one that this one would write. FCM_WRONG_STATE naming that VM. */
+int registry_take_volumes(struct vm *vm, struct fcm_error *err) must_check;
+
+/* Names of the VMs that have the volume, running or not. */
+void registry_volume_users(const char *volume, struct strv *ret);
+
+/* The volume is about to be removed: if no VM has it (*ret_users) and nobody else removes it, no VM gets it until
+ * registry_volume_gone(). */
+bool registry_volume_going(const char *volume, struct strv *ret_users);
+void registry_volume_gone(const char *volume);
 
 /* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
 int vm_last_words(const struct vm *vm, struct fcm_error *err);

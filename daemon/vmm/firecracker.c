@@ -118,6 +118,21 @@ static field_json *disk_drive(const struct vmm_config *config)
 	return o;
 }
 
+static char *volume_path(size_t i)
+{
+	return xprintf("/drives/volume%zu", i);
+}
+
+static field_json *volume_drive(const struct vmm_config *config, size_t i)
+{
+	auto_free char *id = xprintf("volume%zu", i), *path = xprintf(VMM_VOLUME, i);
+	field_json *o = drive(id, path, config->volumes[i].read_only);
+
+	fj_set_str(o, "cache_type", "Writeback");
+	fj_set(o, "rate_limiter", rate_limiter(config));
+	return o;
+}
+
 static void tap_name(const struct vmm_config *config, char ret[IFNAMSIZ])
 {
 	fcm_format(ret, IFNAMSIZ, "tap_%s", config->id.s);
@@ -180,7 +195,8 @@ static field_json *instance_start(const struct vmm_config *config)
 	return action("InstanceStart");
 }
 
-/* In the order in which the guest finds the devices: the image is vda, the disk vdb. The id in a path must be that in the
+/* In the order in which the guest finds the devices: the image is vda, the disk vdb, and volumes, which come last, are vdc
+ * and so on, for drives are counted by themselves. The id in a path must be that in the
  * body. Without a body there is no call. */
 static const struct call {
 	const char *path;
@@ -273,6 +289,11 @@ static int firecracker_configure(
 		if (body && call(vmm, "PUT", calls[i].path, body, deadline, err) < 0)
 			return -1;
 	}
+	for (size_t i = 0; i < config->n_volumes; i++) {
+		auto_free char *path = volume_path(i);
+		if (call(vmm, "PUT", path, volume_drive(config, i), deadline, err) < 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -357,21 +378,27 @@ static void firecracker_free(struct vmm *vmm)
 	free(vmm);
 }
 
-static void describe_call(const struct vmm_config *config, const struct call *c, struct strv *ret)
+/* Takes over `body`. */
+static void describe_call(
+	const struct vmm_config *config, const char *path, field_json *body_, struct strv *ret)
 {
-	auto_json field_json *body = c->body(config);
+	auto_json field_json *body = body_;
 
 	if (body == NULL)
 		return;
 	auto_free char *text = fj_print(body, false);
-	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, c->path, text);
+	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, path, text);
 }
 
 static void firecracker_describe(const struct vmm_config *config, struct strv *ret)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		describe_call(config, &calls[i], ret);
-	describe_call(config, &start_call, ret);
+		describe_call(config, calls[i].path, calls[i].body(config), ret);
+	for (size_t i = 0; i < config->n_volumes; i++) {
+		auto_free char *path = volume_path(i);
+		describe_call(config, path, volume_drive(config, i), ret);
+	}
+	describe_call(config, start_call.path, start_call.body(config), ret);
 }
 
 /* ---- probe ---- */

@@ -18,6 +18,8 @@
 
 enum {
 	TAP_FD = 6,
+	KVM_VOLUMES =
+		2, /* without the second ioapic the machine has eight places, and six of them are taken */
 };
 
 struct vmm {
@@ -73,18 +75,40 @@ static void add_boot(const struct vmm_config *config, struct strv *argv)
 	add(argv, "-append", line);
 }
 
+static void add_writable(const struct vmm_config *config, const char *id, const char *file, struct strv *argv)
+{
+	strv_add(argv, "-drive");
+	strv_addf(argv,
+		"id=%s,file=%s,format=raw,if=none,discard=unmap,file.locking=off,"
+		"throttling.bps-total=%llu,throttling.iops-total=%u",
+		id, file, (unsigned long long)config->disk_mib_per_second << 20, config->disk_ops_per_second);
+	strv_add(argv, "-device");
+	strv_addf(argv, "virtio-blk-device,drive=%s,serial=%s", id, id);
+}
+
+static void add_volume(const struct vmm_config *config, size_t i, struct strv *argv)
+{
+	auto_free char *id = xprintf("volume%zu", i), *file = xprintf(VMM_VOLUME, i);
+
+	if (!config->volumes[i].read_only) {
+		add_writable(config, id, file, argv);
+		return;
+	}
+	strv_add(argv, "-drive");
+	strv_addf(argv, "id=%s,file=%s,format=raw,if=none,readonly=on,file.locking=off", id, file);
+	strv_add(argv, "-device");
+	strv_addf(argv, "virtio-blk-device,drive=%s,serial=%s", id, id);
+}
+
 /* The format is always given: guessed from what a guest wrote, a raw disk could become a qcow2 with a backing file of
  * the host's. No locks: each file is opened by one VMM or is read-only. A throttle of 0 is none. */
 static void add_drives(const struct vmm_config *config, struct strv *argv)
 {
 	add(argv, "-drive", "id=image,file=" VMM_IMAGE ",format=raw,if=none,readonly=on,file.locking=off");
 	add(argv, "-device", "virtio-blk-device,drive=image,serial=image");
-	strv_add(argv, "-drive");
-	strv_addf(argv,
-		"id=disk,file=" VMM_DISK ",format=raw,if=none,discard=unmap,file.locking=off,"
-		"throttling.bps-total=%llu,throttling.iops-total=%u",
-		(unsigned long long)config->disk_mib_per_second << 20, config->disk_ops_per_second);
-	add(argv, "-device", "virtio-blk-device,drive=disk,serial=disk");
+	add_writable(config, "disk", VMM_DISK, argv);
+	for (size_t i = 0; i < config->n_volumes; i++)
+		add_volume(config, i, argv);
 }
 
 static void add_devices(const struct vmm_config *config, struct strv *argv)
@@ -142,6 +166,11 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 {
 	if (config->binary[0] != '/')
 		return fcm_fail(err, FCM_CONFIG, "qemu = %s: not an absolute path", config->binary);
+	if (config->accel == VMM_KVM && config->n_volumes > KVM_VOLUMES) {
+		fcm_fail(err, FCM_INSUFFICIENT, "QEMU's microvm has room for %d volumes with KVM, not %zu",
+			KVM_VOLUMES, config->n_volumes);
+		return fcm_hint(err, "Firecracker takes more: sudo fcm assets download firecracker");
+	}
 	*ret = (struct vmm_plan){.tap_fd = TAP_FD};
 	if (below_usr(config->binary))
 		strv_add(&ret->argv, config->binary);

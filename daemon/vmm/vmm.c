@@ -36,6 +36,10 @@ void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config)
 	vmm_bind(plan, config->image, VMM_IMAGE, "ro");
 	vmm_bind(plan, config->disk, VMM_DISK, "rw");
 	vmm_bind(plan, config->run, VMM_RUN, "rw");
+	for (size_t i = 0; i < config->n_volumes; i++) {
+		auto_free char *dst = xprintf(VMM_VOLUME, i);
+		vmm_bind(plan, config->volumes[i].path, dst, config->volumes[i].read_only ? "ro" : "rw");
+	}
 }
 
 /* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before

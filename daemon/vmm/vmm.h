@@ -19,12 +19,15 @@
 /* Inside the jail. */
 #define VMM_KERNEL "/vmlinux"
 #define VMM_INITRD "/initrd"
-#define VMM_IMAGE "/image.ext4"	   /* read-only */
-#define VMM_DISK "/rootfs.img"	   /* the VM's own, read-write */
-#define VMM_RUN "/run"		   /* sockets; <id>/jail/run on the host */
-#define VMM_CONTROL "vmm.sock"	   /* QMP or the Firecracker API, below VMM_RUN */
-#define VMM_AGENT "agent.sock"	   /* the agent's channel, below VMM_RUN */
-#define VMM_CONSOLE "console.sock" /* the shim's attach socket, below VMM_RUN */
+#define VMM_IMAGE "/image.ext4"	     /* read-only */
+#define VMM_DISK "/rootfs.img"	     /* the VM's own, read-write */
+#define VMM_VOLUME "/volume%zu.ext4" /* from 0 */
+#define VMM_RUN "/run"		     /* sockets; <id>/jail/run on the host */
+#define VMM_CONTROL "vmm.sock"	     /* QMP or the Firecracker API, below VMM_RUN */
+#define VMM_AGENT "agent.sock"	     /* the agent's channel, below VMM_RUN */
+#define VMM_CONSOLE "console.sock"   /* the shim's attach socket, below VMM_RUN */
+
+enum { VMM_VOLUMES = 8 };
 
 enum vmm_accel { VMM_TCG, VMM_KVM };
 
@@ -49,8 +52,13 @@ struct vmm_config {
 	const char *image;   /* path of the image's ext4 */
 	const char *disk;    /* path of rootfs.img */
 	const char *run;     /* path of <id>/jail/run */
-	/* What passes to and from the VM's own disk; 0: no limit. The image has none: all VMs share it in the host's
-	 * memory. */
+	struct {
+		const char *path;
+		bool read_only;
+	} volumes[VMM_VOLUMES]; /* drives behind the disk, in this order */
+	size_t n_volumes;
+	/* What passes to and from the VM's own disk, and each of its volumes; 0: no limit. The image has none: all VMs share
+	 * it in the host's memory. */
 	unsigned disk_mib_per_second, disk_ops_per_second;
 	enum vmm_accel accel;
 	uint64_t tsc_khz; /* of the host, for the guest's command line */

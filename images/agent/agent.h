@@ -21,6 +21,7 @@
 #include "images/agent/exec.h"
 #include "images/agent/mount.h"
 #include "images/agent/power.h"
+#include "images/agent/volume.h"
 
 /* Where the agent is found in the running guest: images link poweroff, reboot, halt and shutdown to it. */
 #define AGENT_PATH "/run/fcm/agent"
@@ -29,6 +30,7 @@ struct agent {
 	struct channel channel;
 	struct power power;
 	struct guest_root root;
+	struct volumes volumes;
 	struct execs execs;
 	struct mainproc main;
 	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */

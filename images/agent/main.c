@@ -157,6 +157,7 @@ static _Noreturn void run_pid1(char *argv0)
 	open_vsock(&a);
 	read_boot_id(&a);
 	loop(&a, signals);
+	volume_finish(&a.volumes);
 	mount_finish(&a.root);
 	channel_close(&a.channel);
 	mainproc_say(&a.main);
@@ -170,6 +171,8 @@ int main(int argc, char *argv[])
 		run_pid1(argv[0]);
 	if (argc == 3 && strcmp(argv[1], "placeholder") == 0)
 		return placeholder_run(argv[2]);
+	if (argc == 5 && strcmp(argv[1], COPY_COMMAND) == 0 && strcmp(argv[2], "fill") == 0)
+		return volume_fill_run(argv[3], argv[4]);
 	if (argc >= 4 && strcmp(argv[1], COPY_COMMAND) == 0)
 		return copy_run(argc, argv);
 	return power_command(argc, argv);

@@ -34,6 +34,23 @@ static int op_mount(struct agent *a, const struct request *rq, struct buf *resul
 	return 0;
 }
 
+static int op_volume(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	bool is_new;
+
+	if (volume_mount(&a->volumes, rq->p, rq->n, &is_new, err) < 0)
+		return -1;
+	if (is_new)
+		kv_add(results, "new", "1");
+	return 0;
+}
+
+static int op_fill(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return volume_fill(&a->volumes, &a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 static int op_net(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	struct guest_net net;
@@ -196,6 +213,8 @@ struct op {
 
 static const struct op ops[] = {
 	{"mount", false, false, false, op_mount, NULL},
+	{"volume", true, false, false, op_volume, NULL},
+	{"fill", true, true, true, op_fill, NULL},
 	{"net", true, false, false, op_net, NULL},
 	{"file", true, false, false, op_file, NULL},
 	{"clock", false, false, false, op_clock, NULL},

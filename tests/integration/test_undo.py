@@ -17,7 +17,8 @@ LIST = subprocess.run([FCMD, "--list-steps"], capture_output=True, text=True, ch
 STEPS = [line.split()[0] for line in LIST]
 KEEP = {line.split()[0] for line in LIST if "keep" in line.split()[1:]}  # a failure here leaves the machine running
 LAST = {step.split("/")[0]: step for step in STEPS}.values()
-SPEC = {"name": "victim", "image": "tiny", "memory": 96, "restart": "no", "publish": ["8080:80"]}
+SPEC = {"name": "victim", "image": "tiny", "memory": 96, "restart": "no", "publish": ["8080:80"],
+        "volumes": ["data:/data", "/own"]}
 SETTLED = ("running", "stopped", "failed")
 
 

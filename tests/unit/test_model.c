@@ -146,7 +146,7 @@ static void test_view_is_that_of_the_api(void **state)
 		"8192,\"image\":\"base\","
 		"\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"env\":{\"TOKEN\":"
 		"\"***\"},\"labels\":{},"
-		"\"ssh_keys\":[],\"publish\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,"
+		"\"ssh_keys\":[],\"publish\":[],\"volumes\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,"
 		"\"main\":null,\"auto_remove\":false,\"exited\":null,\"reason\":"
 		"null,\"created\":\"2026-11-25T16:48:13Z\","
 		"\"started\":\"2026-11-25T16:48:15Z\","
