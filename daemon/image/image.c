@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -50,13 +51,24 @@ static bool stat_file(bool is_kernel, const char *dir, const char *file, struct 
 	return fstatat(image_dir(is_kernel), path, st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st->st_mode);
 }
 
+/* Does the link lead there already? A disk that is read-only keeps no daemon from starting. */
+static bool leads_to(int fd, const char *link, const char *target)
+{
+	char old[PATH_MAX];
+	ssize_t n = readlinkat(fd, link, old, sizeof old - 1);
+
+	old[MAX(n, 0)] = '\0';
+	return target && n > 0 && strcmp(old, target) == 0;
+}
+
 static int link_one(const char *link, const char *target, struct fcm_error *err)
 {
 	struct image_temp temp = image_temp_name();
 	int fd = image_store.state_fd;
 	struct stat st;
 
-	if (fstatat(fd, link, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISLNK(st.st_mode))
+	if ((fstatat(fd, link, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISLNK(st.st_mode)) ||
+		leads_to(fd, link, target))
 		return 0;
 	if (target == NULL) {
 		(void)unlinkat(fd, link, 0);
