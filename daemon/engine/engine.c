@@ -131,6 +131,7 @@ static struct vm *load_vm(const char *id)
 	if (store_run_load(&vm->id, &vm->run, &err) == 0) {
 		vm->driver = vmm_driver_find(vm->run.vmm_driver);
 		vm->shim_pidfd = proc_open(&vm->run.shim, &err);
+		vm->has_volumes = vm->shim_pidfd >= 0; /* until the first operation on it is over */
 	}
 	if (vm->driver == NULL)
 		vm->driver = the.driver;
