@@ -2,6 +2,7 @@
 import concurrent.futures
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -140,6 +141,7 @@ def test_a_shell_on_a_terminal(host):
     def until(word):
         nonlocal shown
         while word not in shown:
+            assert select.select([child.stdout], [], [], 60)[0], f"{word} doesn't come: {shown}"
             piece = os.read(child.stdout.fileno(), 4096)
             assert piece, shown
             shown += piece
@@ -151,6 +153,7 @@ def test_a_shell_on_a_terminal(host):
     until(b"# ")
     say(b"echo a$((1+1))b; sleep 1000\n")
     until(b"a2b\r\n")
+    time.sleep(2)  # the shell has given the terminal to sleep by then: before, ^C is nobody's
     say(b"\x03")
     time.sleep(0.5)
     say(b"echo c$((2+2))d\n")
