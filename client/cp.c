@@ -152,7 +152,7 @@ static int measure_one(const char *path, const struct stat *st, int type, struct
 /* Bytes of the archive of local files, about; 0 when nobody looks, or there are too many. */
 static uint64_t measure(const char *path)
 {
-	if (!term_has_progress() || nftw(path, measure_one, 32, FTW_PHYS) != 0)
+	if (path == NULL || !term_has_progress() || nftw(path, measure_one, 32, FTW_PHYS) != 0)
 		return 0;
 	return measured.bytes;
 }

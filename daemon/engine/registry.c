@@ -88,7 +88,8 @@ struct vm *vm_new(void)
 	struct vm *vm = xalloc(sizeof *vm);
 
 	vm->refs = 1;
-	vm->dirfd = vm->shim_pidfd = vm->main_exit = -1;
+	vm->dirfd = vm->shim_pidfd = -1;
+	vm->main_exit = -1;
 	return vm;
 }
 

@@ -194,7 +194,7 @@ int volumes_mount(struct op *op, struct fcm_error *err)
 	size_t n = volumes_parse(&op->vm->view.spec.volumes, refs);
 
 	for (size_t i = 0; i < n; i++) {
-		bool is_new;
+		bool is_new = false;
 		if (ask_mount(op, i, &refs[i], &is_new, err) < 0 ||
 			(is_new && (fill(op, i, &refs[i], err) < 0 ||
 					   ask_mount(op, i, &refs[i], &is_new, err) < 0)))

@@ -180,7 +180,7 @@ static int make_fs(int fd, uint64_t blocks, uint32_t inodes, const unsigned char
 		ext2fs_initialize(name, EXT2_FLAG_EXCLUSIVE | EXT2_FLAG_64BITS, &p, unixfd_io_manager, ret);
 	if (r)
 		return fail_ext(r, "make a file system", err);
-	copy = -1;
+	(void)STEAL_FD(copy);
 	set_identity(*ret, seed);
 	r = ext2fs_allocate_tables(*ret);
 	if (r) {
