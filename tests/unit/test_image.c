@@ -206,7 +206,7 @@ static void test_good_image(void **state)
 	assert_string_equal(info.name, "base");
 	assert_string_equal(info.tag, "latest");
 	assert_int_equal(info.size, EXT4);
-	assert_in_range(info.on_disk, 4096, 40960); /* zeros became holes */
+	assert_in_range(info.on_disk, 4096, 131072); /* zeros became holes; a file system may reserve some */
 	struct crypt_sha256 *h = crypt_sha256_new();
 	crypt_sha256_add(h, ext4_bytes('a'), EXT4);
 	crypt_sha256_hex(h, digest);
