@@ -78,7 +78,8 @@ int start_rc(const struct strv *env, struct fcm_error *err)
 	for (size_t i = 0; i < env->n; i++)
 		strv_add(&all, env->v[i]);
 	errno = spawn_rc(all.v, &pid);
-	if (errno != 0)
+	if (errno != 0 &&
+		errno != ENOENT) /* an image for containers has none: its main process is all of it */
 		return fcm_fail_errno(err, "start %s of the image", START_RC);
 	return 0;
 }
