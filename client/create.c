@@ -8,6 +8,7 @@
 
 #include "client/cp.h"
 #include "client/out.h"
+#include "client/pull.h"
 #include "client/sshkey.h"
 #include "client/vmtext.h"
 #include "common/core/clock.h"
@@ -17,6 +18,8 @@
 #define MAIN_KEY "vm.main."
 #define HEALTH_KEY "health."
 
+static const char *const pull_names[] = {"missing", "always", "never", NULL};
+
 const struct field create_fields[] = {
 	F(struct create_options, vm, FIELD_OBJECT, .sub = vm_create_fields),
 	F(struct create_options, key_files, FIELD_STRV, .max = VM_MAX_KEYS),
@@ -25,6 +28,7 @@ const struct field create_fields[] = {
 	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
 	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
 	F(struct create_options, detach, FIELD_BOOL),
+	F(struct create_options, pull, FIELD_ENUM, .names = pull_names),
 	FIELD_END,
 };
 
@@ -168,7 +172,7 @@ static int build_body(
 	for (size_t i = 0; i < cli->given.n; i++) {
 		const char *key = cli->given.v[i];
 		if (strncmp(key, MAIN_KEY, strlen(MAIN_KEY)) == 0)
-			fj_set(body, "main", fj_ref(fj_get(all, "main")));
+			fj_set(body, "main", field_encode(main_fields, &o->vm.spec.main, true));
 		else if (strncmp(key, VM_KEY, strlen(VM_KEY)) == 0)
 			fj_set(body, key + strlen(VM_KEY), fj_ref(fj_get(all, key + strlen(VM_KEY))));
 		if (is_health(key) && fj_get(body, "health") == NULL)
@@ -220,6 +224,22 @@ static int fail_create(const char *name, struct fcm_error *err)
 	return vm_failed(err, "create", name);
 }
 
+/* With the image, which comes from its registry when it isn't here, or always. */
+static int post(struct cli *cli, const struct create_options *o, const field_json *body, const char *doing,
+	field_json **ret, struct fcm_error *err)
+{
+	auto_json field_json *pulled = NULL;
+
+	if (o->pull == PULL_ALWAYS && pull_image(cli, o->vm.spec.image, &pulled, err) < 0)
+		return -1;
+	int r = api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
+	if (r == 0 || err->code != FCM_NO_IMAGE || o->pull != PULL_MISSING || o->vm.spec.image[0] == '\0')
+		return r;
+	if (pull_image(cli, o->vm.spec.image, &pulled, err) < 0)
+		return -1;
+	return api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
+}
+
 int create_vm(
 	struct cli *cli, struct create_options *o, const char *image, field_json **ret, struct fcm_error *err)
 {
@@ -232,7 +252,7 @@ int create_vm(
 		strv_add(&cli->given, "vm.image");
 	if (add_env_files(cli, o, err) < 0 || add_maps(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
 		return -1;
-	if (api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err) < 0)
+	if (post(cli, o, body, doing, ret, err) < 0)
 		return fail_create(o->vm.spec.name, err);
 	return o->vm.dry_run ? 0 : copy_maps(cli, o, fj_get_str(*ret, "name"), err);
 }

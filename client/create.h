@@ -14,6 +14,7 @@ struct create_options {
 	struct ready_options ready;
 	struct health_spec health;
 	bool detach; /* of run */
+	enum { PULL_MISSING, PULL_ALWAYS, PULL_NEVER } pull;
 };
 extern const struct field create_fields[];
 
@@ -26,6 +27,7 @@ extern const struct field create_fields[];
 		{"memory", 0, NULL, NULL, NULL},                                                             \
 		{"disk", 0, "SIZE", "vm.disk", "disk: MiB, or with k, m, g, t; sparse (default 8g)"},        \
 		{"image", 0, "NAME", "vm.image", "the image, also as the argument (default base)"},          \
+		{"pull", 0, "WHEN", "pull", "get the image: missing (the default), always, never"},          \
 		{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},                          \
 		{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},   \
 		{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},          \

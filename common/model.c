@@ -367,8 +367,8 @@ static void copy_main(struct main_spec *dst, const struct main_spec *src)
 {
 	*dst = *src;
 	dst->args = dst->entrypoint = dst->tmpfs = (struct strv){0};
-	strv_copy(&dst->args, &src->entrypoint);
 	strv_copy(&dst->args, &src->args);
+	strv_copy(&dst->entrypoint, &src->entrypoint);
 	strv_copy(&dst->tmpfs, &src->tmpfs);
 	dst->dir = xstrdup(src->dir);
 	dst->user = xstrdup(src->user);
@@ -628,6 +628,16 @@ const struct field volume_request_fields[] = {
 		.doc = "name; chosen when left out"),
 	FK("size", struct volume_request, size_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,
 		.flags = FIELD_OMIT_EMPTY, .doc = "size in MiB; that of a VM's disk when left out"),
+	FIELD_END,
+};
+
+const struct field image_pull_fields[] = {
+	F(struct image_pull, image, FIELD_STR, .max = REF_TEXT - 1, .flags = FIELD_REQUIRED,
+		.doc = "a reference"),
+	F(struct image_pull, user, FIELD_STR, .max = 255, .flags = FIELD_OMIT_EMPTY,
+		.doc = "for its registry"),
+	F(struct image_pull, password, FIELD_STR, .max = 4095, .flags = FIELD_OMIT_EMPTY | FIELD_SECRET,
+		.doc = "for its registry"),
 	FIELD_END,
 };
 

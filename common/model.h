@@ -290,6 +290,13 @@ struct prune_request {
 };
 extern const struct field prune_request_fields[];
 
+/* Body of POST /v1/images/pull. */
+struct image_pull {
+	char *image;	       /* a reference */
+	char *user, *password; /* for its registry, or NULL */
+};
+extern const struct field image_pull_fields[];
+
 /* Body of POST /v1/tokens. */
 struct token_request {
 	char name[64]; /* who it is for */

@@ -5,6 +5,7 @@
 
 #include "common/core/clock.h"
 #include "daemon/api/api.h"
+#include "daemon/engine/pull.h"
 #include "daemon/image/image.h"
 #include "daemon/image/tags.h"
 
@@ -159,6 +160,23 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 	strv_done(&names);
 	strv_done(&users);
 	return http_reply(rq, 200, o);
+}
+
+/* ---- from a registry ---- */
+
+static bool client_gone(void *arg)
+{
+	return http_cancelled(arg);
+}
+
+int api_images_pull(struct request *rq, struct fcm_error *err)
+{
+	const struct image_pull *body = http_body(rq);
+	const struct pull_request pull = {body->image, body->user, body->password};
+	const struct pull_watch watch = {.cancelled = client_gone, .arg = rq};
+	struct image_info info;
+
+	return engine_pull(&pull, &watch, &info, err) < 0 ? -1 : http_reply(rq, 200, info_json(&info));
 }
 
 int api_images_tag(struct request *rq, struct fcm_error *err)

@@ -63,11 +63,6 @@ static int dry_run(struct request *rq, const struct strv *lines)
 /* What goes together. */
 static int check_main(const struct vm_spec *s, struct fcm_error *err)
 {
-	if (main_given(&s->main) && s->main.args.n + s->main.entrypoint.n == 0) {
-		fcm_fail_field(err, FCM_INVALID, "main.args",
-			"main.args: say what to run: the image '%s' names nothing", s->image);
-		return fcm_hint(err, "for a machine to log in to: fcm create %s", s->image);
-	}
 	if (s->auto_remove && s->restart != RESTART_NO)
 		return fcm_fail_field(err, FCM_INVALID, "auto_remove", "auto_remove: only with restart no");
 	return 0;

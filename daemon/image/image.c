@@ -12,18 +12,20 @@
 
 #include "common/core/fileio.h"
 #include "common/field.h"
+#include "daemon/image/make.h"
 #include "daemon/image/store.h"
 #include "daemon/image/tags.h"
 
 enum { FACTS_MAX = 65536 };
 
-struct image_store image_store = {.state_fd = -1, .images_fd = -1, .kernels_fd = -1};
+struct image_store image_store = {.state_fd = -1, .images_fd = -1, .kernels_fd = -1, .layers_fd = -1};
 
 static const struct field facts_table[] = {
 	F(struct image_facts, tag, FIELD_CHARS),
 	F(struct image_facts, created, FIELD_TIME),
 	F(struct image_facts, size, FIELD_I64, .max = INT64_MAX),
 	F(struct image_facts, sha256, FIELD_CHARS),
+	F(struct image_facts, layers, FIELD_STRV, .max = 128, .flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };
 
@@ -154,13 +156,15 @@ int image_init(const char *state_dir, struct fcm_error *err)
 	fcm_closep(&image_store.state_fd);
 	fcm_closep(&image_store.images_fd);
 	fcm_closep(&image_store.kernels_fd);
+	fcm_closep(&image_store.layers_fd);
 	free(image_store.state_dir);
-	image_store = (struct image_store){xstrdup(state_dir), -1, -1, -1};
+	image_store = (struct image_store){xstrdup(state_dir), -1, -1, -1, -1};
 	image_store.state_fd = dir_open(AT_FDCWD, state_dir, err);
 	if (image_store.state_fd < 0 || open_part("images", &image_store.images_fd, err) < 0 ||
 		open_part("kernels", &image_store.kernels_fd, err) < 0 ||
+		open_part("layers", &image_store.layers_fd, err) < 0 ||
 		tags_load(image_store.state_fd, err) < 0 || image_migrate(err) < 0 ||
-		image_link_default(err) < 0)
+		image_link_default(err) < 0 || image_layers_sweep(err) < 0)
 		return fcm_wrap(err, "open the image store");
 	return 0;
 }
@@ -184,7 +188,7 @@ void image_read_facts(const char *dir, struct image_facts *ret)
 	*ret = (struct image_facts){0};
 	if (file_read(image_store.images_fd, path, FACTS_MAX, &text, &err) < 0 ||
 		field_decode(facts_table, text.p, text.n, FIELD_DISK, ret, &err) < 0)
-		*ret = (struct image_facts){0};
+		strv_done(&ret->layers), *ret = (struct image_facts){0};
 }
 
 bool image_there(const struct image_id *id)
@@ -221,6 +225,7 @@ static bool find_nameless(const struct image_id *id, struct image_info *ret)
 		.created = facts.created ? facts.created : st.st_mtime,
 	};
 	fcm_copy(ret->version, sizeof ret->version, facts.tag);
+	strv_done(&facts.layers);
 	return true;
 }
 

@@ -40,6 +40,7 @@ static int migrate_one(const char *name, struct fcm_error *err)
 	int fd = image_dir(false);
 
 	image_read_facts(name, &facts);
+	strv_done(&facts.layers); /* no image of then has any */
 	if (ref_digest_valid(facts.sha256, false))
 		(void)fcm_copy(id.s, sizeof id.s, facts.sha256);
 	else if (hash_image(name, &id, err) < 0)

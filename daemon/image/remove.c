@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/core/fileio.h"
+#include "daemon/image/make.h"
 #include "daemon/image/store.h"
 #include "daemon/image/tags.h"
 
@@ -59,7 +60,7 @@ static int remove_whole(const struct image_id *id, image_used *used, void *arg, 
 	if (used(arg, id) && renameat2(fd, away.s, fd, id->s, RENAME_NOREPLACE) == 0)
 		return fail_used(id, err);
 	strv_add(&ret->ids, id->s);
-	return dir_remove(fd, away.s, &ret->bytes, err);
+	return dir_remove(fd, away.s, &ret->bytes, err) < 0 ? -1 : image_layers_sweep(err);
 }
 
 int image_remove(

@@ -5,7 +5,7 @@
 
 struct image_store {
 	char *state_dir;
-	int state_fd, images_fd, kernels_fd;
+	int state_fd, images_fd, kernels_fd, layers_fd;
 };
 
 /* Set by image_init(). */
@@ -41,6 +41,7 @@ bool image_name_of(const char *text, const struct image_id *id, struct ref_text 
 struct image_facts {
 	char tag[32], sha256[65]; /* its maker's version; of image.ext4 */
 	int64_t created, size;
+	struct strv layers; /* diff_ids of an OCI image; to be freed */
 };
 char *image_facts_print(const struct image_facts *facts); /* the caller's */
 

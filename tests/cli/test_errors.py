@@ -87,7 +87,7 @@ def test_every_command_without_a_daemon(fcm):
     env = {"FCM_URL": "http://127.0.0.1:1"}
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
                  ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
-                 ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"],
+                 ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"], ["pull", "x"],
                  ["wait", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"],
                  ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"]):
         done = fcm(*argv, env=env)

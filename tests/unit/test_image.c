@@ -183,7 +183,7 @@ static void expect_bad(bool is_kernel, struct buf *tar, enum fcm_code code, cons
 		fail_msg("%d: %s", (int)err.code, err.msg);
 	assert_int_equal(entries("images"), 0);
 	assert_int_equal(entries("kernels"), 0);
-	assert_int_equal(entries(""), 2);
+	assert_int_equal(entries(""), 3);
 	buf_done(tar);
 }
 

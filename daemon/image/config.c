@@ -1,0 +1,83 @@
+#include "daemon/image/config.h"
+
+#include <signal.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/core/fileio.h"
+#include "common/field.h"
+#include "common/model.h"
+#include "daemon/image/store.h"
+
+enum { CONFIG_MAX = 8 << 20 };
+
+struct oci_config {
+	char architecture[32], os[32];
+	struct image_config config;
+};
+
+static const struct field config_fields[] = {
+	FK("Entrypoint", struct image_config, entrypoint, FIELD_STRV, .max = EXEC_MAX_WORDS),
+	FK("Cmd", struct image_config, cmd, FIELD_STRV, .max = EXEC_MAX_WORDS),
+	FK("Env", struct image_config, env, FIELD_STRV, .max = VM_MAX_ENV),
+	FK("WorkingDir", struct image_config, dir, FIELD_STR, .max = 1023),
+	FK("User", struct image_config, user, FIELD_STR, .max = 64),
+	FK("StopSignal", struct image_config, stop_signal, FIELD_STR, .max = 16),
+	FIELD_END,
+};
+
+static const struct field oci_fields[] = {
+	F(struct oci_config, architecture, FIELD_CHARS),
+	F(struct oci_config, os, FIELD_CHARS),
+	F(struct oci_config, config, FIELD_OBJECT, .sub = config_fields),
+	FIELD_END,
+};
+
+void image_config_done(struct image_config *c)
+{
+	field_done(config_fields, c);
+}
+
+int image_config_parse(const char *text, size_t n, struct image_config *ret, struct fcm_error *err)
+{
+	struct oci_config c = {0};
+
+	if (field_decode(oci_fields, text, n, FIELD_DISK, &c, err) < 0) {
+		field_done(oci_fields, &c);
+		err->code = FCM_INVALID;
+		return fcm_wrap(err, "the image's config");
+	}
+	if (strcmp(c.os, "linux") != 0 || strcmp(c.architecture, "amd64") != 0) {
+		fcm_fail(err, FCM_INVALID, "the image is for %s/%s, and VMs are linux/amd64", c.os,
+			c.architecture);
+		field_done(oci_fields, &c);
+		return -1;
+	}
+	*ret = c.config;
+	return 0;
+}
+
+int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err)
+{
+	auto_free char *path = xprintf("%s/config.json", id->s);
+	_cleanup_(buf_done) struct buf text = {0};
+
+	*ret = (struct image_config){0};
+	if (file_read(image_store.images_fd, path, CONFIG_MAX, &text, err) < 0)
+		return err->code == FCM_NOT_FOUND ? 0 : -1;
+	return image_config_parse(text.p, text.n, ret, err);
+}
+
+unsigned image_signal(const char *s)
+{
+	int64_t n;
+
+	if (fcm_parse_i64(s, 1, 64, &n))
+		return (unsigned)n;
+	if (strncasecmp(s, "SIG", 3) == 0)
+		s += 3;
+	for (int i = 1; i < NSIG; i++)
+		if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), s) == 0)
+			return (unsigned)i;
+	return 0;
+}

@@ -1,0 +1,28 @@
+/*
+ * What an image says of the program that it is there for: the OCI image configuration (image-spec, config.md), of which a VM
+ * takes what it can use. Strangers write it: everything has the limits of what a user may ask for.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/core/error.h"
+#include "common/core/ref.h"
+#include "common/core/util.h"
+
+struct image_config {
+	struct strv entrypoint, cmd, env; /* env: "K=V" */
+	char *dir, *user;		  /* or NULL */
+	char *stop_signal;		  /* "SIGTERM", "15"; or NULL */
+};
+
+/* Read one. FCM_INVALID when it isn't for this kind of machine, or holds what no VM could have. */
+int image_config_parse(
+	const char *text, size_t n, struct image_config *ret, struct fcm_error *err) must_check;
+void image_config_done(struct image_config *c);
+
+/* That of an image; an empty one for an image that has none (PUT /v1/images). FCM_NO_IMAGE isn't told here. */
+int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err) must_check;
+
+/* The number of a signal's name or number; 0 when it is none. */
+unsigned image_signal(const char *s);

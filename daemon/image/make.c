@@ -1,0 +1,239 @@
+#include "daemon/image/make.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "common/crypt.h"
+#include "common/field.h"
+#include "daemon/image/config.h"
+#include "daemon/image/store.h"
+
+#define JOB "job"
+#define FS "image.ext4"
+#define CONFIG "config.json"
+#define FACTS "image.json"
+
+enum { CONFIG_MAX = 8 << 20 };
+
+/* While an image is made its layers belong to none yet, so nothing is swept. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned in_progress;
+
+static struct image_temp temp_of(const struct image_making *m)
+{
+	struct image_temp t = {""};
+
+	(void)fcm_copy(t.s, sizeof t.s, m->temp.s);
+	return t;
+}
+
+int image_layers_fd(void)
+{
+	return image_store.layers_fd;
+}
+
+static int make_dirs(struct image_making *m, uid_t uid, struct fcm_error *err)
+{
+	int images = image_dir(false);
+
+	if (mkdirat(images, m->temp.s, 0755) < 0)
+		return fcm_fail_errno(err, "make a directory for the image");
+	m->dir_fd = dir_open(images, m->temp.s, err);
+	if (m->dir_fd < 0)
+		return -1;
+	if (mkdirat(m->dir_fd, JOB, 0700) < 0 ||
+		fchownat(m->dir_fd, JOB, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0)
+		return fcm_fail_errno(err, "make a directory for the image");
+	m->job_fd = dir_open(m->dir_fd, JOB, err);
+	if (m->job_fd < 0)
+		return -1;
+	m->out_fd = openat(m->dir_fd, FS, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
+	return m->out_fd < 0 ? fcm_fail_errno(err, "make the image's file") : 0;
+}
+
+static int check_count(struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv ids = {0};
+
+	if (image_ids(&ids, err) < 0)
+		return -1;
+	return ids.n < IMAGES_MAX
+		       ? 0
+		       : fcm_fail(err, FCM_INSUFFICIENT, "there are %d images already", IMAGES_MAX);
+}
+
+int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
+{
+	if (check_count(err) < 0)
+		return -1;
+	*ret = (struct image_making){.dir_fd = -1, .job_fd = -1, .out_fd = -1};
+	(void)fcm_copy(ret->temp.s, sizeof ret->temp.s, image_temp_name().s);
+	pthread_mutex_lock(&lock);
+	in_progress++;
+	pthread_mutex_unlock(&lock);
+	if (make_dirs(ret, uid, err) == 0)
+		return 0;
+	image_make_done(ret);
+	return -1;
+}
+
+/* It ran as a stranger, and has ended: what it left is taken by what it is, not by its name. */
+static int take_layer(struct image_making *m, const char *diff_id, struct fcm_error *err)
+{
+	auto_free char *name = xprintf("%s.tar", diff_id);
+	struct stat st;
+
+	if (fstatat(image_store.layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	auto_close int fd = openat(m->job_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return fcm_fail_errno(err, "take layer %.12s", diff_id);
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return fcm_fail(err, FCM_INVALID, "layer %.12s is no file", diff_id);
+	if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0 || fsync(fd) < 0 ||
+		renameat(m->job_fd, name, image_store.layers_fd, name) < 0)
+		return fcm_fail_errno(err, "take layer %.12s", diff_id);
+	return 0;
+}
+
+int image_make_layers(struct image_making *m, struct fcm_error *err)
+{
+	for (size_t i = 0; i < m->layers.n; i++)
+		if (take_layer(m, m->layers.v[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+static int read_config(
+	struct image_making *m, const struct image_id *id, struct buf *ret, struct fcm_error *err)
+{
+	struct crypt_sha256 *h = crypt_sha256_new();
+	char hex[65];
+
+	int r = file_read(m->job_fd, CONFIG, CONFIG_MAX, ret, err);
+	if (r == 0)
+		crypt_sha256_add(h, ret->p, ret->n);
+	crypt_sha256_hex(h, hex);
+	if (r == 0 && strcmp(hex, id->s) != 0)
+		r = fcm_fail(err, FCM_INVALID, "the image's config has another digest than its name");
+	return r;
+}
+
+static int write_facts(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	_cleanup_(image_config_done) struct image_config config = {0};
+	struct image_facts facts = {.created = clock_wall()};
+	struct stat st;
+
+	if (read_config(m, id, &text, err) < 0 || image_config_parse(text.p, text.n, &config, err) < 0)
+		return -1;
+	if (fstat(m->out_fd, &st) < 0 || fsync(m->out_fd) < 0)
+		return fcm_fail_errno(err, "store the image");
+	facts.size = st.st_size;
+	strv_copy(&facts.layers, &m->layers);
+	auto_free char *json = image_facts_print(&facts);
+	strv_done(&facts.layers);
+	return file_write_atomic(m->dir_fd, CONFIG, 0444, text.p, text.n, err) < 0
+		       ? -1
+		       : file_write_atomic(m->dir_fd, FACTS, 0444, json, strlen(json), err);
+}
+
+/* One with this id may be there already: it is the same. */
+static int publish(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+{
+	int images = image_dir(false);
+
+	if (dir_remove(m->dir_fd, JOB, NULL, err) < 0)
+		return -1;
+	if (fsync(m->dir_fd) < 0)
+		return fcm_fail_errno(err, "store the image");
+	if (renameat2(images, m->temp.s, images, id->s, RENAME_NOREPLACE) == 0)
+		m->temp.s[0] = '\0';
+	else if (errno != EEXIST)
+		return fcm_fail_errno(err, "put the image into its place");
+	return fsync(images) < 0 ? fcm_fail_errno(err, "store the image") : 0;
+}
+
+int image_make_commit(struct image_making *m, const struct image_id *id, const char *ref,
+	struct image_info *ret, struct fcm_error *err)
+{
+	struct ref_text name;
+
+	if (write_facts(m, id, err) < 0 || publish(m, id, err) < 0 || image_tag(id, ref, &name, err) < 0)
+		return -1;
+	return image_find(id, ret, err);
+}
+
+void image_make_done(struct image_making *m)
+{
+	struct image_temp temp = temp_of(m);
+	struct fcm_error ignored;
+
+	pthread_mutex_lock(&lock);
+	in_progress--;
+	pthread_mutex_unlock(&lock);
+	fcm_closep(&m->out_fd);
+	fcm_closep(&m->job_fd);
+	fcm_closep(&m->dir_fd);
+	strv_done(&m->layers);
+	if (temp.s[0])
+		(void)!dir_remove(image_dir(false), temp.s, NULL, &ignored);
+}
+
+/* ---- layers that nobody has ---- */
+
+static void closedirp(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+static int used_layers(struct strv *ret, struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv ids = {0};
+
+	if (image_ids(&ids, err) < 0)
+		return -1;
+	for (size_t i = 0; i < ids.n; i++) {
+		struct image_facts facts;
+		image_read_facts(ids.v[i], &facts);
+		for (size_t k = 0; k < facts.layers.n; k++)
+			strv_addf(ret, "%s.tar", facts.layers.v[k]);
+		strv_done(&facts.layers);
+	}
+	return 0;
+}
+
+static int sweep(struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv used = {0};
+	int fd = openat(image_store.layers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(closedirp) DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (d == NULL)
+		return fcm_fail_errno(err, "read the layers");
+	if (used_layers(&used, err) < 0)
+		return -1;
+	for (struct dirent *e; (e = readdir(d));)
+		if (e->d_name[0] != '.' && !strv_has(&used, e->d_name) &&
+			unlinkat(image_store.layers_fd, e->d_name, 0) < 0)
+			return fcm_fail_errno(err, "remove a layer");
+	return 0;
+}
+
+int image_layers_sweep(struct fcm_error *err)
+{
+	pthread_mutex_lock(&lock);
+	int r = in_progress ? 0 : sweep(err);
+	pthread_mutex_unlock(&lock);
+	return r;
+}

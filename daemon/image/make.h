@@ -1,0 +1,36 @@
+/*
+ * An image that is made here from what a registry gave: a directory beside the images, which becomes one of them whole or goes.
+ *
+ *	<state>/images/.<random>/{image.ext4,image.json,config.json}	root's
+ *	<state>/images/.<random>/job/					the job's (daemon/oci), given up before the image is
+ *	<state>/layers/<diff_id>.tar					layers, kept while an image has them
+ */
+#pragma once
+
+#include "daemon/image/image.h"
+
+struct image_making {
+	struct image_id temp; /* the directory's name */
+	int dir_fd, job_fd, out_fd;
+	struct strv layers; /* diff_ids */
+};
+
+/* Begin one; `uid` gets the job's directory. */
+int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err) must_check;
+
+/* The directory of layers: borrowed. */
+int image_layers_fd(void);
+
+/* Take the job's <diff_id>.tar of each of m->layers into the directory of layers, but for those that are there. */
+int image_make_layers(struct image_making *m, struct fcm_error *err) must_check;
+
+/* Make it visible under `id`, with the name `ref` (whole). Its config.json must have the sha256 `id`, and be one that can be run
+ * here. FCM_INVALID. */
+int image_make_commit(struct image_making *m, const struct image_id *id, const char *ref,
+	struct image_info *ret, struct fcm_error *err) must_check;
+
+/* Remove what isn't an image; for the end in any case. */
+void image_make_done(struct image_making *m);
+
+/* Remove the layers that no image has. */
+int image_layers_sweep(struct fcm_error *err) must_check;

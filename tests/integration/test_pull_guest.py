@@ -1,0 +1,160 @@
+"""Images of a real registry, run as machines: docker-registry, filled by skopeo with an image that is made here."""
+import hashlib
+import io
+import json
+import os
+import signal
+import tarfile
+
+import pytest
+from host import wait_for
+
+REGISTRY = "127.0.0.1:5000"
+HOST = {"config": f"insecure_registries = {REGISTRY}\n"}
+APP = b'#!/bin/sh\n[ "$1" = sleep ] && { trap "echo stopped; exit 3" INT; echo ready; while :; do sleep 0.1; done; }\necho "$GREETING $* $(pwd) $(id -u):$(id -g)"\n'
+
+
+def layer(*members):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data, kind in members:
+            info = tarfile.TarInfo(name)
+            info.mode, info.mtime = kind.get("mode", 0o755), 1700000000
+            for key, value in kind.items():
+                setattr(info, key, value)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def busybox():
+    with open("/bin/busybox", "rb") as file:
+        return file.read()
+
+
+BASE = layer(("bin/busybox", busybox(), {}), *((f"bin/{x}", b"", {"type": tarfile.SYMTYPE, "linkname": "busybox"}) for x in ("sh", "id", "sleep", "cat", "ls")),
+             ("etc/passwd", b"root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n", {"mode": 0o644}), ("etc/old", b"x", {"mode": 0o644}))
+CHANGE = layer(("bin/app", APP, {}), ("etc/.wh.old", b"", {}), ("srv/f", b"content\n", {"mode": 0o644}))
+ALONE = layer(("busybox", busybox(), {}))
+CONFIG = {"Entrypoint": ["/bin/app"], "Cmd": ["hello"], "Env": ["GREETING=hi", "PATH=/bin"], "WorkingDir": "/srv", "User": "web", "StopSignal": "SIGINT"}
+
+
+def layout(path, layers, config):
+    """An OCI image layout with one image, x."""
+    blobs = path / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def put(kind, data):
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": "sha256:" + digest, "size": len(data)}
+
+    tars = [put("layer.v1.tar", data) for data in layers]
+    made = put("config.v1+json", json.dumps({"architecture": "amd64", "os": "linux", "config": config,
+                                             "rootfs": {"type": "layers", "diff_ids": [t["digest"] for t in tars]}}).encode())
+    manifest = put("manifest.v1+json", json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                                                   "config": made, "layers": tars}).encode())
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "x"}
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return made["digest"].removeprefix("sha256:")
+
+
+class Registry:
+    def __init__(self, host, path):
+        self.host, self.path, self.child = host, path, None
+        self.ids = {}
+        (path / "r.yml").write_text(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {path}/blobs\nhttp:\n  addr: {REGISTRY}\n")
+
+    def start(self):
+        with open(self.path / "log", "ab") as log:
+            self.child = self.host.spawn(["docker-registry", "serve", str(self.path / "r.yml")], stdout=log, stderr=log)
+        wait_for("the registry", lambda: self.host.ns.connect(("127.0.0.1", 5000), 1).close() is None, 10)
+
+    def stop(self):
+        os.kill(self.child.pid, signal.SIGTERM)
+        self.child.wait(10)
+
+    def fill(self, name, layers, config):
+        folder = self.path / name.replace(":", "-")
+        self.ids[name] = layout(folder, layers, config)
+        self.host.run("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{folder}:x", f"docker://{REGISTRY}/{name}")
+
+
+@pytest.fixture(scope="module")
+def registry(host, tmp_path_factory):
+    r = Registry(host, tmp_path_factory.mktemp("registry"))
+    r.start()
+    r.fill("app:1", [BASE, CHANGE], CONFIG)
+    r.fill("alone:1", [ALONE], {"Entrypoint": ["/busybox", "echo", "alone"], "Cmd": ["by itself"]})
+    return r
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left(host):
+    """The images go, and with them their layers."""
+    yield
+    host.destroy_all()
+    for image in host.api.get("/v1/images").ok()["images"]:
+        if image["kind"] == "image" and image["name"] != "tiny":
+            host.fcm("rmi", image["digest"])
+    assert layers(host) == []
+
+
+def run(host, *argv, check=True):
+    return host.fcm("run", "--mem", "96", *argv, check=check)
+
+
+def layers(host):
+    return sorted(p.name for p in (host.state_dir / "layers").iterdir())
+
+
+def test_what_the_image_says(host, registry):
+    assert run(host, "--rm", f"{REGISTRY}/app:1").stdout == "hi hello /srv 1000:1001\n"
+    assert layers(host) == sorted(hashlib.sha256(x).hexdigest() + ".tar" for x in (BASE, CHANGE))
+    registry.stop()  # the image is here now
+    assert run(host, "--rm", f"{REGISTRY}/app:1", "other", "words").stdout == "hi other words /srv 1000:1001\n"
+    assert run(host, "--rm", "-e", "GREETING=ho", "-w", "/etc", "-u", "0", f"{REGISTRY}/app:1").stdout == "ho hello /etc 0:0\n"
+    seen = run(host, "--rm", "--entrypoint", "/bin/ls", f"{REGISTRY}/app:1", "/etc").stdout.split()
+    assert "passwd" in seen and "old" not in seen, seen
+    registry.start()
+
+
+def test_the_stop_signal(host, registry):
+    run(host, "-d", "--name", "sleeper", f"{REGISTRY}/app:1", "sleep")
+    wait_for("it traps the signal", lambda: host.fcm("logs", "sleeper").stdout == "ready\n", 10)
+    host.fcm("stop", "sleeper")
+    assert host.fcm("logs", "sleeper").stdout == "ready\nstopped\n" and host.vm("sleeper")["exited"]["code"] == 3, host.vm("sleeper")
+    host.fcm("destroy", "sleeper")
+
+
+def test_one_static_program(host, registry):
+    """No shell, no libc, no directory but its own."""
+    assert run(host, "--rm", f"{REGISTRY}/alone:1").stdout == "alone by itself\n"
+    done = run(host, "--rm", "--entrypoint", "/nope", f"{REGISTRY}/alone:1", check=False)
+    assert done.returncode == 127
+
+
+def test_images(host, registry):
+    assert host.fcm("pull", f"{REGISTRY}/app:1").stdout == registry.ids["app:1"] + "\n"
+    assert host.api.post("/v1/images/pull", {"image": f"{REGISTRY}/app:1"}).ok()["digest"] == registry.ids["app:1"]
+    listed = {(i["name"], i["tag"]): i for i in host.api.get("/v1/images").ok()["images"] if i["kind"] == "image"}
+    assert listed[(f"{REGISTRY}/app", "1")]["digest"] == registry.ids["app:1"]
+    assert f"{REGISTRY}/app" in host.fcm("images").stdout
+    host.destroy_all()
+    run(host, "-d", "--name", "user", f"{REGISTRY}/app:1", "sleep")
+    assert host.fcm("rmi", f"{REGISTRY}/app:1", check=False).returncode == 4
+    host.fcm("destroy", "user")
+    host.fcm("rmi", f"{REGISTRY}/app:1")
+    assert hashlib.sha256(CHANGE).hexdigest() + ".tar" not in layers(host)
+
+
+def test_pulls_that_fail(host, registry):
+    before = layers(host), os.listdir(host.state_dir / "images")
+    for name, status in ((f"{REGISTRY}/nothing:1", 3), ("127.0.0.1:1/x", None), ("localhost/x", 2), ("A/b", 2)):
+        done = host.fcm("pull", name, check=False)
+        assert done.returncode not in (0, None) and (status is None or done.returncode == status), done
+        assert done.stderr.startswith("fcm: "), done
+    assert (layers(host), os.listdir(host.state_dir / "images")) == before
+    done = run(host, "--rm", "--pull", "never", f"{REGISTRY}/nothing:1", check=False)
+    assert done.returncode == 125 and "there is no image" in done.stderr
