@@ -23,18 +23,18 @@ def until(sock, marker):
 
 
 @contextlib.contextmanager
-def attached(host, vm, query=""):
-    """The raw route; gives the socket, behind the headers."""
+def attached(host, vm, query="", route="console", protocol="fcm-console"):
+    """A raw route that becomes a stream; gives the socket, behind the headers."""
     sock = host.api.connect(False, 10)
     with contextlib.closing(sock):
-        sock.sendall(f"GET /v1/vms/{vm['id']}/console{query} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
-                     "Upgrade: fcm-console\r\n\r\n".encode())
+        sock.sendall(f"GET /v1/vms/{vm['id']}/{route}{query} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+                     f"Upgrade: {protocol}\r\n\r\n".encode())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += sock.recv(1)
         if not head.startswith(b"HTTP/1.1 101 "):
             raise Failed(head)
-        host.api.seen.add(("GET /v1/vms/{vm}/console", 101, ""))
+        host.api.seen.add((f"GET /v1/vms/{{vm}}/{route}", 101, ""))
         yield sock
 
 

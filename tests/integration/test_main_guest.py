@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from console import attached, until
 from host import wait_for
 
 HOST = {"assets": ("kernel", "tiny")}
@@ -90,6 +91,13 @@ def test_flood(host):
 def test_exec_is_inside(host, box):
     done = host.fcm("exec", box, "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; ls -d /proc/[0-9]* | wc -l")
     assert done.stdout.startswith("sh -c echo begun;"), done.stdout
+
+
+def test_the_route(host, box):
+    """What it printed, in frames, to whoever asks; the VM doesn't notice."""
+    with attached(host, host.vm(box), "?logs=1", "attach", "fcm-stream") as sock:
+        assert b"begun\n" in until(sock, b"begun\n")
+    assert host.vm(box)["state"] == "running"
 
 
 def test_attach(host, box):
