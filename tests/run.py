@@ -28,7 +28,7 @@ WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
 # How many parts run at a time. Those in namespaces often wait for a time to pass; a host is one processor's work.
-LANES = {"in namespaces": 4, "making hosts": 2, "in hosts": 2}
+LANES = {"in namespaces": 3, "making hosts": 2, "in hosts": 2}
 # Of the parts that run beside others these begin first, so that all lanes end together.
 LONGEST = ("test_undo", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
            "test_ways_out", "test_ready", "test_exec_guest", "test_exec", "api-asan",
