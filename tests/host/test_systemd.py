@@ -110,6 +110,13 @@ def test_journal(product):
     assert set(re.findall(r'"PRIORITY":"(\d)"', priorities)) <= set("3467") and '"PRIORITY":"6"' in priorities
 
 
+def test_what_reads_images_has_its_sandbox(product):
+    """Under the unit's limits, too: it is the job that refuses this host's own address, from within; without its sandbox it
+    would not have looked."""
+    done = product.fcm("pull", "127.0.0.1:1/x", check=False)
+    assert done.status == 5 and "127.0.0.1:1 leads to an address that isn't allowed" in done.both, done.both
+
+
 def test_vms_stop_gently_with_their_unit(product):
     """And start with the next daemon, for nobody asked for their end."""
     before, boot_id = product.vm("one"), product.boot_id("one")
