@@ -1,11 +1,9 @@
 #include "client/attach.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include "client/execio.h"
 #include "client/out.h"
-#include "client/term.h"
 
 struct attach_options {
 	bool no_stdin;
@@ -30,15 +28,7 @@ int attach_main(struct cli *cli, const field_json *vm, bool with_stdin, bool log
 	io.raw = io.tty && io.with_stdin && isatty(STDIN_FILENO);
 	auto_free char *rest = xprintf("/attach?stdin=%d&logs=%d", io.with_stdin, logs);
 	auto_free char *path = api_vm_path(fj_get_str(vm, "name"), rest);
-	if (api_upgrade(cli->api, path, NULL, "fcm-stream", &io.tunnel, err) < 0)
-		return -1;
-	if (io.raw)
-		signal(SIGPIPE, SIG_IGN); /* it would leave the terminal raw */
-	int r = io.raw ? term_raw(STDIN_FILENO, false, err) : 0;
-	if (r == 0)
-		r = exec_io_run(&io, &cli->status, err);
-	term_raw_end();
-	httpc_tunnel_free(io.tunnel);
+	int r = exec_io_open(cli->api, path, NULL, &io, &cli->status, err);
 	if (r == 0 && io.detached)
 		out_hint("detached; %s runs on", fj_get_str(vm, "name"));
 	return r;

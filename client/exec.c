@@ -73,16 +73,7 @@ static int run_stream(struct cli *cli, const char *path, const field_json *body,
 {
 	struct exec_io io = {.with_stdin = rq->with_stdin, .tty = rq->tty, .raw = rq->tty && rq->with_stdin};
 
-	if (api_upgrade(cli->api, path, body, "fcm-stream", &io.tunnel, err) < 0)
-		return -1;
-	if (io.raw)
-		signal(SIGPIPE, SIG_IGN); /* it would leave the terminal raw */
-	int r = io.raw ? term_raw(STDIN_FILENO, false, err) : 0;
-	if (r == 0)
-		r = exec_io_run(&io, &cli->status, err);
-	term_raw_end();
-	httpc_tunnel_free(io.tunnel);
-	return r;
+	return exec_io_open(cli->api, path, body, &io, &cli->status, err);
 }
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)

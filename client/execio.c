@@ -246,7 +246,7 @@ static int work(struct relay *r, struct fcm_error *err)
 	return p[2].revents ? take_input(r, err) : 0;
 }
 
-int exec_io_run(struct exec_io *io, int *ret_status, struct fcm_error *err)
+static int relay_all(struct exec_io *io, int *ret_status, struct fcm_error *err)
 {
 	struct relay r = {.io = io, .in_open = io->with_stdin, .status = -1};
 	sigset_t ours, before;
@@ -269,4 +269,19 @@ int exec_io_run(struct exec_io *io, int *ret_status, struct fcm_error *err)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	*ret_status = r.status;
 	return rc;
+}
+
+int exec_io_open(struct api *api, const char *path, const field_json *body, struct exec_io *io,
+	int *ret_status, struct fcm_error *err)
+{
+	if (api_upgrade(api, path, body, "fcm-stream", &io->tunnel, err) < 0)
+		return -1;
+	if (io->raw)
+		signal(SIGPIPE, SIG_IGN); /* it would leave the terminal raw */
+	int r = io->raw ? term_raw(STDIN_FILENO, false, err) : 0;
+	if (r == 0)
+		r = relay_all(io, ret_status, err);
+	term_raw_end();
+	httpc_tunnel_free(io->tunnel);
+	return r;
 }

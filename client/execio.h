@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "client/api.h"
 #include "common/core/error.h"
 #include "common/httpc.h"
 
@@ -15,7 +16,11 @@ struct exec_io {
 	bool raw;	 /* and all keys, so a signal to us is meant for us */
 };
 
-/* Move bytes until it has ended, or until a signal ends us, which ends it too. *ret_status is what we exit with. Why it
- * couldn't be run is said on stderr (status 126 or 127). FCM_UNAVAILABLE when the daemon went away in the middle, else its own
- * error. */
-int exec_io_run(struct exec_io *io, int *ret_status, struct fcm_error *err) must_check;
+/*
+ * Ask for the stream at path (with a body by POST), make the terminal raw where `raw` says so, and move bytes until the command
+ * has ended, or until a signal ends us, which ends it too. *ret_status is what we exit with. Why it couldn't be run is said on
+ * stderr (status 126 or 127). FCM_UNAVAILABLE when the daemon went away in the middle, else its own error. body stays the
+ * caller's; io->tunnel is ours, and closed.
+ */
+int exec_io_open(struct api *api, const char *path, const field_json *body, struct exec_io *io,
+	int *ret_status, struct fcm_error *err) must_check;
