@@ -171,12 +171,11 @@ static bool client_gone(void *arg)
 
 int api_images_pull(struct request *rq, struct fcm_error *err)
 {
-	const struct image_pull *body = http_body(rq);
-	const struct pull_request pull = {body->image, body->user, body->password};
 	const struct pull_watch watch = {.cancelled = client_gone, .arg = rq};
 	struct image_info info;
 
-	return engine_pull(&pull, &watch, &info, err) < 0 ? -1 : http_reply(rq, 200, info_json(&info));
+	return engine_pull(http_body(rq), &watch, &info, err) < 0 ? -1
+								  : http_reply(rq, 200, info_json(&info));
 }
 
 int api_images_tag(struct request *rq, struct fcm_error *err)

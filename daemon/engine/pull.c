@@ -20,7 +20,7 @@ static uid_t job_uid(void)
 	return engine_uid(engine()->ipam.pool.addr);
 }
 
-static void plan_pull(const struct pull_request *rq, const struct ref *ref, struct buf *ret)
+static void plan_pull(const struct image_pull *rq, const struct ref *ref, struct buf *ret)
 {
 	const struct fcmd_config *c = engine()->config;
 
@@ -88,7 +88,7 @@ static int take_answer(
 	return 0;
 }
 
-static int fetch(const struct pull_request *rq, const struct ref *ref, struct image_making *m,
+static int fetch(const struct image_pull *rq, const struct ref *ref, struct image_making *m,
 	const struct pull_watch *watch, struct image_id *ret, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
@@ -109,7 +109,7 @@ static int merge(struct image_making *m, const struct pull_watch *watch, struct 
 	return run_job("merge", &plan, -1, m->out_fd, watch, NULL, err);
 }
 
-static int pull(const struct pull_request *rq, const struct ref *ref, const struct pull_watch *watch,
+static int pull(const struct image_pull *rq, const struct ref *ref, const struct pull_watch *watch,
 	struct image_info *ret, struct fcm_error *err)
 {
 	struct image_making m;
@@ -126,7 +126,7 @@ static int pull(const struct pull_request *rq, const struct ref *ref, const stru
 	return r;
 }
 
-int engine_pull(const struct pull_request *rq, const struct pull_watch *watch, struct image_info *ret,
+int engine_pull(const struct image_pull *rq, const struct pull_watch *watch, struct image_info *ret,
 	struct fcm_error *err)
 {
 	struct fcm_error ignored;

@@ -4,13 +4,8 @@
  */
 #pragma once
 
-#include "common/core/ref.h"
+#include "common/model.h"
 #include "daemon/image/image.h"
-
-struct pull_request {
-	char *image;	       /* a reference */
-	char *user, *password; /* or NULL: anonymous. Never kept, never logged */
-};
 
 /* Asked several times a second. */
 struct pull_watch {
@@ -18,8 +13,8 @@ struct pull_watch {
 	void *arg;
 };
 
-/* Get it, whatever is here; *ret is what its name means then. Two of one reference at a time: the second waits for the first and
+/* Get it, whatever is here; its user and password are kept nowhere; *ret is what its name means then. Two of one reference at a time: the second waits for the first and
  * then asks the registry, which has no layer left to send. On the caller's thread, minutes. FCM_INVALID for field "image"; the
  * errors of the jobs; FCM_CANCELLED. */
-int engine_pull(const struct pull_request *rq, const struct pull_watch *watch, struct image_info *ret,
+int engine_pull(const struct image_pull *rq, const struct pull_watch *watch, struct image_info *ret,
 	struct fcm_error *err) must_check;

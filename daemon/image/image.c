@@ -289,9 +289,9 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-int image_entries(bool is_kernel, struct strv *ret, struct fcm_error *err)
+int image_entries(int dirfd, struct strv *ret, struct fcm_error *err)
 {
-	_cleanup_(closedirp) DIR *d = open_listing(image_dir(is_kernel));
+	_cleanup_(closedirp) DIR *d = open_listing(dirfd);
 	struct dirent *e;
 
 	if (d == NULL)
@@ -307,13 +307,24 @@ int image_entries(bool is_kernel, struct strv *ret, struct fcm_error *err)
 int image_ids(struct strv *ret, struct fcm_error *err)
 {
 	struct strv all = {0};
-	int r = image_entries(false, &all, err);
+	int r = image_entries(image_dir(false), &all, err);
 
 	for (size_t i = 0; i < all.n; i++)
 		if (ref_digest_valid(all.v[i], false))
 			strv_add(ret, all.v[i]);
 	strv_done(&all);
 	return r;
+}
+
+int image_has_place(struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv ids = {0};
+
+	if (image_ids(&ids, err) < 0)
+		return -1;
+	return ids.n < IMAGES_MAX
+		       ? 0
+		       : fcm_fail(err, FCM_INSUFFICIENT, "there are %d images already", IMAGES_MAX);
 }
 
 /* ---- the list ---- */
@@ -375,7 +386,7 @@ int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err)
 	struct strv images = {0}, kernels = {0};
 	struct list l = {0};
 
-	int r = image_ids(&images, err) < 0 || image_entries(true, &kernels, err) < 0 ? -1 : 0;
+	int r = image_ids(&images, err) < 0 || image_entries(image_dir(true), &kernels, err) < 0 ? -1 : 0;
 	for (size_t i = 0; r == 0 && i < images.n; i++)
 		add_image(&l, images.v[i]);
 	for (size_t i = 0; r == 0 && i < kernels.n; i++)

@@ -1,6 +1,5 @@
 #include "daemon/image/make.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -27,14 +26,6 @@ enum { CONFIG_MAX = 8 << 20 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned in_progress;
 
-static struct image_temp temp_of(const struct image_making *m)
-{
-	struct image_temp t = {""};
-
-	(void)fcm_copy(t.s, sizeof t.s, m->temp.s);
-	return t;
-}
-
 int image_layers_fd(void)
 {
 	return image_store.layers_fd;
@@ -59,23 +50,11 @@ static int make_dirs(struct image_making *m, uid_t uid, struct fcm_error *err)
 	return m->out_fd < 0 ? fcm_fail_errno(err, "make the image's file") : 0;
 }
 
-static int check_count(struct fcm_error *err)
-{
-	_cleanup_(strv_done) struct strv ids = {0};
-
-	if (image_ids(&ids, err) < 0)
-		return -1;
-	return ids.n < IMAGES_MAX
-		       ? 0
-		       : fcm_fail(err, FCM_INSUFFICIENT, "there are %d images already", IMAGES_MAX);
-}
-
 int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
 {
-	if (check_count(err) < 0)
+	if (image_has_place(err) < 0)
 		return -1;
-	*ret = (struct image_making){.dir_fd = -1, .job_fd = -1, .out_fd = -1};
-	(void)fcm_copy(ret->temp.s, sizeof ret->temp.s, image_temp_name().s);
+	*ret = (struct image_making){.temp = image_temp_name(), .dir_fd = -1, .job_fd = -1, .out_fd = -1};
 	pthread_mutex_lock(&lock);
 	in_progress++;
 	pthread_mutex_unlock(&lock);
@@ -175,7 +154,6 @@ int image_make_commit(struct image_making *m, const struct image_id *id, const c
 
 void image_make_done(struct image_making *m)
 {
-	struct image_temp temp = temp_of(m);
 	struct fcm_error ignored;
 
 	pthread_mutex_lock(&lock);
@@ -185,17 +163,11 @@ void image_make_done(struct image_making *m)
 	fcm_closep(&m->job_fd);
 	fcm_closep(&m->dir_fd);
 	strv_done(&m->layers);
-	if (temp.s[0])
-		(void)!dir_remove(image_dir(false), temp.s, NULL, &ignored);
+	if (m->temp.s[0])
+		(void)!dir_remove(image_dir(false), m->temp.s, NULL, &ignored);
 }
 
 /* ---- layers that nobody has ---- */
-
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
 
 static int used_layers(struct strv *ret, struct fcm_error *err)
 {
@@ -215,17 +187,13 @@ static int used_layers(struct strv *ret, struct fcm_error *err)
 
 static int sweep(struct fcm_error *err)
 {
-	_cleanup_(strv_done) struct strv used = {0};
-	int fd = openat(image_store.layers_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_(closedirp) DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	_cleanup_(strv_done) struct strv used = {0}, there = {0};
+	int fd = image_store.layers_fd;
 
-	if (d == NULL)
-		return fcm_fail_errno(err, "read the layers");
-	if (used_layers(&used, err) < 0)
+	if (used_layers(&used, err) < 0 || image_entries(fd, &there, err) < 0)
 		return -1;
-	for (struct dirent *e; (e = readdir(d));)
-		if (e->d_name[0] != '.' && !strv_has(&used, e->d_name) &&
-			unlinkat(image_store.layers_fd, e->d_name, 0) < 0)
+	for (size_t i = 0; i < there.n; i++)
+		if (!strv_has(&used, there.v[i]) && unlinkat(fd, there.v[i], 0) < 0)
 			return fcm_fail_errno(err, "remove a layer");
 	return 0;
 }

@@ -8,9 +8,10 @@
 #pragma once
 
 #include "daemon/image/image.h"
+#include "daemon/image/store.h"
 
 struct image_making {
-	struct image_id temp; /* the directory's name */
+	struct image_temp temp; /* the directory's name; "" once it is an image */
 	int dir_fd, job_fd, out_fd;
 	struct strv layers; /* diff_ids */
 };

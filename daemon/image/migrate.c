@@ -67,7 +67,7 @@ static bool is_old(const char *name)
 int image_migrate(struct fcm_error *err)
 {
 	struct strv names = {0};
-	int r = image_entries(false, &names, err);
+	int r = image_entries(image_dir(false), &names, err);
 
 	for (size_t i = 0; i < names.n && r == 0; i++)
 		if (is_old(names.v[i]))

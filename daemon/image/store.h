@@ -27,9 +27,12 @@ int image_link_default(struct fcm_error *err) must_check;
 int image_find_kernel(
 	const struct asset_name *name, struct image_info *ret, struct fcm_error *err) must_check;
 
-/* What images/ or kernels/ hold, but for what begins with a dot; and only the ids of images. In order. */
-int image_entries(bool is_kernel, struct strv *ret, struct fcm_error *err) must_check;
+/* What an open directory of the store holds, but for what begins with a dot; and only the ids of images. In order. */
+int image_entries(int dirfd, struct strv *ret, struct fcm_error *err) must_check;
 int image_ids(struct strv *ret, struct fcm_error *err) must_check;
+
+/* Is there room for one more? FCM_INSUFFICIENT. */
+int image_has_place(struct fcm_error *err) must_check;
 
 /* Is its file system there? */
 bool image_there(const struct image_id *id);

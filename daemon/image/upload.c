@@ -111,14 +111,9 @@ static int start(struct image_upload *up, struct fcm_error *err)
 
 static int check_room(const struct asset_name *name, struct fcm_error *err)
 {
-	struct strv ids = {0};
 	struct ref ref;
-	int r = ref_parse(name->s, "name", &ref, err) < 0 || image_ids(&ids, err) < 0 ? -1 : 0;
 
-	if (r == 0 && ids.n >= IMAGES_MAX)
-		r = fcm_fail(err, FCM_INSUFFICIENT, "there are %d images already", IMAGES_MAX);
-	strv_done(&ids);
-	return r;
+	return ref_parse(name->s, "name", &ref, err) < 0 ? -1 : image_has_place(err);
 }
 
 int image_upload_begin(

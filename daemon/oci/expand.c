@@ -16,7 +16,7 @@ struct blob {
 	char block[BLOCK];
 };
 
-static void hex(const unsigned char *sum, char ret[65])
+void sum_hex(const unsigned char *sum, char ret[65])
 {
 	for (size_t i = 0; i < SHA256; i++)
 		(void)fcm_format(ret + 2 * i, 3, "%02x", sum[i]);
@@ -27,7 +27,7 @@ void sha256_hex(const void *p, size_t n, char ret[65])
 	unsigned char sum[SHA256] = {0};
 
 	EVP_Digest(p, n, sum, NULL, EVP_sha256(), NULL);
-	hex(sum, ret);
+	sum_hex(sum, ret);
 }
 
 static void hash_freep(EVP_MD_CTX **h)
@@ -63,7 +63,7 @@ static int check(EVP_MD_CTX *hash, const char *want, const char *what, struct fc
 	char have[65];
 
 	EVP_DigestFinal_ex(hash, sum, NULL);
-	hex(sum, have);
+	sum_hex(sum, have);
 	if (strcmp(have, want) != 0)
 		return fcm_fail(
 			err, FCM_INVALID, "its %s has the digest %.12s..., not %.12s...", what, have, want);

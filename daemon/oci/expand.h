@@ -10,5 +10,6 @@
 int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *diff_id, uint64_t max,
 	uint64_t *ret_n, struct fcm_error *err) must_check;
 
-/* Sha256 of n bytes, in hex. */
+/* A sha256 in hex; and that of n bytes. */
+void sum_hex(const unsigned char *sum, char ret[65]);
 void sha256_hex(const void *p, size_t n, char ret[65]);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/oci/expand.h"
 #include "daemon/oci/oci.h"
 
 enum { BLOCK = 256 << 10, SHA256 = 32 };
@@ -257,8 +258,7 @@ static int check_sum(EVP_MD_CTX *hash, const char *diff_id, struct fcm_error *er
 	char hex[2 * SHA256 + 1];
 
 	EVP_DigestFinal_ex(hash, sum, NULL);
-	for (size_t i = 0; i < SHA256; i++)
-		fcm_format(hex + 2 * i, 3, "%02x", sum[i]);
+	sum_hex(sum, hex);
 	if (strcmp(hex, diff_id) != 0)
 		return fcm_fail(err, FCM_INVALID, "its bytes have the digest %.12s...", hex);
 	return 0;
