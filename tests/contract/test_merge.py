@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import json
 import os
 import random
 import signal
@@ -24,6 +23,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests"))
 from ext4 import Ext4  # noqa: E402
+from oci import layout  # noqa: E402
 
 OCI = Path(os.environ.get("FCM_BUILD", TOP / "build")) / "daemon/oci/fcm-oci"
 UID = 64123
@@ -176,26 +176,6 @@ UPPER = layer(
     f("opt/h3", type=HARD, linkname="opt/h2"), f("bin/through", b"#!/bin/sh\n", mode=0o755), f("opt/no/parent/file", b"implied"))
 
 
-def layout(path, layers):
-    """An OCI image layout, as umoci reads it."""
-    blobs = path / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def put(kind, data):
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": "sha256:" + digest, "size": len(data)}
-
-    tars = [put("layer.v1.tar", data) for data in layers]
-    config = put("config.v1+json", json.dumps({
-        "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [t["digest"] for t in tars]}}).encode())
-    manifest = put("manifest.v1+json", json.dumps({"schemaVersion": 2, "config": config, "layers": tars}).encode())
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": "x"}
-    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-
-
 def on_disk(path, name=b"", result=None):
     """What Ext4.tree() would say of a directory of the host."""
     result = {} if result is None else result
@@ -233,7 +213,7 @@ def comparable(tree):
 
 
 def test_equals_umoci(tmp_path):
-    layout(tmp_path / "layout", [LOWER, UPPER])
+    layout(tmp_path / "layout", [LOWER, UPPER], {})
     subprocess.run(["umoci", "unpack", "--image", f"{tmp_path}/layout:x", tmp_path / "bundle"], check=True, capture_output=True)
     theirs, ours = comparable(on_disk(os.fsencode(tmp_path / "bundle/rootfs"))), comparable(merge(tmp_path, LOWER, UPPER))
     assert set(ours) == set(theirs)

@@ -1,13 +1,13 @@
 """Images of a real registry, run as machines: docker-registry, filled by skopeo with an image that is made here."""
 import hashlib
 import io
-import json
 import os
 import signal
 import tarfile
 
 import pytest
 from host import wait_for
+from oci import layout
 
 REGISTRY = "127.0.0.1:5000"
 HOST = {"config": f"insecure_registries = {REGISTRY}\n"}
@@ -37,27 +37,6 @@ BASE = layer(("bin/busybox", busybox(), {}), *((f"bin/{x}", b"", {"type": tarfil
 CHANGE = layer(("bin/app", APP, {}), ("etc/.wh.old", b"", {}), ("srv/f", b"content\n", {"mode": 0o644}))
 ALONE = layer(("busybox", busybox(), {}))
 CONFIG = {"Entrypoint": ["/bin/app"], "Cmd": ["hello"], "Env": ["GREETING=hi", "PATH=/bin"], "WorkingDir": "/srv", "User": "web", "StopSignal": "SIGINT"}
-
-
-def layout(path, layers, config):
-    """An OCI image layout with one image, x."""
-    blobs = path / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def put(kind, data):
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": "sha256:" + digest, "size": len(data)}
-
-    tars = [put("layer.v1.tar", data) for data in layers]
-    made = put("config.v1+json", json.dumps({"architecture": "amd64", "os": "linux", "config": config,
-                                             "rootfs": {"type": "layers", "diff_ids": [t["digest"] for t in tars]}}).encode())
-    manifest = put("manifest.v1+json", json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                                                   "config": made, "layers": tars}).encode())
-    manifest["annotations"] = {"org.opencontainers.image.ref.name": "x"}
-    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    return made["digest"].removeprefix("sha256:")
 
 
 class Registry:
