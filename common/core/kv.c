@@ -28,6 +28,12 @@ void kv_end(struct buf *b)
 	buf_add(b, "", 1);
 }
 
+/* Nothing may be added to NULL, not even 0: C11, 6.5.6. */
+static const char *end_of(const char *p, size_t n)
+{
+	return p ? p + n : p;
+}
+
 /* The entry at s, or NULL at the end of the list. Sets *next to what follows it. */
 static const char *entry(const char *s, const char *end, const char **next)
 {
@@ -42,7 +48,7 @@ static const char *entry(const char *s, const char *end, const char **next)
 
 const char *kv_next(const void *p, size_t n, const char *key, const char *prev)
 {
-	const char *end = (const char *)p + n, *s = prev ? prev + strlen(prev) + 1 : p, *next;
+	const char *end = end_of(p, n), *s = prev ? prev + strlen(prev) + 1 : p, *next;
 	size_t k = strlen(key);
 
 	for (; entry(s, end, &next); s = next)
@@ -66,7 +72,7 @@ int64_t kv_i64(const void *p, size_t n, const char *key, int64_t min, int64_t ma
 
 const void *kv_raw(const void *p, size_t n, size_t *ret_n)
 {
-	const char *s = p, *end = s + n, *next;
+	const char *s = p, *end = end_of(p, n), *next;
 
 	while (entry(s, end, &next))
 		s = next;

@@ -18,7 +18,7 @@ void kv_addf(struct buf *b, const char *key, const char *fmt, ...) __attribute__
 void kv_end(struct buf *b);
 
 /* Value of the first entry `key` in the list of n bytes at p, or NULL. Never reads past p + n: an entry that isn't
- * terminated doesn't count. */
+ * terminated doesn't count. An empty list may be at NULL, here and below. */
 const char *kv_get(const void *p, size_t n, const char *key);
 
 /* The next value of `key` behind the value `prev` (NULL: the first), or NULL. */

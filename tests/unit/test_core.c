@@ -123,6 +123,8 @@ static void kv_lists(void **unused)
 	assert_memory_equal(raw, "raw\0x", 5);
 	assert_null(kv_get("op=unterminated", 15, "op"));
 	assert_null(kv_raw("a=b\0c", 5, &n));
+	assert_null(kv_get(NULL, 0, "op"));
+	assert_null(kv_raw(NULL, 0, &n));
 }
 
 static void frames(void **unused)
