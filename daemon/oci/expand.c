@@ -13,7 +13,7 @@ enum { BLOCK = 256 << 10, SHA256 = 32 };
 struct blob {
 	int fd;
 	EVP_MD_CTX *hash;
-	char block[BLOCK];
+	char block[BLOCK], out[BLOCK];
 };
 
 void sum_hex(const unsigned char *sum, char ret[65])
@@ -85,11 +85,17 @@ static int open_blob(struct archive *a, struct blob *b, struct fcm_error *err)
 	return fcm_fail(err, FCM_INVALID, "it can't be unpacked");
 }
 
-static int expand(
-	struct blob *b, int out_fd, EVP_MD_CTX *out, uint64_t max, uint64_t *ret_n, struct fcm_error *err)
+/* May n more be written behind *ret_n? */
+static bool take_room(uint64_t *ret_n, size_t n, atomic_llong *left)
+{
+	*ret_n += n;
+	return *ret_n <= OCI_LAYER_BYTES && atomic_fetch_sub(left, (long long)n) >= (long long)n;
+}
+
+static int expand(struct blob *b, int out_fd, EVP_MD_CTX *out, atomic_llong *left, uint64_t *ret_n,
+	struct fcm_error *err)
 {
 	_cleanup_(closep) struct archive *a = archive_read_new();
-	static char block[BLOCK];
 	const void *rest;
 	la_ssize_t n;
 
@@ -98,13 +104,12 @@ static int expand(
 		return fcm_fail(err, FCM_UNAVAILABLE, "out of memory");
 	if (open_blob(a, b, err) < 0)
 		return -1;
-	while ((n = archive_read_data(a, block, sizeof block)) > 0) {
-		if ((uint64_t)n > max - *ret_n)
-			return fcm_fail(err, FCM_TOO_LARGE, "it unpacks to more than %llu bytes",
-				(unsigned long long)max);
-		*ret_n += (uint64_t)n;
-		EVP_DigestUpdate(out, block, (size_t)n);
-		if (fd_write_all(out_fd, block, (size_t)n) < 0)
+	while ((n = archive_read_data(a, b->out, sizeof b->out)) > 0) {
+		if (!take_room(ret_n, (size_t)n, left))
+			return fcm_fail(
+				err, FCM_TOO_LARGE, "it unpacks to more than a layer or an image may have");
+		EVP_DigestUpdate(out, b->out, (size_t)n);
+		if (fd_write_all(out_fd, b->out, (size_t)n) < 0)
 			return fcm_fail_errno(err, "write it");
 	}
 	if (n < 0)
@@ -114,10 +119,10 @@ static int expand(
 	return n < 0 ? fcm_fail(err, FCM_HOST, "it can't be read") : 0;
 }
 
-int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *diff_id, uint64_t max,
+int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *diff_id, atomic_llong *left,
 	uint64_t *ret_n, struct fcm_error *err)
 {
-	static struct blob b;
+	auto_free struct blob *b = xalloc(sizeof *b);
 	_cleanup_(hash_freep) EVP_MD_CTX *in = EVP_MD_CTX_new();
 	_cleanup_(hash_freep) EVP_MD_CTX *out = EVP_MD_CTX_new();
 
@@ -126,8 +131,8 @@ int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *
 		return fcm_fail(err, FCM_UNAVAILABLE, "out of memory");
 	if (lseek(in_fd, 0, SEEK_SET) < 0)
 		return fcm_fail_errno(err, "read it");
-	b.fd = in_fd, b.hash = in;
-	if (expand(&b, out_fd, out, max, ret_n, err) < 0 || check(in, d->digest, "blob", err) < 0 ||
+	b->fd = in_fd, b->hash = in;
+	if (expand(b, out_fd, out, left, ret_n, err) < 0 || check(in, d->digest, "blob", err) < 0 ||
 		check(out, diff_id, "tar", err) < 0)
 		return fcm_wrap(err, "layer %.12s", d->digest);
 	return 0;

@@ -19,6 +19,7 @@ static const struct row {
 } rows[] = {
 	{"merge", false, oci_merge},
 	{"pull", true, oci_pull},
+	{"check", true, oci_check},
 	{0},
 };
 

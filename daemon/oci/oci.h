@@ -63,7 +63,8 @@ typedef int oci_run(const struct oci_job *job, struct buf *ret, struct fcm_error
 
 /* ---- report.c ---- */
 
-/* Tell the daemon how far something is, at most ten times a second for each `id`; what is complete is always told. */
+/* Tell the daemon how far something is, at most ten times a second for each `id`; what is complete is always told. On any
+ * thread. */
 void oci_progress(const char *what, const char *id, uint64_t current, uint64_t total);
 
 /* A line for the user. */

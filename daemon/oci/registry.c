@@ -14,9 +14,11 @@
 enum {
 	HOPS = 5,
 	TRIES = 5, /* in a row that bring nothing */
+	TRIES_MIRROR = 2,
 	TRIES_ALL = 50,
 	PAUSE_MS = 200,
 	CONNECT_S = 15,
+	CONNECT_MIRROR_S = 5,
 	SLOW_S = 30, /* so long below SLOW_BYTES a second ends a try */
 	SLOW_BYTES = 100,
 	REQUEST_S = 3600,
@@ -28,8 +30,11 @@ enum {
 struct registry {
 	CURL *curl;
 	const struct oci_job *job;
-	char host[256], base[640]; /* "registry:5000", "https://registry:5000/v2/library/x" */
+	const char *name; /* what people call it: "docker.io", or a mirror's URL */
+	char base[640];	  /* "https://registry:5000/v2/library/x/" */
 	const char *path, *user, *password, *pool;
+	const atomic_llong *left; /* NULL, or below 0: it is to end */
+	bool is_mirror;		  /* there is another place to ask */
 	char *token;
 	bool basic;
 	bool refused;	/* an address was */
@@ -70,6 +75,17 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 		return CURL_SOCKET_BAD;
 	}
 	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+static bool must_end(const struct registry *r)
+{
+	return r->left && atomic_load(r->left) < 0;
+}
+
+static int look(void *arg, curl_off_t total, curl_off_t now, curl_off_t up_total, curl_off_t up)
+{
+	(void)total, (void)now, (void)up_total, (void)up;
+	return must_end(arg);
 }
 
 static size_t take_header(char *p, size_t size, size_t n, void *arg)
@@ -160,10 +176,13 @@ static void prepare(struct registry *r, const char *url, struct curl_slist *head
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "fcm");
-	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
+	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)(r->is_mirror ? CONNECT_MIRROR_S : CONNECT_S));
 	curl_easy_setopt(c, CURLOPT_TIMEOUT, (long)REQUEST_S);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, (long)SLOW_S);
+	curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, look);
+	curl_easy_setopt(c, CURLOPT_XFERINFODATA, r);
 	curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, r);
 	curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, take_header);
@@ -249,25 +268,42 @@ static int keep_token(struct registry *r, const struct buf *body, struct fcm_err
 	return 0;
 }
 
+static int refuse(const struct registry *r, struct fcm_error *err)
+{
+	if (r->user)
+		return fcm_fail(err, FCM_FORBIDDEN, "%s doesn't take these credentials", r->name);
+	fcm_fail(err, FCM_FORBIDDEN, "%s wants credentials", r->name);
+	return fcm_hint(err, "fcm login %s", r->name);
+}
+
+static void add_query(const struct registry *r, struct buf *url, const char *key, const char *value)
+{
+	char *escaped = curl_easy_escape(r->curl, value, 0);
+
+	buf_printf(url, "%c%s=%s", strchr(url->p, '?') ? '&' : '?', key, escaped ? escaped : "");
+	curl_free(escaped);
+}
+
+/* Without a path it is asked for nothing but whether it knows the user. */
 static int fetch_token(struct registry *r, const struct challenge *c, struct fcm_error *err)
 {
-	_cleanup_(buf_done) struct buf body = {0};
+	_cleanup_(buf_done) struct buf body = {0}, url = {0};
 	auto_free char *scope = xprintf("repository:%s:pull", r->path);
-	char *service = curl_easy_escape(r->curl, c->service, 0);
-	char *what = curl_easy_escape(r->curl, scope, 0);
-	auto_free char *url = xprintf("%s%cservice=%s&scope=%s", c->realm, strchr(c->realm, '?') ? '&' : '?',
-		service ? service : "", what ? what : "");
 	struct answer a = {.r = r, .body = &body, .max = TOKEN_BYTES, .fd = -1};
 
-	curl_free(service);
-	curl_free(what);
-	CURLcode code = get_once(r, url, true, &a);
+	buf_str(&url, c->realm);
+	add_query(r, &url, "service", c->service);
+	if (*r->path)
+		add_query(r, &url, "scope", scope);
+	CURLcode code = get_once(r, url.p, true, &a);
 	if (r->refused)
 		return fcm_fail(err, FCM_FORBIDDEN, "the token server has an address that isn't allowed");
 	if (code)
 		return fcm_fail(err, FCM_UNAVAILABLE, "token server: %s", curl_easy_strerror(code));
+	if (a.status == 401 || a.status == 403)
+		return refuse(r, err);
 	if (a.status != 200)
-		return fcm_fail(err, FCM_FORBIDDEN, "the token server answered %ld", a.status);
+		return fcm_fail(err, FCM_UNAVAILABLE, "the token server answered %ld", a.status);
 	return keep_token(r, &body, err);
 }
 
@@ -282,8 +318,7 @@ static int authorize(struct registry *r, const struct answer *a, struct fcm_erro
 	}
 	if (c.kind == CHALLENGE_BEARER)
 		return fetch_token(r, &c, err) < 0 ? -1 : 1;
-	return fcm_fail(err, FCM_FORBIDDEN, "%s %s", r->host,
-		r->user ? "doesn't take these credentials" : "wants credentials");
+	return refuse(r, err);
 }
 
 /* ---- what came of it ---- */
@@ -291,28 +326,31 @@ static int authorize(struct registry *r, const struct answer *a, struct fcm_erro
 static int fail_status(const struct registry *r, const struct answer *a, struct fcm_error *err)
 {
 	if (a->status == 404) {
-		fcm_fail(err, FCM_NO_IMAGE, "%s has no such image", r->host);
+		fcm_fail(err, FCM_NO_IMAGE, "%s has no such image", r->name);
 		return fcm_hint(err, "look at its name and tag");
 	}
-	if (a->status == 401 || a->status == 403)
-		return fcm_fail(err, FCM_FORBIDDEN, "%s doesn't give it to us (%ld)", r->host, a->status);
-	return fcm_fail(err, FCM_UNAVAILABLE, "%s answered %ld", r->host, a->status);
+	if (a->status == 401 || a->status == 403) {
+		/* that is what some say of a name that isn't there, too */
+		fcm_fail(err, FCM_FORBIDDEN, "%s doesn't give it to us (%ld)", r->name, a->status);
+		return fcm_hint(err, "look at its name; if it is private: fcm login %s", r->name);
+	}
+	return fcm_fail(err, FCM_UNAVAILABLE, "%s answered %ld", r->name, a->status);
 }
 
 static int judge(const struct registry *r, const struct answer *a, CURLcode code, struct fcm_error *err)
 {
 	if (r->refused)
-		return fcm_fail(err, FCM_FORBIDDEN, "%s leads to an address that isn't allowed", r->host);
+		return fcm_fail(err, FCM_FORBIDDEN, "%s leads to an address that isn't allowed", r->name);
 	if (a->too_long)
-		return fcm_fail(err, FCM_TOO_LARGE, "%s sends more than it may", r->host);
+		return fcm_fail(err, FCM_TOO_LARGE, "%s sends more than it may", r->name);
 	if (a->sys) {
 		errno = a->sys;
 		return fcm_fail_errno(err, "write a layer");
 	}
 	if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT)
-		return fcm_fail(err, FCM_FORBIDDEN, "%s leads to an address that isn't https", r->host);
+		return fcm_fail(err, FCM_FORBIDDEN, "%s leads to an address that isn't https", r->name);
 	if (code)
-		return fcm_fail(err, FCM_UNAVAILABLE, "%s: %s", r->host, curl_easy_strerror(code));
+		return fcm_fail(err, FCM_UNAVAILABLE, "%s: %s", r->name, curl_easy_strerror(code));
 	if (a->status != 200 && a->status != 206)
 		return fail_status(r, a, err);
 	if (a->blob && a->got < a->blob->size)
@@ -340,7 +378,7 @@ static int get(struct registry *r, const char *what, struct answer *a, struct fc
 	auto_free char *url = xprintf("%s%s", r->base, what);
 	int tries = 0, all = 0, asked = 0;
 
-	for (;;) {
+	while (!must_end(r)) {
 		uint64_t before = a->got;
 		if (a->body)
 			buf_drop(a->body, a->body->n);
@@ -354,10 +392,12 @@ static int get(struct registry *r, const char *what, struct answer *a, struct fc
 			return 0;
 		if (a->got > before)
 			tries = 0;
-		if (!passing(a, err) || ++tries == TRIES || ++all == TRIES_ALL)
+		if (!passing(a, err) || ++tries == (r->is_mirror ? TRIES_MIRROR : TRIES) ||
+			++all == TRIES_ALL)
 			return -1;
 		pause_after(tries);
 	}
+	return fcm_fail(err, FCM_CANCELLED, "another layer failed");
 }
 
 /* ---- the interface ---- */
@@ -367,22 +407,38 @@ static const char *plan_get(const struct oci_job *job, const char *key)
 	return kv_get(job->plan, job->plan_n, key);
 }
 
-int registry_open(
-	const struct oci_job *job, const struct ref *ref, struct registry **ret, struct fcm_error *err)
+static void set_place(struct registry *r, const struct ref *ref, const char *mirror)
 {
-	bool hub = strcmp(ref->domain, REF_HUB) == 0;
-	const char *token = plan_get(job, "token");
+	const char *host = strcmp(ref->domain, REF_HUB) == 0 ? "registry-1.docker.io" : ref->domain;
+	auto_free char *url = xprintf("%s://%s", insecure(r, host) ? "http" : "https", host);
+
+	(void)fcm_format(r->base, sizeof r->base, "%s/v2/%s%s", mirror ? mirror : url, ref->path,
+		*ref->path ? "/" : "");
+	r->name = mirror ? mirror : ref->domain;
+	r->path = ref->path;
+	r->is_mirror = mirror != NULL;
+}
+
+/* They are the registry's own, and no mirror's. */
+static void set_credentials(struct registry *r)
+{
+	const char *token = plan_get(r->job, "token");
+
+	r->user = plan_get(r->job, "user");
+	r->password = plan_get(r->job, "password");
+	r->token = token ? xstrdup(token) : NULL;
+}
+
+int registry_open(const struct oci_job *job, const struct ref *ref, const char *mirror, struct registry **ret,
+	struct fcm_error *err)
+{
 	struct registry *r = xalloc(sizeof *r);
 
 	r->job = job;
-	(void)fcm_copy(r->host, sizeof r->host, hub ? "registry-1.docker.io" : ref->domain);
-	r->path = ref->path;
-	r->user = plan_get(job, "user");
-	r->password = plan_get(job, "password");
 	r->pool = plan_get(job, "pool");
-	r->token = token ? xstrdup(token) : NULL;
-	(void)fcm_format(r->base, sizeof r->base, "%s://%s/v2/%s/", insecure(r, r->host) ? "http" : "https",
-		r->host, ref->path);
+	set_place(r, ref, mirror);
+	if (mirror == NULL)
+		set_credentials(r);
 	signal(SIGPIPE, SIG_IGN); /* a TLS library writes with write() */
 	if (curl_global_init(CURL_GLOBAL_ALL) || (r->curl = curl_easy_init()) == NULL) {
 		registry_free(r);
@@ -390,6 +446,20 @@ int registry_open(
 	}
 	*ret = r;
 	return 0;
+}
+
+struct registry *registry_copy(const struct registry *r, const atomic_llong *left)
+{
+	struct registry *copy = xalloc(sizeof *copy);
+
+	*copy = *r;
+	copy->token = xstrdup(r->token);
+	copy->left = left;
+	copy->curl = curl_easy_init();
+	if (copy->curl)
+		return copy;
+	registry_free(copy);
+	return NULL;
 }
 
 void registry_free(struct registry *r)

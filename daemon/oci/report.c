@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,9 +43,13 @@ static bool due(const char *id)
 
 void oci_progress(const char *what, const char *id, uint64_t current, uint64_t total)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	_cleanup_(buf_done) struct buf b = {0};
 
-	if (!due(id) && (total == 0 || current < total))
+	pthread_mutex_lock(&lock);
+	bool say = due(id);
+	pthread_mutex_unlock(&lock);
+	if (!say && (total == 0 || current < total))
 		return;
 	kv_add(&b, "progress", what);
 	kv_add(&b, "id", id);

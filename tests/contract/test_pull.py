@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,8 @@ class Registry(http.server.ThreadingHTTPServer):
         self.cuts = {}         # digest -> bytes of each answer until it cuts; then whole ones
         self.ill = []          # statuses of the next answers
         self.ranges = True
+        self.answers = True    # at /v2/
+        self.hold = None       # called with the digest before a blob is sent
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, *args):
@@ -109,6 +112,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(r.ill.pop(0))
         if r.auth and auth != r.auth:
             return self.answer(401, WWW_Authenticate=r.challenge)
+        if self.path == "/v2/":
+            return self.answer(200 if r.answers else 404, b"{}")
         kind, name = self.path.split("/")[-2:]
         if kind == "manifests":
             data = r.manifests.get(name)
@@ -122,6 +127,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data, begin, status = r.blobs.get(digest), 0, 200
         if data is None:
             return self.answer(404)
+        if r.hold:
+            r.hold(digest)
         if r.ranges and (wanted := self.headers.get("Range")):
             begin, status = int(wanted.removeprefix("bytes=").rstrip("-")), 206
         self.send_response(status)
@@ -140,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Pull:
     """One run of the job."""
 
-    def __init__(self, path, ref, here=None, insecure=(), **plan):
+    def __init__(self, path, ref, here=None, insecure=(), mirrors=(), **plan):
         self.folder, layers = path / "dir", path / "layers"
         self.folder.mkdir()
         layers.mkdir(exist_ok=True)
@@ -149,7 +156,7 @@ class Pull:
         os.chown(self.folder, UID, UID)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         rows = {"job": "pull", "uid": UID, "ref": ref, "platform": "linux/amd64", **plan}
-        lines = [f"{k}={v}" for k, v in rows.items()] + [f"insecure={x}" for x in insecure]
+        lines = [f"{k}={v}" for k, v in rows.items()] + [f"insecure={x}" for x in insecure] + [f"mirror={x}" for x in mirrors]
         self.socket.send("".join(x + "\0" for x in lines).encode())
         fds = {SOCKET: theirs.fileno(), DIR: os.open(self.folder, os.O_RDONLY), LAYERS: os.open(layers, os.O_RDONLY)}
 
@@ -158,6 +165,7 @@ class Pull:
             for number, fd in high.items():
                 os.dup2(fd, number)
 
+        self.layers, self.progress, self.said = [], [], []
         self.process = subprocess.Popen([OCI], preexec_fn=place, close_fds=False)
         theirs.close()
         os.close(fds[DIR])
@@ -165,13 +173,15 @@ class Pull:
 
     def answer(self, timeout=60):
         self.socket.settimeout(timeout)
-        self.layers, self.progress, last = [], [], {}
+        last = {}
         with contextlib.suppress(ConnectionError):
             while packet := self.socket.recv(65536):
                 rows = [x.split("=", 1) for x in packet.decode().split("\0") if x]
                 last = dict(rows)
                 if "progress" in last:
                     self.progress.append(last["progress"])
+                if "said" in last:
+                    self.said.append(last["said"])
                 if "ok" in last or "error" in last:
                     self.layers = [v for k, v in rows if k == "layer"]
                     break
@@ -182,12 +192,24 @@ class Pull:
         return sorted(x.name for x in self.folder.iterdir())
 
 
-@pytest.fixture
-def registry():
+@contextlib.contextmanager
+def serving():
     one = Registry()
     yield one
     one.shutdown()
     one.server_close()
+
+
+@pytest.fixture
+def registry():
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def mirror():
+    with serving() as one:
+        yield one
 
 
 ONE, TWO = tar("one", b"1" * 5000), tar("two", os.urandom(300000))
@@ -196,6 +218,12 @@ ONE, TWO = tar("one", b"1" * 5000), tar("two", os.urandom(300000))
 def pull(path, registry, name="a/b", **plan):
     job = Pull(path, f"{registry.host}/{name}", insecure=[registry.host], **plan)
     return job, job.answer()
+
+
+def until(probe):
+    deadline = time.monotonic() + 10
+    while not probe() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def refused(answer, code, text):
@@ -212,7 +240,7 @@ def test_image(tmp_path, registry, pack):
     assert sha((job.folder / "config.json").read_bytes()) == answer["id"]
     assert job.files() == sorted(["manifest.json", "config.json", sha(ONE) + ".tar", sha(TWO) + ".tar"])
     assert (job.folder / (sha(TWO) + ".tar")).read_bytes() == TWO
-    assert {"downloading", "extracted", "exists"} <= set(job.progress)
+    assert {"waiting", "downloading", "extracted"} == set(job.progress) and job.progress.count("extracted") == 2
 
 
 def test_index_and_digest(tmp_path, registry):
@@ -229,8 +257,42 @@ def test_index_and_digest(tmp_path, registry):
 def test_layer_that_is_here(tmp_path, registry):
     registry.image(ONE, TWO)
     job, answer = pull(tmp_path, registry, here={sha(TWO) + ".tar": TWO})
-    assert "ok" in answer and sha(TWO) + ".tar" not in job.files()
+    assert "ok" in answer and sha(TWO) + ".tar" not in job.files() and "exists" in job.progress
     assert sha(packed(TWO)) not in registry.served
+
+
+def test_three_layers_at_a_time(tmp_path, registry):
+    """Nobody gets an answer before three have asked, and a fourth doesn't ask before one has it."""
+    layers = [tar(f"f{i}", os.urandom(20000)) for i in range(9)]
+    three, asking, most = threading.Barrier(3), [], []
+
+    def hold(digest):
+        asking.append(digest)
+        three.wait(10)
+        most.append(len(asking))
+        asking.remove(digest)
+
+    registry.image(*layers)
+    config = json.loads(registry.manifests["latest"])["config"]["digest"].removeprefix("sha256:")
+    registry.hold = lambda digest: digest == config or hold(digest)
+    job, answer = pull(tmp_path, registry)
+    assert "ok" in answer, answer
+    assert job.layers == [sha(x) for x in layers] and max(most) == 3 and len(registry.served) == 10
+    for layer in layers:
+        assert (job.folder / (sha(layer) + ".tar")).read_bytes() == layer
+
+
+def test_first_failure_ends_the_others(tmp_path, registry):
+    """A registry that is slow with one layer delays no word about another."""
+    registry.image(ONE, TWO)
+    bad, slow, over = sha(packed(ONE)), sha(packed(TWO)), threading.Event()
+    registry.blobs[bad] = registry.blobs[bad][:-1] + b"\1"
+    registry.hold = lambda digest: digest == slow and over.wait(50)
+    begun = time.monotonic()
+    job, answer = pull(tmp_path, registry)
+    refused(answer, "invalid", "layer " + bad[:12])
+    assert time.monotonic() - begun < 20 and job.files() == ["config.json", "manifest.json"]
+    over.set()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -287,17 +349,15 @@ def test_token_server_elsewhere(tmp_path, registry):
     refused(pull(tmp_path, registry, user="ann", password="secret")[1], "forbidden", "isn't allowed")
 
 
-def test_redirect_drops_credentials(tmp_path, registry):
+def test_redirect_drops_credentials(tmp_path, registry, mirror):
     registry.image(ONE)
     registry.auth, registry.challenge = "Basic " + base64.b64encode(b"ann:secret").decode(), 'Basic realm="x"'
-    other, digest = Registry(), sha(packed(ONE))
-    other.blob(packed(ONE))
-    registry.redirect[digest] = f"http://{other.host}/elsewhere/sha256:{digest}"
-    job = Pull(tmp_path, f"{registry.host}/a/b", insecure=[registry.host, other.host], user="ann", password="secret")
+    digest = sha(packed(ONE))
+    mirror.blob(packed(ONE))
+    registry.redirect[digest] = f"http://{mirror.host}/elsewhere/sha256:{digest}"
+    job = Pull(tmp_path, f"{registry.host}/a/b", insecure=[registry.host, mirror.host], user="ann", password="secret")
     assert "ok" in job.answer()
-    assert other.seen == [(f"/elsewhere/sha256:{digest}", None)]
-    other.shutdown()
-    other.server_close()
+    assert mirror.seen == [(f"/elsewhere/sha256:{digest}", None)]
 
 
 @pytest.mark.parametrize("to", ["https://127.0.0.1:1/x", "https://localhost:1/x", "https://169.254.169.254/x", "https://[::1]/x",
@@ -353,6 +413,112 @@ def test_other_tar(tmp_path, registry):
 def test_other_manifest(tmp_path, registry):
     registry.manifests["sha256:" + "1" * 64] = registry.image(ONE)
     refused(pull(tmp_path, registry, "a/b@sha256:" + "1" * 64)[1], "invalid", "another digest")
+
+
+# ---- mirrors ----
+
+BASIC = "Basic " + base64.b64encode(b"ann:secret").decode()
+
+
+def through(path, registry, mirror, **plan):
+    job = Pull(path, f"{registry.host}/a/b", insecure=[registry.host, mirror.host], mirrors=[f"http://{mirror.host}"], **plan)
+    return job, job.answer()
+
+
+def test_mirror(tmp_path, registry, mirror):
+    """All comes from there, and no credentials go there, whatever it wants."""
+    registry.image(ONE, TWO)
+    mirror.image(ONE, TWO)
+    job, answer = through(tmp_path, registry, mirror, user="ann", password="secret", token="t")
+    assert "ok" in answer and job.layers == [sha(ONE), sha(TWO)] and job.said == []
+    assert registry.seen == [] and {auth for _, auth in mirror.seen} == {None}
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="http://{}/token",service="s"'])
+def test_mirror_that_wants_credentials(tmp_path, registry, mirror, challenge):
+    registry.image(ONE)
+    mirror.image(ONE)
+    registry.auth, registry.challenge = BASIC, 'Basic realm="x"'
+    mirror.auth, mirror.challenge = BASIC, challenge.format(mirror.host)
+    job, answer = through(tmp_path, registry, mirror, user="ann", password="secret")
+    assert "ok" in answer and len(job.said) == 1 and "wants credentials" in job.said[0]
+    assert mirror.seen and {auth for _, auth in mirror.seen} == {None}
+
+
+def test_mirror_down(tmp_path, registry, mirror):
+    registry.image(ONE)
+    mirror.shutdown()
+    mirror.server_close()
+    job, answer = through(tmp_path, registry, mirror)
+    assert "ok" in answer and job.said[0].startswith(f"mirror http://{mirror.host}: ")
+
+
+def test_mirror_without_the_image(tmp_path, registry, mirror):
+    registry.image(ONE)
+    job, answer = through(tmp_path, registry, mirror)
+    assert "ok" in answer and "no such image" in job.said[0]
+
+
+def test_mirror_with_other_bytes(tmp_path, registry, mirror):
+    """What it has right isn't fetched again."""
+    manifest = registry.image(ONE, TWO)
+    mirror.image(ONE, TWO)
+    one, two = sha(packed(ONE)), sha(packed(TWO))
+    mirror.blobs[two] = mirror.blobs[two][:-1] + b"\1"
+    job = Pull(tmp_path, f"{registry.host}/a/b", insecure=[registry.host, mirror.host], mirrors=[f"http://{mirror.host}"])
+    mirror.hold = lambda digest: digest == two and until(lambda: "extracted" in job.progress)
+    answer = job.answer()
+    assert "ok" in answer, answer
+    assert answer["digest"] == sha(manifest) and len(job.said) == 1 and f"layer {two[:12]}" in job.said[0]
+    assert (job.folder / (sha(TWO) + ".tar")).read_bytes() == TWO
+    assert one not in registry.served and two in registry.served
+
+
+def test_mirror_with_another_manifest(tmp_path, registry, mirror):
+    """A digest is a digest there, too."""
+    manifest = registry.image(ONE)
+    mirror.manifests["sha256:" + sha(manifest)] = mirror.image(TWO)
+    job = Pull(tmp_path, f"{registry.host}/a/b@sha256:{sha(manifest)}", insecure=[registry.host, mirror.host],
+               mirrors=[f"http://{mirror.host}"])
+    assert "ok" in job.answer() and "another digest" in job.said[0] and job.layers == [sha(ONE)]
+
+
+def test_mirror_isnt_insecure(tmp_path, registry, mirror):
+    """Only the plan's list allows an address of this host."""
+    registry.image(ONE)
+    mirror.image(ONE)
+    job = Pull(tmp_path, f"{registry.host}/a/b", insecure=[registry.host], mirrors=[f"http://{mirror.host}", "https://127.0.0.1:1"])
+    assert "ok" in job.answer() and mirror.seen == []
+    assert "isn't https" in job.said[0] and "isn't allowed" in job.said[1]
+
+
+def test_mirror_and_registry_fail(tmp_path, registry, mirror):
+    refused(through(tmp_path, registry, mirror)[1], "no_image", f"{registry.host} has no such image")
+
+
+# ---- the job check ----
+
+def check(path, registry, **plan):
+    job = Pull(path, "", job="check", registry=registry.host, insecure=[registry.host], **plan)
+    return job.answer()
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Bearer realm="http://{}/token",service="s"'])
+@pytest.mark.parametrize("password, code", [("secret", None), ("wrong", "forbidden"), (None, "forbidden")])
+def test_check(tmp_path, registry, challenge, password, code):
+    registry.auth = BASIC if challenge.startswith("Basic") else "Bearer t0ken"
+    registry.challenge = challenge.format(registry.host)
+    answer = check(tmp_path, registry, **({"user": "ann", "password": password} if password else {}))
+    if code is None:
+        assert "ok" in answer, answer
+        assert [path for path, _ in registry.seen if "token" in path] in ([], ["/token?service=s"])
+    else:
+        refused(answer, code, "take these credentials" if password else "wants credentials")
+
+
+def test_check_of_what_is_no_registry(tmp_path, registry):
+    registry.answers = False
+    refused(check(tmp_path, registry), "invalid", "no registry of images")
 
 
 def test_nobody_waits(tmp_path, registry):
