@@ -44,7 +44,7 @@ struct fcmd_config {
 	struct strv dns;
 	struct in_addr public_ip; /* 0: ask the kernel */
 	struct in_addr publish_address;
-	struct strv insecure_registries;
+	struct strv insecure_registries, registry_mirrors;
 	char domain[254], caddy[256], caddyfile[256], caddy_user[33], caddy_admin[128], acme_ca[256], tls[16];
 	struct vm_defaults defaults;
 

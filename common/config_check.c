@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config_internal.h"
+#include "common/core/ref.h"
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
 #define DIGITS "0123456789"
@@ -113,6 +114,29 @@ int check_mirrors(const void *value, const char *key, struct fcm_error *err)
 	return 0;
 }
 
+/* Where "https://" or "http://" of s ends; NULL when it begins with neither. */
+static const char *behind_scheme(const char *s)
+{
+	if (strncmp(s, "https://", 8) == 0)
+		return s + 8;
+	return strncmp(s, "http://", 7) == 0 ? s + 7 : NULL;
+}
+
+int check_registry_mirrors(const void *value, const char *key, struct fcm_error *err)
+{
+	const struct strv *l = value;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const char *equals = strchr(l->v[i], '='), *host = equals ? behind_scheme(equals + 1) : NULL;
+		auto_free char *registry = xprintf("%.*s", (int)(equals ? equals - l->v[i] : 0), l->v[i]);
+		bool good = ref_registry_valid(registry) && host && *host && strlen(host) <= 255 &&
+			    only(host, LETTERS DIGITS ".:-");
+		if (must(good, key, l->v[i], "REGISTRY=https://HOST[:PORT]", err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int check_accel(const void *value, const char *key, struct fcm_error *err)
 {
 	bool good = strcmp(value, "auto") == 0 || strcmp(value, "kvm") == 0 || strcmp(value, "tcg") == 0;
@@ -188,6 +212,17 @@ static int check_addresses(const struct fcmd_config *c, struct fcm_error *err)
 	return 0;
 }
 
+static int check_insecure_mirrors(const struct fcmd_config *c, struct fcm_error *err)
+{
+	for (size_t i = 0; i < c->registry_mirrors.n; i++) {
+		const char *url = strchr(c->registry_mirrors.v[i], '=') + 1;
+		if (strncmp(url, "http://", 7) == 0 && !strv_has(&c->insecure_registries, url + 7))
+			return fcm_fail_field(err, FCM_CONFIG, "registry_mirrors",
+				"registry_mirrors: %s is plain http, and not in insecure_registries", url);
+	}
+	return 0;
+}
+
 int config_check(struct fcmd_config *c, struct fcm_error *err)
 {
 	struct ip_net pool;
@@ -197,7 +232,7 @@ int config_check(struct fcmd_config *c, struct fcm_error *err)
 	c->pool = pool;
 	if (c->gateway.s_addr == 0)
 		c->gateway.s_addr = htonl(ntohl(pool.addr.s_addr) + 1);
-	if (check_addresses(c, err) < 0)
+	if (check_addresses(c, err) < 0 || check_insecure_mirrors(c, err) < 0)
 		return -1;
 	if (c->listen[0] == '\0' && c->socket[0] == '\0')
 		return fcm_fail_field(err, FCM_CONFIG, "listen", "listen: neither this nor socket is set");

@@ -19,6 +19,7 @@ int check_listen(const void *value, const char *key, struct fcm_error *err);
 int check_hosts(const void *value, const char *key, struct fcm_error *err);
 int check_vmm(const void *value, const char *key, struct fcm_error *err);
 int check_mirrors(const void *value, const char *key, struct fcm_error *err);
+int check_registry_mirrors(const void *value, const char *key, struct fcm_error *err);
 int check_accel(const void *value, const char *key, struct fcm_error *err);
 int check_tls(const void *value, const char *key, struct fcm_error *err);
 int check_admin(const void *value, const char *key, struct fcm_error *err);

@@ -252,6 +252,27 @@ static int check_who(const void *value, const char *key, struct fcm_error *err)
 	return 0;
 }
 
+static int check_platform(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = *(char *const *)value;
+
+	if (s && strcmp(s, IMAGE_PLATFORM) != 0)
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: VMs are " IMAGE_PLATFORM ", not '%s'", key,
+			field_clip(s).s);
+	return 0;
+}
+
+static int check_registry(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = *(char *const *)value;
+
+	if (s && !ref_registry_valid(s))
+		return fcm_fail_field(err, FCM_INVALID, key,
+			"%s: '%s' is no registry, HOST or HOST:PORT with a dot or a colon", key,
+			field_clip(s).s);
+	return 0;
+}
+
 static int check_url(const void *value, const char *key, struct fcm_error *err)
 {
 	const char *text = *(char *const *)value;
@@ -638,6 +659,17 @@ const struct field image_pull_fields[] = {
 		.doc = "for its registry"),
 	F(struct image_pull, password, FIELD_STR, .max = 4095, .flags = FIELD_OMIT_EMPTY | FIELD_SECRET,
 		.doc = "for its registry"),
+	F(struct image_pull, platform, FIELD_STR, .max = 63, .check = check_platform,
+		.flags = FIELD_OMIT_EMPTY, .doc = "only " IMAGE_PLATFORM),
+	FIELD_END,
+};
+
+const struct field registry_check_fields[] = {
+	FK("registry", struct image_pull, image, FIELD_STR, .max = 255, .check = check_registry,
+		.flags = FIELD_REQUIRED, .doc = "HOST[:PORT]"),
+	F(struct image_pull, user, FIELD_STR, .max = 255, .flags = FIELD_OMIT_EMPTY, .doc = "for it"),
+	F(struct image_pull, password, FIELD_STR, .max = 4095, .flags = FIELD_OMIT_EMPTY | FIELD_SECRET,
+		.doc = "for it"),
 	FIELD_END,
 };
 

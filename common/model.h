@@ -290,12 +290,16 @@ struct prune_request {
 };
 extern const struct field prune_request_fields[];
 
-/* Body of POST /v1/images/pull. */
+/* What VMs are, as registries write it. */
+#define IMAGE_PLATFORM "linux/amd64"
+
+/* Body of POST /v1/images/pull, and of POST /v1/registries/check, where `image` is `registry`. */
 struct image_pull {
-	char *image;	       /* a reference */
+	char *image;	       /* a reference; a registry */
 	char *user, *password; /* for its registry, or NULL */
+	char *platform;	       /* NULL, or IMAGE_PLATFORM */
 };
-extern const struct field image_pull_fields[];
+extern const struct field image_pull_fields[], registry_check_fields[];
 
 /* Body of POST /v1/tokens. */
 struct token_request {

@@ -76,6 +76,11 @@ static bool is_domain(const char *s, size_t n)
 	       (n == strlen(REF_LOCAL) && memcmp(s, REF_LOCAL, n) == 0);
 }
 
+bool ref_registry_valid(const char *s)
+{
+	return domain_valid(s) && is_domain(s, strlen(s)) && strcmp(s, REF_LOCAL) != 0;
+}
+
 static int fail(const char *s, const char *field, const char *why, struct fcm_error *err)
 {
 	char shown[80];

@@ -50,5 +50,8 @@ struct ref_text ref_short(const struct ref *ref);
 /* Only the name, without tag and digest, as people write it. */
 struct ref_text ref_name(const struct ref *ref);
 
+/* Is s a registry that a reference may name, HOST or HOST:PORT with a dot or a colon in it? */
+bool ref_registry_valid(const char *s);
+
 /* Is s 64 hex digits (small letters)? With `prefix` behind "sha256:". */
 bool ref_digest_valid(const char *s, bool prefix);

@@ -13,7 +13,7 @@
 #undef X
 
 /* Start `op` (taken over) and answer the request with its outcome: with progress lines when the client asked
- * for them, else with one JSON object, when it is over. A client that goes away is forgotten; the operation
+ * for them, else with one JSON object, when it is over. A client that goes away is forgotten; an operation on a VM
  * goes on. `result` makes the object from an operation that succeeded. */
 int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
 	struct fcm_error *err);

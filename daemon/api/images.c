@@ -164,18 +164,29 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 
 /* ---- from a registry ---- */
 
-static bool client_gone(void *arg)
+static field_json *pulled(const struct op *op)
 {
-	return http_cancelled(arg);
+	return info_json(&op->image);
 }
 
 int api_images_pull(struct request *rq, struct fcm_error *err)
 {
-	const struct pull_watch watch = {.cancelled = client_gone, .arg = rq};
-	struct image_info info;
+	struct op *op;
 
-	return engine_pull(http_body(rq), &watch, &info, err) < 0 ? -1
-								  : http_reply(rq, 200, info_json(&info));
+	return engine_pull(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 200, pulled, err);
+}
+
+static field_json *checked(const struct op *op)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "registry", op->pull.image);
+	return o;
+}
+
+int api_registry_check(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_check_registry(http_body(rq)), 200, checked, err);
 }
 
 int api_images_tag(struct request *rq, struct fcm_error *err)

@@ -1,7 +1,7 @@
 /*
  * Answering with the outcome of an operation. The operation has a thread of its own; the connection's thread
  * waits on its descriptor, on the connection (a client that went away is no longer waited for) and on the
- * server's stop.
+ * server's stop. Who waits no longer gives the operation up, which ends a pull and no operation on a VM.
  */
 #include <poll.h>
 #include <string.h>
@@ -60,10 +60,10 @@ static int answer_once(struct request *rq, struct op *op, int status,
 			lines.n = 0;
 			break;
 		case WAIT_STOP:
-			return fcm_fail(
-				err, FCM_UNAVAILABLE, "the daemon is stopping; the operation goes on");
+			return fcm_fail(err, FCM_UNAVAILABLE, "the daemon is stopping%s",
+				op->vm ? "; the operation goes on" : "");
 		case WAIT_GONE:
-			return fcm_fail(err, FCM_CANCELLED, "the client went away; the operation goes on");
+			return fcm_fail(err, FCM_CANCELLED, "the client went away");
 		}
 	}
 	if (op->rc < 0) {
@@ -119,7 +119,7 @@ static void stream_done(void *arg)
 {
 	struct stream *s = arg;
 
-	op_unref(s->op);
+	op_give_up(s->op);
 	buf_done(&s->out);
 	free(s);
 }
@@ -127,8 +127,10 @@ static void stream_done(void *arg)
 int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
 	struct fcm_error *err)
 {
-	log_line(LOG_LEVEL_INFO, op->vm->id.s[0] ? op->vm->id.s : NULL, "%s '%s' for %s, request %s",
-		op->what, op->vm->view.name, http_token(rq)->name, http_request_id(rq));
+	const struct vm *vm = op->vm;
+
+	log_line(LOG_LEVEL_INFO, vm && vm->id.s[0] ? vm->id.s : NULL, "%s '%s' for %s, request %s", op->what,
+		vm ? vm->view.name : op->pull.image, http_token(rq)->name, http_request_id(rq));
 	if (op_start(op, err) < 0) {
 		op_unref(op);
 		return -1;
@@ -139,6 +141,6 @@ int api_run(struct request *rq, struct op *op, int status, field_json *(*result)
 		return http_reply_stream(rq, "application/x-ndjson", stream_more, stream_done, s);
 	}
 	int rc = answer_once(rq, op, status, result, err);
-	op_unref(op);
+	op_give_up(op);
 	return rc;
 }

@@ -1,6 +1,5 @@
 #include "daemon/engine/op.h"
 
-#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 
 #include "common/core/clock.h"
 #include "common/core/log.h"
+#include "daemon/engine/engine.h"
 
 /* One lock for the bookkeeping of all operations: it is held for a few instructions. A leaf lock. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -23,9 +23,9 @@ struct op *op_new(
 	struct op *op = xalloc(sizeof *op);
 
 	op->table = table;
-	op->vm = vm_ref(vm);
+	op->vm = vm ? vm_ref(vm) : NULL;
 	op->run = run;
-	op->what = table->name;
+	op->what = table ? table->name : "";
 	op->refs = 1;
 	op->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return op;
@@ -54,7 +54,19 @@ void op_unref(struct op *op)
 	strv_done(&op->keys);
 	strv_done(&op->publish);
 	field_done(ready_fields, &op->ready);
+	field_done(image_pull_fields, &op->pull);
 	free(op);
+}
+
+void op_give_up(struct op *op)
+{
+	atomic_store(&op->given_up, true);
+	op_unref(op);
+}
+
+bool op_given_up(const struct op *op)
+{
+	return atomic_load(&op->given_up) || engine_stopping();
 }
 
 static void wake(struct op *op)
@@ -135,11 +147,23 @@ bool op_poll(struct op *op, struct buf *lines)
 
 void op_progress(struct op *op, const char *step, const char *status, int64_t ms)
 {
+	field_json *line = fj_object();
+
+	fj_set_str(line, "event", "step");
+	fj_set_str(line, "step", step);
+	fj_set_str(line, "status", status);
+	fj_set_int(line, "ms", ms);
+	op_tell(op, line);
+}
+
+void op_tell(struct op *op, field_json *line)
+{
+	auto_free char *text = fj_print(line, false);
+
+	fj_free(line);
 	pthread_mutex_lock(&lock);
 	if (op->progress.n < PROGRESS_MAX)
-		buf_printf(&op->progress,
-			"{\"event\":\"step\",\"step\":\"%s\",\"status\":\"%s\",\"ms\":%" PRId64 "}\n", step,
-			status, ms);
+		buf_printf(&op->progress, "%s\n", text);
 	pthread_mutex_unlock(&lock);
 	wake(op);
 }

@@ -1,10 +1,12 @@
 /*
  * An operation in progress: one table of steps on one VM, on a thread of its own, so that a client that goes
- * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress.
+ * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that is about
+ * images (pull.c) has neither VM nor table, and ends when nobody waits for it.
  */
 #pragma once
 
 #include <netinet/in.h>
+#include <stdatomic.h>
 
 #include "common/core/error.h"
 #include "common/core/publish.h"
@@ -12,6 +14,7 @@
 #include "daemon/engine/reconcile.h"
 #include "daemon/engine/step.h"
 #include "daemon/engine/vm.h"
+#include "daemon/image/image.h"
 
 /* What destroy removed: the receipt that the client prints. */
 struct op_receipt {
@@ -22,8 +25,8 @@ struct op_receipt {
 };
 
 struct op {
-	const struct op_table *table;
-	struct vm *vm; /* held */
+	const struct op_table *table; /* NULL without a VM */
+	struct vm *vm;		      /* held, or NULL */
 
 	/* arguments */
 	int (*run)(struct op *op,
@@ -44,8 +47,9 @@ struct op {
 	int64_t delay_ms;		  /* and how long to wait before */
 	int64_t patience_ms;		  /* how long the guest's agent may take to answer; 0: boot_seconds */
 	struct ready_spec
-		ready;	    /* start: what is waited for, where it says anything; else what the VM says */
-	enum repair repair; /* what the daemon found when it started */
+		ready;		/* start: what is waited for, where it says anything; else what the VM says */
+	enum repair repair;	/* what the daemon found when it started */
+	struct image_pull pull; /* pull, and check */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;
@@ -53,20 +57,28 @@ struct op {
 	bool changed, forced;
 	int64_t took_ms;
 	struct op_receipt receipt;
+	struct image_info image; /* pull */
 
 	/* private to op.c */
 	unsigned refs;
 	bool over;
+	atomic_bool given_up;
 	bool alone;	     /* nobody waits for it: a failure is logged when it ends */
 	int wake;	     /* eventfd: something new */
 	struct buf progress; /* NDJSON lines not yet taken */
 };
 
-/* A new operation on `vm` (a reference is taken). `run` is one of the functions of ops.h. */
+/* A new operation on `vm` (a reference is taken), or without both. `run` is one of the functions of ops.h. */
 struct op *op_new(
 	const struct op_table *table, struct vm *vm, int (*run)(struct op *op, struct fcm_error *err));
 struct op *op_ref(struct op *op);
 void op_unref(struct op *op); /* NULL-safe */
+
+/* The same by who waited for the outcome: what makes no sense without anybody ends then. */
+void op_give_up(struct op *op);
+
+/* Is it to end because nobody waits, or the daemon stops? */
+bool op_given_up(const struct op *op);
 
 /* Start it on a thread of its own. */
 int op_start(struct op *op, struct fcm_error *err) must_check;
@@ -82,6 +94,9 @@ bool op_poll(struct op *op, struct buf *lines);
 
 /* Report a step; called by the step runner. */
 void op_progress(struct op *op, const char *step, const char *status, int64_t ms);
+
+/* Report anything, as a line of progress; takes over `line`. It is dropped when nobody reads. */
+void op_tell(struct op *op, field_json *line);
 
 /* Does the VMM of op->vm live? */
 bool op_vmm_lives(const struct op *op);

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/core/kv.h"
 #include "common/core/log.h"
@@ -9,10 +10,41 @@
 #include "daemon/image/make.h"
 #include "daemon/oci/job.h"
 
-#define PLATFORM "linux/amd64"
-
 /* One at a time: a second one of the same image then finds its layers here. */
-static pthread_mutex_t pulling = PTHREAD_MUTEX_INITIALIZER;
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t free;
+	bool taken;
+} turn = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+
+/* Who waits looks each second whether somebody still waits for him. */
+static int take_turn(struct op *op, struct fcm_error *err)
+{
+	struct timespec until;
+
+	pthread_mutex_lock(&turn.lock);
+	if (turn.taken)
+		op_progress(op, "wait", "begin", 0);
+	while (turn.taken && !op_given_up(op)) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec++;
+		pthread_cond_clockwait(&turn.free, &turn.lock, CLOCK_MONOTONIC, &until);
+	}
+	bool mine = !turn.taken;
+	turn.taken = true;
+	pthread_mutex_unlock(&turn.lock);
+	return mine ? 0 : fcm_fail(err, FCM_CANCELLED, "pull was cancelled");
+}
+
+static void leave_turn(void)
+{
+	pthread_mutex_lock(&turn.lock);
+	turn.taken = false;
+	pthread_cond_signal(&turn.free);
+	pthread_mutex_unlock(&turn.lock);
+}
+
+/* ---- jobs ---- */
 
 /* The uid of the pool's own address, which no VM has. */
 static uid_t job_uid(void)
@@ -20,24 +52,9 @@ static uid_t job_uid(void)
 	return engine_uid(engine()->ipam.pool.addr);
 }
 
-static void plan_pull(const struct image_pull *rq, const struct ref *ref, struct buf *ret)
-{
-	const struct fcmd_config *c = engine()->config;
-
-	kv_add(ret, "ref", ref_full(ref).s);
-	kv_add(ret, "platform", PLATFORM);
-	kv_addf(ret, "pool", "%s/%u", ip_dotted(c->pool.addr).s, c->pool.prefix);
-	for (size_t i = 0; i < c->insecure_registries.n; i++)
-		kv_add(ret, "insecure", c->insecure_registries.v[i]);
-	if (rq->user)
-		kv_add(ret, "user", rq->user);
-	if (rq->password)
-		kv_add(ret, "password", rq->password);
-}
-
-/* A job under way: it ends when its client does, and when it takes the room that is left for running VMs. */
+/* A job under way: it ends when nobody waits for it, and when it takes the room that is left for running VMs. */
 struct running {
-	const struct pull_watch *watch;
+	struct op *op;
 	struct fcm_error room; /* FCM_OK: there is some */
 };
 
@@ -45,30 +62,75 @@ static bool must_end(void *arg)
 {
 	struct running *r = arg;
 
-	return (r->watch->cancelled && r->watch->cancelled(r->watch->arg)) || engine_has_room(&r->room) < 0;
+	return op_given_up(r->op) || engine_has_room(&r->room) < 0;
 }
 
-static int run_job(const char *job, const struct buf *plan, int dir_fd, int out_fd,
-	const struct pull_watch *watch, struct buf *ret, struct fcm_error *err)
+static void tell_layer(void *arg, const char *what, const char *id, uint64_t current, uint64_t total)
 {
-	struct running r = {.watch = watch};
-	const struct oci_spec spec = {
-		.program = engine()->config->oci,
-		.uid = job_uid(),
-		.job = job,
-		.plan = plan,
-		.dir_fd = dir_fd,
-		.layers_fd = image_layers_fd(),
-		.in_fd = -1,
-		.out_fd = out_fd,
-		.cancelled = must_end,
-		.arg = &r,
-	};
+	struct running *r = arg;
+	field_json *line = fj_object();
 
+	fj_set_str(line, "event", "layer");
+	fj_set_str(line, "id", id);
+	fj_set_str(line, "status", what);
+	fj_set_int(line, "current", (int64_t)current);
+	fj_set_int(line, "total", (int64_t)total);
+	op_tell(r->op, line);
+}
+
+static void tell_note(void *arg, const char *text)
+{
+	struct running *r = arg;
+	field_json *line = fj_object();
+
+	log_warn("%s '%s': %s", r->op->what, r->op->pull.image, text);
+	fj_set_str(line, "event", "note");
+	fj_set_str(line, "message", text);
+	op_tell(r->op, line);
+}
+
+/* `spec` says what is the job's own. */
+static int run_job(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_error *err)
+{
+	struct running r = {.op = op};
+
+	spec.program = engine()->config->oci;
+	spec.uid = job_uid();
+	spec.said = tell_note;
+	spec.cancelled = must_end;
+	spec.arg = &r;
+	op_progress(op, spec.job, "begin", 0);
 	int rc = oci_run_job(&spec, ret, err);
 	if (rc < 0 && r.room.code != FCM_OK)
 		*err = r.room;
 	return rc;
+}
+
+/* What a job that asks a registry is told. */
+static void plan_registry(const struct image_pull *rq, struct buf *plan)
+{
+	const struct fcmd_config *c = engine()->config;
+
+	kv_addf(plan, "pool", "%s/%u", ip_dotted(c->pool.addr).s, c->pool.prefix);
+	for (size_t i = 0; i < c->insecure_registries.n; i++)
+		kv_add(plan, "insecure", c->insecure_registries.v[i]);
+	if (rq->user)
+		kv_add(plan, "user", rq->user);
+	if (rq->password)
+		kv_add(plan, "password", rq->password);
+}
+
+/* ---- pull ---- */
+
+/* An entry of registry_mirrors is REGISTRY=URL. */
+static void plan_mirrors(const struct ref *ref, struct buf *plan)
+{
+	const struct strv *l = &engine()->config->registry_mirrors;
+	size_t n = strlen(ref->domain);
+
+	for (size_t i = 0; i < l->n; i++)
+		if (strncmp(l->v[i], ref->domain, n) == 0 && l->v[i][n] == '=')
+			kv_add(plan, "mirror", l->v[i] + n + 1);
 }
 
 /* What the job says is a stranger's word. */
@@ -88,48 +150,100 @@ static int take_answer(
 	return 0;
 }
 
-static int fetch(const struct image_pull *rq, const struct ref *ref, struct image_making *m,
-	const struct pull_watch *watch, struct image_id *ret, struct fcm_error *err)
+static int fetch(struct op *op, const struct ref *ref, struct image_making *m, struct image_id *ret,
+	struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
+	const struct oci_spec spec = {.job = "pull",
+		.plan = &plan,
+		.dir_fd = m->job_fd,
+		.layers_fd = image_layers_fd(),
+		.in_fd = -1,
+		.out_fd = -1,
+		.progress = tell_layer};
 
-	plan_pull(rq, ref, &plan);
-	if (run_job("pull", &plan, m->job_fd, -1, watch, &answer, err) < 0 ||
-		take_answer(&answer, m, ret, err) < 0)
+	kv_add(&plan, "ref", ref_full(ref).s);
+	kv_add(&plan, "platform", IMAGE_PLATFORM);
+	plan_mirrors(ref, &plan);
+	plan_registry(&op->pull, &plan);
+	if (run_job(op, spec, &answer, err) < 0 || take_answer(&answer, m, ret, err) < 0)
 		return -1;
 	return image_make_layers(m, err);
 }
 
-static int merge(struct image_making *m, const struct pull_watch *watch, struct fcm_error *err)
+static int merge(struct op *op, struct image_making *m, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf plan = {0};
+	const struct oci_spec spec = {.job = "merge",
+		.plan = &plan,
+		.dir_fd = -1,
+		.layers_fd = image_layers_fd(),
+		.in_fd = -1,
+		.out_fd = m->out_fd};
 
 	for (size_t i = 0; i < m->layers.n; i++)
 		kv_add(&plan, "layer", m->layers.v[i]);
-	return run_job("merge", &plan, -1, m->out_fd, watch, NULL, err);
+	return run_job(op, spec, NULL, err);
 }
 
-static int pull(const struct image_pull *rq, const struct ref *ref, const struct pull_watch *watch,
-	struct image_info *ret, struct fcm_error *err)
+static int pull(struct op *op, const struct ref *ref, struct fcm_error *err)
 {
 	struct image_making m;
 	struct image_id id;
 
 	if (engine_has_room(err) < 0 || image_make_begin(job_uid(), &m, err) < 0)
 		return -1;
-	int r = fetch(rq, ref, &m, watch, &id, err);
+	int r = fetch(op, ref, &m, &id, err);
 	if (r == 0)
-		r = merge(&m, watch, err);
+		r = merge(op, &m, err);
 	if (r == 0)
-		r = image_make_commit(&m, &id, ref_full(ref).s, ret, err);
+		r = image_make_commit(&m, &id, ref_full(ref).s, &op->image, err);
 	image_make_done(&m);
 	return r;
 }
 
-int engine_pull(const struct image_pull *rq, const struct pull_watch *watch, struct image_info *ret,
-	struct fcm_error *err)
+static int pull_run(struct op *op, struct fcm_error *err)
 {
 	struct fcm_error ignored;
+	struct ref ref;
+
+	if (ref_parse(op->pull.image, "image", &ref, err) < 0 || take_turn(op, err) < 0)
+		return -1;
+	int r = pull(op, &ref, err);
+	leave_turn();
+	if (r < 0 && image_layers_sweep(&ignored) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &ignored);
+	return r;
+}
+
+/* ---- check ---- */
+
+static int check_run(struct op *op, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf plan = {0};
+	const struct oci_spec spec = {
+		.job = "check", .plan = &plan, .dir_fd = -1, .layers_fd = -1, .in_fd = -1, .out_fd = -1};
+
+	kv_add(&plan, "registry", op->pull.image);
+	plan_registry(&op->pull, &plan);
+	return run_job(op, spec, NULL, err);
+}
+
+/* ---- the operations ---- */
+
+static struct op *new_op(
+	const char *what, int (*run)(struct op *op, struct fcm_error *err), struct image_pull *rq)
+{
+	struct op *op = op_new(NULL, NULL, run);
+
+	op->what = what;
+	op->pull = *rq;
+	*rq = (struct image_pull){0};
+	return op;
+}
+
+int engine_pull(struct image_pull *rq, struct op **ret, struct fcm_error *err)
+{
 	struct ref ref;
 
 	if (ref_parse(rq->image, "image", &ref, err) < 0)
@@ -137,10 +251,11 @@ int engine_pull(const struct image_pull *rq, const struct pull_watch *watch, str
 	if (strcmp(ref.domain, REF_LOCAL) == 0)
 		return fcm_fail_field(err, FCM_INVALID, "image", "image: '%s' is one that was made here",
 			ref_short(&ref).s);
-	pthread_mutex_lock(&pulling);
-	int r = pull(rq, &ref, watch, ret, err);
-	pthread_mutex_unlock(&pulling);
-	if (r < 0 && image_layers_sweep(&ignored) < 0)
-		log_error(LOG_LEVEL_WARN, NULL, &ignored);
-	return r;
+	*ret = new_op("pull", pull_run, rq);
+	return 0;
+}
+
+struct op *engine_check_registry(struct image_pull *rq)
+{
+	return new_op("check", check_run, rq);
 }

@@ -30,7 +30,7 @@ enum {
 struct registry {
 	CURL *curl;
 	const struct oci_job *job;
-	const char *name; /* what people call it: "docker.io", or a mirror's URL */
+	const char *name; /* for people: "docker.io"; of a mirror "it", since pull.c says which */
 	char base[640];	  /* "https://registry:5000/v2/library/x/" */
 	const char *path, *user, *password, *pool;
 	const atomic_llong *left; /* NULL, or below 0: it is to end */
@@ -350,7 +350,8 @@ static int judge(const struct registry *r, const struct answer *a, CURLcode code
 	if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT)
 		return fcm_fail(err, FCM_FORBIDDEN, "%s leads to an address that isn't https", r->name);
 	if (code)
-		return fcm_fail(err, FCM_UNAVAILABLE, "%s: %s", r->name, curl_easy_strerror(code));
+		return fcm_fail(
+			err, FCM_UNAVAILABLE, "%s can't be asked: %s", r->name, curl_easy_strerror(code));
 	if (a->status != 200 && a->status != 206)
 		return fail_status(r, a, err);
 	if (a->blob && a->got < a->blob->size)
@@ -359,9 +360,12 @@ static int judge(const struct registry *r, const struct answer *a, CURLcode code
 	return 0;
 }
 
-/* Is it worth another try? What was asked and answered whole isn't. */
-static bool passing(const struct answer *a, const struct fcm_error *err)
+/* Is it worth another try? What was asked and answered whole isn't; a host that isn't there and a certificate that isn't trusted
+ * only when others came before. */
+static bool passing(const struct answer *a, CURLcode code, const struct fcm_error *err)
 {
+	if (a->blob == NULL && (code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_PEER_FAILED_VERIFICATION))
+		return false;
 	return err->code == FCM_UNAVAILABLE && (a->status == 0 || a->status == 200 || a->status == 206 ||
 						       a->status == 429 || a->status >= 500);
 }
@@ -392,7 +396,7 @@ static int get(struct registry *r, const char *what, struct answer *a, struct fc
 			return 0;
 		if (a->got > before)
 			tries = 0;
-		if (!passing(a, err) || ++tries == (r->is_mirror ? TRIES_MIRROR : TRIES) ||
+		if (!passing(a, code, err) || ++tries == (r->is_mirror ? TRIES_MIRROR : TRIES) ||
 			++all == TRIES_ALL)
 			return -1;
 		pause_after(tries);
@@ -414,7 +418,7 @@ static void set_place(struct registry *r, const struct ref *ref, const char *mir
 
 	(void)fcm_format(r->base, sizeof r->base, "%s/v2/%s%s", mirror ? mirror : url, ref->path,
 		*ref->path ? "/" : "");
-	r->name = mirror ? mirror : ref->domain;
+	r->name = mirror ? "it" : ref->domain;
 	r->path = ref->path;
 	r->is_mirror = mirror != NULL;
 }

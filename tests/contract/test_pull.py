@@ -450,7 +450,7 @@ def test_mirror_down(tmp_path, registry, mirror):
     mirror.shutdown()
     mirror.server_close()
     job, answer = through(tmp_path, registry, mirror)
-    assert "ok" in answer and job.said[0].startswith(f"mirror http://{mirror.host}: ")
+    assert "ok" in answer and job.said[0].startswith(f"mirror http://{mirror.host}: it can't be asked: ")
 
 
 def test_mirror_without_the_image(tmp_path, registry, mirror):

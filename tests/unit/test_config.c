@@ -181,7 +181,11 @@ static void test_bad_values(void **state)
 		"accel = hax", "tls = external", "domain = x", "domain = a.b {", "acme_ca = ftp://x",
 		"acme_ca = https://x y", "caddy = -x", "caddy_user = ro ot",
 		"caddy_admin = ", "max_anonymous = 300", "listen =\nsocket =", "allowed_hosts = a/b",
-		"log_level = loud", "[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
+		"registry_mirrors = docker.io", "registry_mirrors = docker.io=mirror",
+		"registry_mirrors = docker.io=https://", "registry_mirrors = docker.io=https://m/path",
+		"registry_mirrors = docker.io=ftp://m", "registry_mirrors = docker=https://m",
+		"registry_mirrors = docker.io=http://m.example:5000", "log_level = loud",
+		"[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -196,6 +200,8 @@ static void test_good_values(void **state)
 		"pool = 10.0.0.0/28\nfirst_address = 2\nlast_address = 14",
 		"pool = 10.0.0.0/16\nlast_address = 65534", "gateway = 172.16.0.254\nlast_address = 253",
 		"allowed_hosts = fcm.lan, [fd00::1]:80", "public_ip = 64.34.93.45",
+		"registry_mirrors = docker.io=https://m.example:5000, ghcr.io=https://10.0.0.1",
+		"insecure_registries = m:5000\nregistry_mirrors = docker.io=http://m:5000",
 		"accel = tcg\nvmm = qemu"};
 	struct fcmd_config c;
 	struct fcm_error err;

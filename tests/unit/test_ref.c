@@ -123,12 +123,28 @@ static void local(void **unused)
 	assert_false(ref_local(&ref, &here));
 }
 
+static void registry(void **unused)
+{
+	static const char *const yes[] = {"docker.io", "ghcr.io", "a:5000", "localhost:5000", "10.0.0.1"};
+	static const char *const no[] = {
+		"", "localhost", "registry", "a.b/c", "https://a.b", "a.b:0", "a.b:x", ".a", "a..b", "a.b c"};
+
+	(void)unused;
+	for (size_t i = 0; i < ARRAY_SIZE(yes); i++)
+		if (!ref_registry_valid(yes[i]))
+			fail_msg("%s is refused", yes[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(no); i++)
+		if (ref_registry_valid(no[i]))
+			fail_msg("%s is taken", no[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good),
 		cmocka_unit_test(bad),
 		cmocka_unit_test(local),
+		cmocka_unit_test(registry),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
