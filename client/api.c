@@ -90,6 +90,18 @@ char *api_redact(const char *s)
 	return copy;
 }
 
+/* A body for people: its password isn't theirs. */
+static char *redact_body(const char *body)
+{
+	struct fcm_error ignored;
+	auto_json field_json *v = fj_parse(body, strlen(body), &ignored);
+
+	if (fj_get(v, "password") == NULL)
+		return xstrdup(body);
+	fj_set_str(v, "password", "***");
+	return fj_print(v, false);
+}
+
 static void debug_request(const struct api *a, const struct httpc_request *rq)
 {
 	if (!a->debug)
@@ -98,8 +110,10 @@ static void debug_request(const struct api *a, const struct httpc_request *rq)
 		rq->socket ? rq->socket : "");
 	if (a->bearer)
 		fprintf(stderr, "> Authorization: Bearer ***\n");
-	if (rq->body)
-		fprintf(stderr, "> %s\n", rq->body);
+	if (rq->body) {
+		auto_free char *body = redact_body(rq->body);
+		fprintf(stderr, "> %s\n", body);
+	}
 	if (rq->upload_size || rq->source)
 		fprintf(stderr, "> (%" PRIu64 " bytes)\n", rq->upload_size);
 }
@@ -267,7 +281,9 @@ int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret
 
 struct progress {
 	const struct api *api;
-	const char *doing;
+	const char *doing; /* NULL: `event` says what is shown */
+	void (*event)(void *arg, const field_json *line);
+	void *arg;
 	struct buf line;
 	field_json *last;
 	struct fcm_error err; /* of a line that can't be read */
@@ -304,7 +320,9 @@ static int take_line(struct progress *p, const char *line, size_t n)
 		p->last = v;
 		return 0;
 	}
-	const char *phase = phase_of(fj_get_str(v, "step"));
+	if (p->event)
+		p->event(p->arg, v);
+	const char *phase = p->event ? NULL : phase_of(fj_get_str(v, "step"));
 	if (phase && strcmp(fj_get_str(v, "status"), "begin") == 0)
 		term_progress("%s: %s", p->doing, phase);
 	fj_free(v);
@@ -337,8 +355,8 @@ static int progress_end(struct progress *p, field_json **ret, struct fcm_error *
 		return -1;
 	}
 	if (p->last == NULL)
-		return fcm_fail(err, FCM_UNAVAILABLE,
-			"the daemon stopped in the middle; fcm ls shows what became of it");
+		return fcm_fail(err, FCM_UNAVAILABLE, "the daemon stopped in the middle%s",
+			p->event ? "" : "; fcm ls shows what became of it");
 	const field_json *e = fj_get(p->last, "error");
 	if (e)
 		return fail_object(p->api, e, err);
@@ -346,25 +364,23 @@ static int progress_end(struct progress *p, field_json **ret, struct fcm_error *
 	return 0;
 }
 
+/* `p` says what is shown of it. */
 static int perform_progress(struct api *a, const struct httpc_request *plain, const char *path,
-	const char *doing, field_json **ret, struct fcm_error *err)
+	struct progress *p, field_json **ret, struct fcm_error *err)
 {
 	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
-	struct progress p = {.api = a, .doing = doing};
 	struct httpc_request rq = *plain;
 
 	rq.data = take_piece;
-	rq.arg = &p;
-	term_progress("%s", doing);
-	term_progress_note("fcm: the daemon goes on with it; fcm ls shows how it ends\n");
+	rq.arg = p;
 	int r = perform(a, &rq, path, "Accept: " NDJSON ", application/json", &answer, err);
 	term_progress_end();
 	if (r == 0)
-		r = answer.status >= 300 ? fail_answer(a, &answer, err) : progress_end(&p, ret, err);
+		r = answer.status >= 300 ? fail_answer(a, &answer, err) : progress_end(p, ret, err);
 	else if (err->code == FCM_CANCELLED)
-		*err = p.err;
-	buf_done(&p.line);
-	fj_free(p.last);
+		*err = p->err;
+	buf_done(&p->line);
+	fj_free(p->last);
 	return r;
 }
 
@@ -373,10 +389,23 @@ int api_change(struct api *a, const char *method, const char *path, const field_
 {
 	auto_free char *text = body ? fj_print(body, false) : NULL;
 	struct httpc_request rq = {.method = method, .body = text, .body_size = text ? strlen(text) : 0};
+	struct progress p = {.api = a, .doing = doing};
 
-	if (doing && (term_has_progress() || a->debug))
-		return perform_progress(a, &rq, path, doing, ret, err);
-	return perform_json(a, &rq, path, ret, err);
+	if (doing == NULL || !(term_has_progress() || a->debug))
+		return perform_json(a, &rq, path, ret, err);
+	term_progress("%s", doing);
+	term_progress_note("fcm: the daemon goes on with it; fcm ls shows how it ends\n");
+	return perform_progress(a, &rq, path, &p, ret, err);
+}
+
+int api_watch(struct api *a, const char *path, const field_json *body,
+	void (*event)(void *arg, const field_json *line), void *arg, field_json **ret, struct fcm_error *err)
+{
+	auto_free char *text = fj_print(body, false);
+	struct httpc_request rq = {.method = "POST", .body = text, .body_size = strlen(text)};
+	struct progress p = {.api = a, .event = event, .arg = arg};
+
+	return perform_progress(a, &rq, path, &p, ret, err);
 }
 
 static void upload_progress(void *arg, uint64_t now, uint64_t total)

@@ -29,6 +29,11 @@ int api_get(struct api *a, const char *path, field_json **ret, struct fcm_error 
 int api_change(struct api *a, const char *method, const char *path, const field_json *body, const char *doing,
 	field_json **ret, struct fcm_error *err) must_check;
 
+/* The same, where each line of progress is given to `event`. When the user interrupts it, the daemon ends it. */
+int api_watch(struct api *a, const char *path, const field_json *body,
+	void (*event)(void *arg, const field_json *line), void *arg, field_json **ret,
+	struct fcm_error *err) must_check;
+
 /* A read of at most `seconds`, for what waits in the daemon. */
 int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret,
 	struct fcm_error *err) must_check;

@@ -230,12 +230,12 @@ static int post(struct cli *cli, const struct create_options *o, const field_jso
 {
 	auto_json field_json *pulled = NULL;
 
-	if (o->pull == PULL_ALWAYS && pull_image(cli, o->vm.spec.image, &pulled, err) < 0)
+	if (o->pull == PULL_ALWAYS && pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
 		return -1;
 	int r = api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
 	if (r == 0 || err->code != FCM_NO_IMAGE || o->pull != PULL_MISSING || o->vm.spec.image[0] == '\0')
 		return r;
-	if (pull_image(cli, o->vm.spec.image, &pulled, err) < 0)
+	if (pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
 		return -1;
 	return api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
 }

@@ -45,14 +45,19 @@ void out_bytes(struct buf *b, int64_t bytes)
 	buf_printf(b, "%.*f %s", u > 0 && v < 9.95 ? 1 : 0, v, units[u]);
 }
 
-static void add_bar(struct buf *b, uint64_t done, uint64_t total)
+void out_bar(struct buf *b, uint64_t done, uint64_t total)
 {
 	static const char full[] = "==============", empty[] = "              ";
-	int width = sizeof full - 1;
-	int filled = (int)((double)MIN(done, total) / (double)total * width);
+	double part = total ? (double)MIN(done, total) / (double)total : 0;
+	int width = sizeof full - 1, filled = (int)(part * width);
 
-	buf_printf(b, "[%.*s%.*s] %3d%%  ", filled, full, width - filled, empty,
-		(int)((double)MIN(done, total) / (double)total * 100));
+	if (total)
+		buf_printf(b, "[%.*s%.*s] %3d%%  ", filled, full, width - filled, empty, (int)(part * 100));
+	out_bytes(b, (int64_t)done);
+	if (total) {
+		buf_str(b, " of ");
+		out_bytes(b, (int64_t)total);
+	}
 }
 
 void out_progress(const char *what, uint64_t done, uint64_t total)
@@ -66,13 +71,7 @@ void out_progress(const char *what, uint64_t done, uint64_t total)
 	if (moving.begun == 0 || done < moving.last)
 		moving.begun = clock_ms(), moving.from = done;
 	moving.last = done;
-	if (total)
-		add_bar(&b, done, total);
-	out_bytes(&b, (int64_t)done);
-	if (total) {
-		buf_str(&b, " of ");
-		out_bytes(&b, (int64_t)total);
-	}
+	out_bar(&b, done, total);
 	int64_t ms = clock_ms() - moving.begun;
 	if (ms >= RATE_MS && done > moving.from) {
 		buf_str(&rate, "  ");

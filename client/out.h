@@ -45,6 +45,9 @@ void out_hint(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "412 MB", "4.3 MB", "0 B": powers of ten, as disks are sold and docker prints. */
 void out_bytes(struct buf *b, int64_t bytes);
 
+/* "[====      ]  40%  5 MB of 12 MB", or "5 MB" where total is 0: not known. */
+void out_bar(struct buf *b, uint64_t done, uint64_t total);
+
 /* The line of progress (term.h) of bytes that move: a bar where the total is known (else 0), how much, how fast. */
 void out_progress(const char *what, uint64_t done, uint64_t total);
 

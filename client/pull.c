@@ -1,30 +1,176 @@
 /*
  * fcm pull: an image from a registry.
  */
+#include "client/pull.h"
+
+#include <stdio.h>
 #include <string.h>
 
 #include "client/out.h"
-#include "client/pull.h"
 #include "client/term.h"
+#include "common/model.h"
 
-int pull_image(struct cli *cli, const char *image, field_json **ret, struct fcm_error *err)
+/* ---- how far it is: a line for the whole, and one for each layer ---- */
+
+enum { LAYERS_MAX = 128 };
+
+struct layer {
+	char id[16], status[16];
+	uint64_t current, total;
+};
+
+struct view {
+	const char *image;
+	bool quiet;
+	const char *step; /* what is done, or NULL */
+	struct layer layers[LAYERS_MAX];
+	size_t n;
+};
+
+static struct layer *find_layer(struct view *v, const char *id)
+{
+	for (size_t i = 0; i < v->n; i++)
+		if (strcmp(v->layers[i].id, id) == 0)
+			return &v->layers[i];
+	if (v->n == LAYERS_MAX)
+		return NULL;
+	(void)fcm_copy(v->layers[v->n].id, sizeof v->layers[0].id, id);
+	return &v->layers[v->n++];
+}
+
+static void add_layer(struct buf *b, const struct layer *l)
+{
+	buf_printf(b, "\n  %-12s  ", l->id);
+	if (strcmp(l->status, "downloading") != 0)
+		out_text(b, l->status);
+	else if (l->current < l->total)
+		out_bar(b, l->current, l->total);
+	else
+		buf_str(b, "unpacking");
+}
+
+static bool is_done(const struct layer *l)
+{
+	return strcmp(l->status, "extracted") == 0 || strcmp(l->status, "exists") == 0;
+}
+
+/* Where there isn't room for all, those that are done are left out. */
+static void draw(const struct view *v)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	uint32_t rows = 24, cols;
+
+	if (v->quiet)
+		return;
+	term_size(STDERR_FILENO, &rows, &cols);
+	for (size_t i = 0; i < v->n && v->step == NULL; i++)
+		if (v->n + 1 < rows || !is_done(&v->layers[i]))
+			add_layer(&b, &v->layers[i]);
+	term_progress("pull %s%s%s%s", v->image, v->step ? ": " : "", v->step ? v->step : "", b.n ? b.p : "");
+}
+
+/* Where no line can be drawn again a layer is told once, when it is here. */
+static void print_layer(const struct view *v, const struct layer *l)
+{
+	_cleanup_(buf_done) struct buf size = {0};
+
+	if (v->quiet || term_has_progress() || !is_done(l))
+		return;
+	out_bytes(&size, (int64_t)l->total);
+	fprintf(stderr, "%s: %s, %s\n", l->id, l->status, size.p);
+}
+
+static void on_layer(struct view *v, const field_json *line)
+{
+	struct layer *l = find_layer(v, fj_get_str(line, "id"));
+
+	if (l == NULL)
+		return;
+	(void)fcm_copy(l->status, sizeof l->status, fj_get_str(line, "status"));
+	l->current = (uint64_t)MAX(fj_get_int(line, "current", 0), (int64_t)0);
+	l->total = (uint64_t)MAX(fj_get_int(line, "total", 0), (int64_t)0);
+	v->step = NULL;
+	print_layer(v, l);
+}
+
+static void on_step(struct view *v, const char *step)
+{
+	static const char *const steps[][2] = {
+		{"wait", "another pull is under way"},
+		{"pull", NULL},
+		{"merge", "make its file system"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
+		if (strcmp(steps[i][0], step) == 0)
+			v->step = steps[i][1];
+}
+
+static void on_note(const struct view *v, const char *text)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	if (v->quiet)
+		return;
+	term_progress_end();
+	out_text(&b, text);
+	fprintf(stderr, "fcm: pull %s: %s\n", v->image, b.p);
+}
+
+static void on_event(void *arg, const field_json *line)
+{
+	const char *event = fj_get_str(line, "event");
+	struct view *v = arg;
+
+	if (strcmp(event, "layer") == 0)
+		on_layer(v, line);
+	if (strcmp(event, "step") == 0)
+		on_step(v, fj_get_str(line, "step"));
+	if (strcmp(event, "note") == 0)
+		on_note(v, fj_get_str(line, "message"));
+	draw(v);
+}
+
+/* ---- the request ---- */
+
+int pull_image(
+	struct cli *cli, const char *image, const char *platform, field_json **ret, struct fcm_error *err)
 {
 	auto_json field_json *body = fj_object();
+	auto_free struct view *v = xalloc(sizeof *v);
 
 	fj_set_str(body, "image", image);
-	term_progress("pull %s", image);
-	int r = api_change(cli->api, "POST", "/v1/images/pull", body, NULL, ret, err);
-	term_progress_end();
-	return r;
+	if (platform)
+		fj_set_str(body, "platform", platform);
+	v->image = image;
+	v->quiet = cli->globals.quiet;
+	draw(v);
+	return api_watch(cli->api, "/v1/images/pull", body, on_event, v, ret, err);
 }
+
+/* ---- the command ---- */
+
+struct pull_options {
+	char *platform;
+};
+
+static const struct field pull_fields[] = {
+	F(struct pull_options, platform, FIELD_STR, .max = 63),
+	FIELD_END,
+};
+
+static const struct option_row options[] = {
+	{"platform", 0, "OS/ARCH", NULL, "of the image; VMs are " IMAGE_PLATFORM},
+	{0},
+};
 
 static int pull_one(struct cli *cli, const char *image, void *options_, struct fcm_error *err)
 {
+	const struct pull_options *o = options_;
 	auto_json field_json *answer = NULL;
 	_cleanup_(buf_done) struct buf size = {0};
 
-	(void)options_;
-	if (pull_image(cli, image, &answer, err) < 0)
+	if (pull_image(cli, image, o->platform, &answer, err) < 0)
 		return -1;
 	out_bytes(&size, fj_get_int(answer, "on_disk", 0));
 	out_result(cli, fj_get_str(answer, "digest"), answer, "%s", size.p);
@@ -43,8 +189,12 @@ const struct command cmd_pull = {
 	.summary = "get an image from a registry",
 	.details = "IMAGE is a name as docker reads it: nginx, nginx:1.25, ghcr.io/owner/name:tag,\n"
 		   "name@sha256:... It prints the image's id. A layer that is here isn't fetched.\n"
-		   "Registries without TLS: insecure_registries in the daemon's config.",
+		   "Registries without TLS, and mirrors: insecure_registries and registry_mirrors\n"
+		   "in the daemon's config.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
+	.options = options,
+	.fields = pull_fields,
+	.size = sizeof(struct pull_options),
 	.run = run,
 };

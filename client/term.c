@@ -19,19 +19,20 @@
 #define SCREEN_END "\033[?25h\033[?1049l"
 
 /* How often the line may change, and how long an operation lasts before it has one: less would flicker. */
-enum { TICK_MS = 200, MAX_LINE = 256, SECONDS_WIDTH = 10 };
+enum { TICK_MS = 200, MAX_TEXT = 8192, SECONDS_WIDTH = 10 };
 
-/* The line belongs to a thread, for the caller waits in libcurl. */
+/* The lines belong to a thread, for the caller waits in libcurl. */
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	pthread_t thread;
 	bool running, stop;
-	char text[MAX_LINE];
+	char text[MAX_TEXT];
 } progress = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* For the signal handler. */
-static volatile sig_atomic_t progress_shown;
+static volatile sig_atomic_t progress_shown; /* lines */
+static char progress_erase[32];		     /* what takes them away */
 static const char *volatile progress_note;
 static volatile sig_atomic_t raw_fd = -1, screen_shown;
 static struct termios raw_before;
@@ -85,7 +86,7 @@ static void on_signal(int sig)
 	if (screen_shown)
 		(void)!write(STDOUT_FILENO, SCREEN_END, sizeof SCREEN_END - 1);
 	if (progress_shown)
-		(void)!write(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
+		(void)!write(STDERR_FILENO, progress_erase, strlen(progress_erase));
 	if (note)
 		(void)!write(STDERR_FILENO, note, strlen(note));
 	raise(sig); /* SA_RESETHAND: this one ends the program */
@@ -117,6 +118,47 @@ int term_raw(int fd, bool interruptible, struct fcm_error *err)
 		return 0;
 	raw_fd = -1;
 	return fcm_fail_errno(err, "the terminal");
+}
+
+/* As with term_raw() a signal puts the terminal back. */
+static int hide_input(struct fcm_error *err)
+{
+	struct termios hidden;
+
+	if (tcgetattr(STDIN_FILENO, &raw_before) < 0)
+		return fcm_fail_errno(err, "the terminal");
+	hidden = raw_before;
+	hidden.c_lflag &= ~(tcflag_t)ECHO;
+	catch_signals();
+	raw_fd = STDIN_FILENO;
+	if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) == 0)
+		return 0;
+	raw_fd = -1;
+	return fcm_fail_errno(err, "the terminal");
+}
+
+int term_ask(const char *prompt, bool echo, char *ret, size_t size, struct fcm_error *err)
+{
+	ssize_t n;
+
+	if (!isatty(STDIN_FILENO))
+		return fcm_fail(err, FCM_USAGE, "stdin isn't a terminal");
+	if (!echo && hide_input(err) < 0)
+		return -1;
+	progress_note = "\n"; /* for whoever gives up */
+	fputs(prompt, stderr);
+	do
+		n = read(STDIN_FILENO, ret, size - 1); /* a line: the terminal is canonical (termios(3)) */
+	while (n < 0 && errno == EINTR);
+	progress_note = NULL;
+	term_raw_end();
+	if (!echo)
+		fputc('\n', stderr);
+	if (n <= 0)
+		return fcm_fail(err, FCM_CANCELLED, "nothing was typed");
+	ret[n] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+	return 0;
 }
 
 int term_screen(struct fcm_error *err)
@@ -162,27 +204,52 @@ unsigned term_progress_width(void)
 	return MAX((int)term_width(STDERR_FILENO) - SECONDS_WIDTH, SECONDS_WIDTH);
 }
 
-/* Draw what there is to say after `ms`, unless it stands there already. */
-static void draw(int64_t ms, char shown[static MAX_LINE])
+/* What fits of the text; the seconds are on its first line. Returns how many lines. */
+static unsigned fit_lines(int64_t ms, struct buf *b)
 {
 	int width = (int)term_progress_width();
-	char line[MAX_LINE];
+	uint32_t rows = 24, cols;
+	unsigned n = 0;
 
-	if (ms < 1000)
-		fcm_format(line, sizeof line, "%.*s", width, progress.text);
+	term_size(STDERR_FILENO, &rows, &cols);
+	for (const char *s = progress.text; n == 0 || (*s && n + 1 < rows); n++) {
+		size_t len = strcspn(s, "\n");
+		buf_printf(b, "%s%.*s", n ? "\n" : "", (int)MIN(len, (size_t)width), s);
+		if (n == 0 && ms >= 1000)
+			buf_printf(b, "  %d s", (int)(ms / 1000));
+		s += len + (s[len] == '\n');
+	}
+	return n;
+}
+
+/* The cursor is behind the last one. */
+static void set_erase(unsigned lines)
+{
+	if (lines == 1)
+		fcm_copy(progress_erase, sizeof progress_erase, ERASE_LINE);
 	else
-		fcm_format(line, sizeof line, "%.*s  %d s", width, progress.text, (int)(ms / 1000));
-	if (strcmp(line, shown) == 0)
-		return;
-	progress_shown = 1;
-	fprintf(stderr, ERASE_LINE "%s", line);
-	fcm_copy(shown, MAX_LINE, line);
+		fcm_format(progress_erase, sizeof progress_erase, "\r\033[%uA\033[J", lines - 1);
+}
+
+/* Draw what there is to say after `ms`, unless it stands there already. */
+static void draw(int64_t ms, struct buf *shown)
+{
+	struct buf b = {0};
+	unsigned lines = fit_lines(ms, &b);
+
+	if (shown->n == 0 || shown->n != b.n || memcmp(shown->p, b.p, b.n) != 0) {
+		fprintf(stderr, "%s%s", progress_shown ? progress_erase : ERASE_LINE, b.p);
+		set_erase(lines);
+		progress_shown = (sig_atomic_t)lines;
+	}
+	buf_done(shown);
+	*shown = b;
 }
 
 static void *progress_thread(void *arg)
 {
 	int64_t since = clock_ms();
-	char shown[MAX_LINE] = "";
+	_cleanup_(buf_done) struct buf shown = {0};
 
 	(void)arg;
 	pthread_mutex_lock(&progress.lock);
@@ -194,7 +261,7 @@ static void *progress_thread(void *arg)
 		until.tv_nsec %= 1000000000L;
 		if (pthread_cond_clockwait(&progress.wake, &progress.lock, CLOCK_MONOTONIC, &until) ==
 			ETIMEDOUT)
-			draw(clock_ms() - since, shown);
+			draw(clock_ms() - since, &shown);
 	}
 	pthread_mutex_unlock(&progress.lock);
 	return NULL;
@@ -247,7 +314,7 @@ void term_progress_end(void)
 	pthread_join(progress.thread, NULL);
 	progress.running = false;
 	if (progress_shown)
-		fputs(ERASE_LINE, stderr);
+		fputs(progress_erase, stderr);
 	progress_shown = 0;
 }
 

@@ -12,8 +12,8 @@ bool term_has_progress(void);
 /* Colours: stdout is a terminal and NO_COLOR (no-color.org) is unset or empty. */
 bool term_has_colour(void);
 
-/* Begin or replace the line of progress, cut to the width. It comes after a moment, so that what is done at once shows
- * none, and counts the seconds. Nothing without term_has_progress(). */
+/* Begin or replace the line of progress, cut to the width; or lines, with "\n" between them, as many as there is room for. They
+ * come after a moment, so that what is done at once shows none, and count the seconds. Nothing without term_has_progress(). */
 void term_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* How much of it there is room for. */
@@ -25,6 +25,10 @@ void term_progress_note(const char *note);
 
 /* Take it away. Also happens when SIGINT, SIGTERM or SIGHUP ends the program. */
 void term_progress_end(void);
+
+/* Ask the user for a line: `prompt` on stderr, the answer, at most size - 1 bytes, from stdin; without `echo` it isn't shown.
+ * FCM_USAGE when stdin is no terminal, FCM_CANCELLED at its end. */
+int term_ask(const char *prompt, bool echo, char *ret, size_t size, struct fcm_error *err) must_check;
 
 /* Columns of the terminal at fd, or 0 when it is none. */
 unsigned term_width(int fd);

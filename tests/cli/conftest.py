@@ -48,7 +48,7 @@ class Client:
     def __init__(self, binary, home, daemon):
         self.binary, self.home, self.daemon = binary, home, daemon
         self.env = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", "FCM_URL": daemon.url,
-                    "TERM": "xterm"}
+                    "TERM": "xterm", "XDG_RUNTIME_DIR": str(home / "run")}
         self.token_file = home / ".fcm-token"
         self.write_token(fake_daemon.TOKEN + "\n")
 
@@ -66,10 +66,10 @@ class Client:
         done = subprocess.run(["sh", "-c", f'"$0" {words}', self.binary], env=self.env, capture_output=True, timeout=30)
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    def on_terminal(self, *argv, width=80, env=None, interrupt_after=None):
+    def on_terminal(self, *argv, width=80, rows=40, env=None, interrupt_after=None):
         """The same with stdout and stderr on a terminal of that width; what it showed is in .out."""
         master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, width, 0, 0))
         child = subprocess.Popen([self.binary, *argv], env=self.env | (env or {}), stdin=subprocess.DEVNULL, stdout=slave,
                                  stderr=slave)
         os.close(slave)

@@ -96,11 +96,11 @@ class Handler(BaseHTTPRequestHandler):
         error = {"code": code, "message": message, "request_id": "req-1"} | (more or {})
         return self.answer(status, {"error": error})
 
-    def result(self, status, value):
+    def result(self, status, value, steps=None):
         """The end of an operation, streamed when the client asked for that."""
         if "x-ndjson" not in self.headers.get("Accept", ""):
             return self.answer(status, value)
-        steps = [{"event": "step", "step": s, "status": p, "ms": 1} for s in ("disk", "boot") for p in ("begin", "done")]
+        steps = steps or [{"event": "step", "step": s, "status": p, "ms": 1} for s in ("disk", "boot") for p in ("begin", "done")]
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Connection", "close")
@@ -132,6 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
             ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats,
             ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
+            ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
         }.get((self.command, url.path))
         if handler:
@@ -197,6 +198,28 @@ class Handler(BaseHTTPRequestHandler):
     def prune_images(self, body):
         return self.answer(200, {"untagged": [], "removed": ["1f3a9c0d5e6f7788"] * (2 if body["all"] else 1), "bytes": 5000000})
 
+    def pull_image(self, body):
+        """Two layers, of which one is there; "private" wants a password, "noted" has something to say."""
+        if "private" in body["image"] and body.get("password") != "secret":
+            return self.fail(403, "forbidden", "reg.test wants credentials", {"hint": "fcm login reg.test"})
+        if body["image"] == "missing":
+            return self.fail(404, "no_image", "docker.io has no such image", {"hint": "look at its name and tag"})
+        self.server.pulled.add(body["image"])
+
+        def layer(name, status, current, total=27000000):
+            return {"event": "layer", "id": name * 6, "status": status, "current": current, "total": total}
+
+        note = [{"event": "note", "message": "mirror https://m: it answered\x1b[2J 503"}] if "noted" in body["image"] else []
+        return self.result(200, {"name": body["image"], "digest": "1f3a9c0d5e6f7788", "on_disk": 398000000}, [
+            {"event": "step", "step": "pull", "status": "begin", "ms": 0}, *note, layer("aa", "waiting", 0), layer("bb", "waiting", 0),
+            layer("aa", "exists", 27000000), layer("bb", "downloading", 13500000), layer("bb", "downloading", 27000000),
+            layer("bb", "extracted", 72000000, 72000000), {"event": "step", "step": "merge", "status": "begin", "ms": 0}])
+
+    def check_registry(self, body):
+        if body["password"] != "secret":
+            return self.fail(403, "forbidden", f"{body['registry']} doesn't take these credentials")
+        return self.answer(200, {"registry": body["registry"]})
+
     def create_token(self, body):
         return self.answer(201, {"id": "abcd1234", "name": body["name"], "token": TOKEN, "created": "2020-01-01T00:00:00Z"})
 
@@ -206,7 +229,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(*ERRORS[name])
         if name in VMS:
             return self.fail(409, "name_taken", f"the name is taken ({VMS[name]['id']}, {VMS[name]['state']})", {"field": "name"})
-        if body.get("image") == "missing":
+        if body.get("image") == "missing" or "/" in body.get("image", "") and body["image"] not in self.server.pulled:
             return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "fcm images lists them; make one: fcm image build base"})
         if body.get("dry_run"):
             return self.answer(200, {"plan": PLAN})
@@ -336,6 +359,7 @@ def start(path=None, certificate=None):
     server.need_token = path is None
     server.step_seconds = 0.0
     server.samples = 0
+    server.pulled = set()
     server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -132,6 +132,36 @@ def test_progress_is_for_terminals_and_for_what_lasts(fcm, daemon):
     assert "\r" not in fcm.on_terminal("start", "idle", env={"TERM": "dumb"}).out
 
 
+def test_layers_have_a_bar_each(fcm, daemon):
+    daemon.step_seconds = 0.5
+    shown = fcm.on_terminal("pull", "reg.test/noted").out
+    assert "\r\x1b[Kfcm: pull reg.test/noted: mirror https://m: it answered?[2J 503\n" in shown
+    frames = re.split(r"\r\x1b\[(?:K|2A\x1b\[J)", shown.split("503\n")[1])
+    plain = [re.sub(r"  \d s", "", frame) for frame in frames]
+    head, layer = "pull reg.test/noted", "\n  aaaaaaaaaaaa  exists\n  bbbbbbbbbbbb  "
+    wanted = [head + layer + "waiting", head + layer + "[=======       ]  50%  14 MB of 27 MB", head + layer + "unpacking", head + layer + "extracted",
+              head + ": make its file system", "1f3a9c0d5e6f7788  398 MB\n"]
+    assert list(dict.fromkeys(frame for frame in plain if frame in wanted)) == wanted, plain
+    assert shown.count("\x1b[2A\x1b[J") >= 4  # each picture takes the one before away
+
+
+def test_layers_that_fit(fcm, daemon):
+    """Where there is no room for all lines those that are done give way."""
+    daemon.step_seconds = 0.5
+    shown = fcm.on_terminal("pull", "reg.test/app", rows=3).out
+    assert "exists" not in shown and "\n  bbbbbbbbbbbb  [=======" in shown
+
+
+def test_layers_are_lines_elsewhere(fcm):
+    done = fcm("pull", "reg.test/app")
+    assert (done.status, done.out) == (0, "1f3a9c0d5e6f7788\n")
+    assert done.err == "aaaaaaaaaaaa: exists, 27 MB\nbbbbbbbbbbbb: extracted, 72 MB\n"
+    assert fcm("pull", "-q", "reg.test/app").err == ""
+    assert "aaaaaaaaaaaa" not in fcm.on_terminal("pull", "-q", "reg.test/app").out
+    done = fcm("create", "reg.test/other")
+    assert (done.status, done.out) == (0, "misty-comet\n") and done.err.startswith("aaaaaaaaaaaa: exists")
+
+
 def test_closed_stdout_is_no_place_for_data(fcm):
     done = fcm.shell("ls -q >&-")
     assert (done.status, done.err) == (1, "fcm: write to stdout: Bad file descriptor\n")
