@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/credentials.h"
 #include "client/out.h"
+#include "client/report.h"
 #include "client/term.h"
 #include "common/model.h"
 
@@ -133,6 +135,25 @@ static void on_event(void *arg, const field_json *line)
 
 /* ---- the request ---- */
 
+/* Those that the user has for its registry. Without them many images come all the same, so what can't be used is only said. */
+static void add_credentials(field_json *body, const char *image)
+{
+	struct credentials c = {0};
+	struct fcm_error err;
+	struct ref ref;
+
+	if (ref_parse(image, "image", &ref, &err) < 0)
+		return; /* the daemon says why */
+	int r = credentials_find(&ref, &c, &err);
+	if (r > 0)
+		r = credentials_put(&c, body, &err);
+	credentials_done(&c);
+	if (r < 0) {
+		fcm_wrap(&err, "pull %s without credentials", image);
+		report(&err);
+	}
+}
+
 int pull_image(
 	struct cli *cli, const char *image, const char *platform, field_json **ret, struct fcm_error *err)
 {
@@ -142,6 +163,7 @@ int pull_image(
 	fj_set_str(body, "image", image);
 	if (platform)
 		fj_set_str(body, "platform", platform);
+	add_credentials(body, image);
 	v->image = image;
 	v->quiet = cli->globals.quiet;
 	draw(v);
@@ -189,8 +211,9 @@ const struct command cmd_pull = {
 	.summary = "get an image from a registry",
 	.details = "IMAGE is a name as docker reads it: nginx, nginx:1.25, ghcr.io/owner/name:tag,\n"
 		   "name@sha256:... It prints the image's id. A layer that is here isn't fetched.\n"
-		   "Registries without TLS, and mirrors: insecure_registries and registry_mirrors\n"
-		   "in the daemon's config.",
+		   "Credentials are those of fcm login, docker login and podman login. Registries\n"
+		   "without TLS, and mirrors: insecure_registries and registry_mirrors in the\n"
+		   "daemon's config.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.options = options,

@@ -85,6 +85,18 @@ char *crypt_base64(const void *p, size_t n)
 	return base64(p, n, sodium_base64_VARIANT_ORIGINAL);
 }
 
+bool crypt_base64_decode(const char *text, struct buf *ret)
+{
+	size_t room = strlen(text), n;
+	auto_free char *p = xalloc(room + 1);
+
+	if (sodium_base642bin((unsigned char *)p, room, text, room, "\r\n", &n, NULL,
+		    sodium_base64_VARIANT_ORIGINAL) < 0)
+		return false;
+	buf_add(ret, p, n);
+	return true;
+}
+
 void crypt_ed25519(uint8_t ret[CRYPT_ED25519])
 {
 	uint8_t public[crypto_sign_PUBLICKEYBYTES];

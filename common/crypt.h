@@ -33,6 +33,9 @@ void crypt_hex(const void *p, size_t n, char *ret); /* 2 n + 1 bytes */
 char *crypt_base64url(const void *p, size_t n);
 char *crypt_base64(const void *p, size_t n);
 
+/* Append what standard base64 (with padding; lines may be broken) stands for; false when it isn't that. */
+bool crypt_base64_decode(const char *text, struct buf *ret);
+
 /* An ed25519 key: seed and public key, 32 bytes each. */
 void crypt_ed25519(uint8_t ret[CRYPT_ED25519]);
 

@@ -16,6 +16,8 @@ CASES = [
     ("bad-name", ["create", "--name", "Web!"], 2), ("bad-restart", ["create", "--restart", "maybe"], 2),
     ("bad-state", ["wait", "web", "--state", "asleep"], 2), ("bad-label", ["create", "--label", "novalue"], 2),
     ("not-found", ["inspect", "nope"], 3), ("no-image", ["create", "missing"], 3),
+    ("private", ["pull", "reg.test/private"], 5), ("login", ["login", "-u", "ann", "reg.test"], 2), ("login-place", ["login", "reg"], 2),
+    ("login-colon", ["login", "-u", "a:b", "--password-stdin", "reg.test"], 2), ("logout", ["logout", "reg.test"], 3),
     ("taken", ["create", "--name", "web"], 4), ("busy", ["stop", "busy"], 4), ("forbidden", ["kill", "forbidden"], 5),
     ("full", ["create", "--name", "full"], 7), ("slow", ["start", "slow"], 8), ("wait", ["wait", "idle", "--timeout", "1"], 8),
     ("internal", ["destroy", "broken"], 1), ("guest", ["start", "noguest"], 1), ("proxy-answer", ["inspect", "html"], 6),

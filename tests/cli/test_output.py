@@ -6,7 +6,7 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
-            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "rmi", "volume", "assets", "token", "info", "doctor",
+            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "login", "logout", "rmi", "volume", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
 

@@ -218,6 +218,105 @@ def test_expose(fcm, daemon):
     assert last(daemon)["body"] == {"port": 3000, "domain": "www.example.com"}
 
 
+# ---- credentials for registries ----
+
+def auth_file(fcm):
+    return fcm.home / "run/containers/auth.json"
+
+
+ANN = "YW5uOnNlY3JldA=="  # ann:secret
+
+
+def test_login(fcm, daemon):
+    done = fcm("login", "-u", "ann", "--password-stdin", "https://reg.test/", input=b"wrong\n")
+    assert done.status == 5 and done.err == "fcm: reg.test doesn't take these credentials\n" and not auth_file(fcm).exists()
+    for ending in (b"", b"\n", b"\r\n"):
+        done = fcm("login", "-u", "ann", "--password-stdin", "reg.test", input=b"secret" + ending)
+        assert (done.status, done.out, done.err) == (0, "reg.test\n", "")
+        assert last(daemon)["path"] == "/v1/registries/check"
+        assert last(daemon)["body"] == {"registry": "reg.test", "user": "ann", "password": "secret"}
+    assert json.loads(auth_file(fcm).read_text()) == {"auths": {"reg.test": {"auth": ANN}}}
+    assert auth_file(fcm).stat().st_mode & 0o777 == 0o600
+    fcm("pull", "reg.test/private")
+    assert last(daemon)["body"] == {"image": "reg.test/private", "user": "ann", "password": "secret"}
+    fcm("pull", "other.test/x", "--platform", "linux/amd64")
+    assert last(daemon)["body"] == {"image": "other.test/x", "platform": "linux/amd64"}
+    assert fcm("create", "reg.test/private").out == "misty-comet\n"
+    assert [s["body"].get("password") for s in daemon.seen if s["path"] == "/v1/images/pull"] == ["secret", None]  # it was here
+    assert fcm("run", "-d", "reg.test/private-too").out == "misty-comet\n"
+    assert [s["body"] for s in daemon.seen if s["path"] == "/v1/images/pull"][-1]["password"] == "secret"
+    done = fcm("logout", "--json", "reg.test")
+    assert json.loads(done.out) == {"files": [str(auth_file(fcm))], "registry": "reg.test"}
+    assert json.loads(auth_file(fcm).read_text()) == {"auths": {}}
+
+
+@pytest.mark.parametrize("place, key, registry", [
+    ("docker.io", "https://index.docker.io/v1/", "docker.io"), ("index.docker.io", "https://index.docker.io/v1/", "docker.io"),
+    ("registry-1.docker.io", "https://index.docker.io/v1/", "docker.io"), ("docker.io/me", "docker.io/me", "docker.io"),
+    ("reg.test:5000/team/app", "reg.test:5000/team/app", "reg.test:5000")])
+def test_login_places(fcm, daemon, place, key, registry):
+    assert fcm("login", "-u", "ann", "--password-stdin", place, input=b"secret").status == 0
+    assert last(daemon)["body"]["registry"] == registry
+    assert list(json.loads(auth_file(fcm).read_text())["auths"]) == [key]
+    assert fcm("logout", place).status == 0
+
+
+@pytest.mark.parametrize("place", ["", "reg", "localhost", "a b.c", "reg.test/UP", "reg.test//x", "reg.test/x:1", "-u.x", "reg.test:99999", "x" * 300 + ".y"])
+def test_login_nowhere(fcm, daemon, place):
+    done = fcm("login", "-u", "ann", "--password-stdin", "--", place, input=b"secret")
+    assert done.status == 2 and not daemon.seen and not auth_file(fcm).exists()
+
+
+def typed(fcm, *argv, answers=(), sig=None):
+    """`fcm` with all three on a terminal, where each answer is typed when its prompt is there: (status, what was shown)."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    child = subprocess.Popen([fcm.binary, *argv], env=fcm.env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    shown = b""
+    for prompt, answer in answers:
+        shown = read_until(master, prompt, shown)
+        while prompt == b"Password: " and termios.tcgetattr(slave)[3] & termios.ECHO:
+            time.sleep(0.01)
+        os.write(master, answer)
+    if sig:
+        child.send_signal(sig)
+    status = child.wait(10)
+    assert termios.tcgetattr(slave) == before
+    os.close(slave)
+    try:
+        while piece := os.read(master, 65536):
+            shown += piece
+    except OSError:
+        pass
+    os.close(master)
+    return status, shown.decode().replace("\r\n", "\n")
+
+
+def test_login_asks(fcm, daemon):
+    status, shown = typed(fcm, "login", "reg.test", answers=[(b"Username: ", b"ann\n"), (b"Password: ", b"secret\n")])
+    assert status == 0 and shown == f"Username: ann\nPassword: \nreg.test      ann is logged in; {auth_file(fcm)} has it\n"
+    assert last(daemon)["body"] == {"registry": "reg.test", "user": "ann", "password": "secret"}
+    status, shown = typed(fcm, "login", "-u", "ann", "reg.test", answers=[(b"Password: ", b"\x04")])
+    assert status == 1 and shown == "Password: \nfcm: login: nothing was typed\n"
+    status, shown = typed(fcm, "login", "-u", "ann", "reg.test", answers=[(b"Password: ", b"sec")], sig=signal.SIGINT)
+    assert status == -signal.SIGINT and shown == "Password: \n"
+
+
+def test_what_cant_be_used_is_said(fcm, daemon):
+    auth_file(fcm).parent.mkdir(parents=True)
+    auth_file(fcm).write_text(json.dumps({"auths": {"reg.test": {"auth": "YW5uOv8="}}}))
+    done = fcm("pull", "-q", "reg.test/app")
+    assert done.status == 0 and done.err == "fcm: pull reg.test/app without credentials: user and password must be UTF-8\n"
+    assert last(daemon)["body"] == {"image": "reg.test/app"}
+
+
+def test_debug_hides_passwords(fcm):
+    done = fcm("login", "-u", "ann", "--password-stdin", "reg.test", input=b"secret", env={"FCM_DEBUG": "1"})
+    assert '"password":"***"' in done.err and "secret" not in done.err
+    done = fcm("pull", "reg.test/app", env={"FCM_DEBUG": "1"})
+    assert '"user":"ann","password":"***"' in done.err and "secret" not in done.err and '"event": "layer"' in done.err
+
+
 # ---- the token ----
 
 def test_token_of_the_home(fcm, daemon):

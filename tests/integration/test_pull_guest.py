@@ -2,12 +2,11 @@
 import hashlib
 import io
 import os
-import signal
 import tarfile
 
 import pytest
 from host import wait_for
-from oci import layout
+from registry import Registry
 
 REGISTRY = "127.0.0.1:5000"
 HOST = {"config": f"insecure_registries = {REGISTRY}\n"}
@@ -39,31 +38,9 @@ ALONE = layer(("busybox", busybox(), {}))
 CONFIG = {"Entrypoint": ["/bin/app"], "Cmd": ["hello"], "Env": ["GREETING=hi", "PATH=/bin"], "WorkingDir": "/srv", "User": "web", "StopSignal": "SIGINT"}
 
 
-class Registry:
-    def __init__(self, host, path):
-        self.host, self.path, self.child = host, path, None
-        self.ids = {}
-        (path / "r.yml").write_text(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {path}/blobs\nhttp:\n  addr: {REGISTRY}\n")
-
-    def start(self):
-        with open(self.path / "log", "ab") as log:
-            self.child = self.host.spawn(["docker-registry", "serve", str(self.path / "r.yml")], stdout=log, stderr=log)
-        wait_for("the registry", lambda: self.host.ns.connect(("127.0.0.1", 5000), 1).close() is None, 10)
-
-    def stop(self):
-        os.kill(self.child.pid, signal.SIGTERM)
-        self.child.wait(10)
-
-    def fill(self, name, layers, config):
-        folder = self.path / name.replace(":", "-")
-        self.ids[name] = layout(folder, layers, config)
-        self.host.run("skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", f"oci:{folder}:x", f"docker://{REGISTRY}/{name}")
-
-
 @pytest.fixture(scope="module")
 def registry(host, tmp_path_factory):
-    r = Registry(host, tmp_path_factory.mktemp("registry"))
-    r.start()
+    r = Registry(host, tmp_path_factory.mktemp("registry"), REGISTRY)
     r.fill("app:1", [BASE, CHANGE], CONFIG)
     r.fill("alone:1", [ALONE], {"Entrypoint": ["/busybox", "echo", "alone"], "Cmd": ["by itself"]})
     return r

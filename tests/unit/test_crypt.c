@@ -48,6 +48,14 @@ static void test_base64(void **state)
 	assert_string_equal(plain, "+//+AQ==");
 	crypt_hex("\xfb\xff\xfe\x01", 4, hex);
 	assert_string_equal(hex, "fbfffe01");
+	_cleanup_(buf_done) struct buf b = {0};
+	assert_true(crypt_base64_decode("+//+\nAQ==", &b));
+	assert_memory_equal(b.p, "\xfb\xff\xfe\x01", 5);
+	assert_true(crypt_base64_decode("", &b));
+	assert_int_equal(b.n, 4);
+	assert_false(crypt_base64_decode("+//+AQ", &b));
+	assert_false(crypt_base64_decode("-__-AQ==", &b));
+	assert_false(crypt_base64_decode("AQ==AQ==", &b));
 }
 
 static const char pinned[] =
