@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -24,6 +25,7 @@ const struct field create_fields[] = {
 	F(struct create_options, vm, FIELD_OBJECT, .sub = vm_create_fields),
 	F(struct create_options, key_files, FIELD_STRV, .max = VM_MAX_KEYS),
 	F(struct create_options, maps, FIELD_STRV, .max = VM_MAX_VOLUMES),
+	F(struct create_options, env, FIELD_STRV, .max = VM_MAX_ENV),
 	F(struct create_options, env_files, FIELD_STRV, .max = VM_MAX_ENV),
 	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
 	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
@@ -78,7 +80,20 @@ static int collect_keys(const struct create_options *o, field_json *keys, struct
 	return 0;
 }
 
-/* As docker has it: K=V a line, # begins a comment. */
+/* As docker has it: K=V, or K alone for a variable of our own, which may be unset. */
+static int add_env(struct cli *cli, struct create_options *o, const char *text, struct fcm_error *err)
+{
+	const char *value = strchr(text, '=') ? NULL : getenv(text);
+	auto_free char *entry = value ? xprintf("%s=%s", text, value) : xstrdup(text);
+
+	if (strchr(entry, '=') == NULL)
+		return 0;
+	if (!strv_has(&cli->given, "vm.env"))
+		strv_add(&cli->given, "vm.env");
+	return field_set_text(vm_create_fields, &o->vm, "env", entry, err);
+}
+
+/* One a line; # begins a comment. */
 static int add_env_file(struct cli *cli, struct create_options *o, const char *path, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
@@ -91,21 +106,24 @@ static int add_env_file(struct cli *cli, struct create_options *o, const char *p
 	for (rest = text.n ? text.p : NULL; (line = strsep(&rest, "\n")) != NULL;) {
 		line += strspn(line, " \t");
 		line[strcspn(line, "\r")] = '\0';
-		if (*line == '\0' || *line == '#')
-			continue;
-		if (field_set_text(create_fields, o, "vm.env", line, err) < 0)
+		if (*line && *line != '#' && add_env(cli, o, line, err) < 0)
 			return fcm_wrap(err, "--env-file %s", path);
-		if (!strv_has(&cli->given, "vm.env"))
-			strv_add(&cli->given, "vm.env");
 	}
 	return 0;
 }
 
-static int add_env_files(struct cli *cli, struct create_options *o, struct fcm_error *err)
+/* What stands on the command line counts more than what a file says. */
+static int add_all_env(struct cli *cli, struct create_options *o, struct fcm_error *err)
 {
 	for (size_t i = 0; i < o->env_files.n; i++)
 		if (add_env_file(cli, o, o->env_files.v[i], err) < 0)
 			return -1;
+	for (size_t i = 0; i < o->env.n; i++)
+		if (add_env(cli, o, o->env.v[i], err) < 0) {
+			auto_free char *why = xprintf("--%s", err->msg);
+			fcm_copy(err->msg, sizeof err->msg, why);
+			return -1;
+		}
 	return 0;
 }
 
@@ -250,7 +268,7 @@ int create_vm(
 		return -1;
 	if (image)
 		strv_add(&cli->given, "vm.image");
-	if (add_env_files(cli, o, err) < 0 || add_maps(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
+	if (add_all_env(cli, o, err) < 0 || add_maps(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
 		return -1;
 	if (post(cli, o, body, doing, ret, err) < 0)
 		return fail_create(o->vm.spec.name, err);

@@ -10,6 +10,7 @@
 struct create_options {
 	struct vm_create vm;
 	struct strv key_files, env_files;
+	struct strv env; /* "K=V", or "K" for one of our own */
 	struct strv maps; /* of create: "DIR:/PATH" */
 	struct ready_options ready;
 	struct health_spec health;
@@ -33,7 +34,7 @@ extern const struct field create_fields[];
 		{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},          \
 		{"volume", 'v', "NAME:/PATH", "vm.volumes", "a volume, made if there is none; :ro to read"}, \
 		{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},     \
-		{"env", 'e', "K=V", "vm.env", "environment of what runs in it; repeatable"},                 \
+		{"env", 'e', "K[=V]", "env", "environment of what runs in it; repeatable"},                  \
 		{"env-file", 0, "FILE", "env_files", "the same from a file, K=V a line; repeatable"},        \
 		{"label", 0, "K=V", "vm.labels", "a label, for you; repeatable"},                            \
 		{"restart", 0, "POLICY", "vm.restart", RESTART_DOC}, READY_OPTIONS("ready."),                \

@@ -18,6 +18,9 @@
 enum { STREAM = 1, PIECE = FRAME_MAX / 2 };
 enum { KEY_HOLD = 0x10, KEY_LEAVE = 0x11 }; /* ^P ^Q, as docker has it */
 
+/* What isn't about ourselves is the command's. */
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+
 struct relay {
 	struct exec_io *io;
 	int signals;
@@ -253,8 +256,9 @@ static int relay_all(struct exec_io *io, int *ret_status, struct fcm_error *err)
 	int rc = 0;
 
 	sigemptyset(&ours);
-	for (size_t i = 0; i < 4; i++)
-		sigaddset(&ours, (const int[]){SIGINT, SIGTERM, SIGHUP, SIGWINCH}[i]);
+	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
+		sigaddset(&ours, forwarded[i]);
+	sigaddset(&ours, SIGWINCH);
 	sigprocmask(SIG_BLOCK, &ours, &before);
 	auto_close int signals = signalfd(-1, &ours, SFD_CLOEXEC);
 	if (signals < 0)

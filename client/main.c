@@ -53,7 +53,7 @@ static int run_command(
 	if (cmd->defaults)
 		memcpy(options, cmd->defaults, cmd->size);
 	int r = options_parse(sets, argc, argv, cmd->flags & COMMAND_FIRST_ENDS, &first, err);
-	if (r < 0)
+	if (r < 0 && err->hint[0] == '\0')
 		fcm_hint(err, "fcm %s --help lists the options", cmd->name);
 	if (r == 0 && cli->globals.help) {
 		help_command(stdout, cmd);

@@ -15,6 +15,7 @@ CASES = [
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
     ("bad-name", ["create", "--name", "Web!"], 2), ("bad-restart", ["create", "--restart", "maybe"], 2),
     ("bad-state", ["wait", "web", "--state", "asleep"], 2), ("bad-label", ["create", "--label", "novalue"], 2),
+    ("usage-bind", ["create", "-v", "/srv:/srv"], 2),
     ("not-found", ["inspect", "nope"], 3), ("no-image", ["create", "missing"], 3),
     ("private", ["pull", "reg.test/private"], 5), ("login", ["login", "-u", "ann", "reg.test"], 2), ("login-place", ["login", "reg"], 2),
     ("login-colon", ["login", "-u", "a:b", "--password-stdin", "reg.test"], 2), ("logout", ["logout", "reg.test"], 3),

@@ -33,6 +33,18 @@ def test_create(fcm, daemon, tmp_path):
         "expose": 80, "kernel": "k6", "ssh_keys": ["ssh-ed25519 AAAA me@laptop"], "image": "tiny", "name": "nova"}
 
 
+def test_environment(fcm, daemon, tmp_path):
+    """What stands on the command line counts more than a file; a name alone is a variable of our own, if it is set."""
+    file = tmp_path / "env"
+    file.write_text("# comment\n\nA=file\nB=x y\r\nOWN\nNOT_SET\n")
+    fcm("create", "-e", "A=1", "--env-file", str(file), "-e", "C", env={"OWN": "mine", "C": "=c"})
+    assert last(daemon)["body"] == {"env": {"A": "1", "B": "x y", "OWN": "mine", "C": "=c"}}
+    done = fcm("create", "-e", "1=x")
+    assert done.status == 2 and done.err.startswith("fcm: --env: '1' is no name"), done.err
+    file.write_text("A B=1\n")
+    assert f"--env-file {file}: env: 'A B' is no name" in fcm("create", "--env-file", str(file)).err
+
+
 def test_create_sends_the_key_of_fcm_ssh(fcm, daemon):
     (fcm.home / ".ssh").mkdir()
     (fcm.home / ".ssh/fcm_ed25519.pub").write_text("ssh-ed25519 BBBB fcm\n")
