@@ -10,7 +10,7 @@
 struct create_options {
 	struct vm_create vm;
 	struct strv key_files, env_files;
-	struct strv env; /* "K=V", or "K" for one of our own */
+	struct strv env;  /* "K=V", or "K" for one of our own */
 	struct strv maps; /* of create: "DIR:/PATH" */
 	struct ready_options ready;
 	struct health_spec health;
@@ -41,12 +41,13 @@ extern const struct field create_fields[];
 		{"health-cmd", 0, "CMD", "health.cmd", "healthy while this line of its shell exits with 0"}, \
 		{"health-http", 0, "URL", "health.http",                                                     \
 			"or while this URL answers in it: http://localhost/"},                               \
-		{"health-interval", 0, "SECONDS", "health.interval", "between two checks (default 30)"},     \
-		{"health-timeout", 0, "SECONDS", "health.timeout", "for one check (default 5)"},             \
+		{"health-interval", 0, "TIME", "health.interval",                                            \
+			"between two checks: 30s (the default), 2m"},                                        \
+		{"health-timeout", 0, "TIME", "health.timeout", "for one check (default 5s)"},               \
 		{"health-retries", 0, "N", "health.retries",                                                 \
 			"failures in a row that mean unhealthy (default 3)"},                                \
-		{"health-start-period", 0, "SECONDS", "health.start_period",                                 \
-			"in which failures don't count (default 0)"},                                        \
+		{"health-start-period", 0, "TIME", "health.start_period",                                    \
+			"in which failures don't count (default none)"},                                     \
 	{                                                                                                    \
 		"dry-run", 0, NULL, "vm.dry_run", "print what would be done, and do nothing"                 \
 	}

@@ -21,9 +21,9 @@ extern const struct field ready_options_fields[];
 /* Their rows; `key` is the path of the struct ready_options in the command's own, with a dot. */
 #define READY_OPTIONS(key)                                                                                   \
 	{"wait-ready", 0, "WHAT", key "wait", "what makes the start complete, like tcp=80: see below"},      \
-		{"ready-timeout", 0, "SECONDS", key "spec.timeout", "give up waiting after so long"},        \
+		{"ready-timeout", 0, "TIME", key "spec.timeout", "give up waiting after so long"},           \
 	{                                                                                                    \
-		"ready-interval", 0, "SECONDS", key "spec.interval", "between two looks"                     \
+		"ready-interval", 0, "TIME", key "spec.interval", "between two looks"                        \
 	}
 
 /* For the details of their help. */

@@ -19,7 +19,7 @@ static const struct option_row options[] = {
 	{"entrypoint", 0, "WORD", "vm.main.entrypoint", "a word before the command's; repeatable"},
 	{"read-only", 0, NULL, "vm.main.read_only", "it sees its root read-only"},
 	{"tmpfs", 0, "DIR", "vm.main.tmpfs", "an empty directory in memory; repeatable"},
-	{"stop-signal", 0, "N", "vm.main.stop_signal", "number of the signal that ends it (default 15)"},
+	{"stop-signal", 0, "SIGNAL", "vm.main.stop_signal", "what ends it: TERM (the default), INT, 3, ..."},
 	CREATE_OPTIONS,
 	{0},
 };

@@ -25,6 +25,8 @@ static int wrong_type(const struct field *f, const char *path, struct fcm_error 
 		[FIELD_TIME] = "a text like \"2026-11-25T16:48:13Z\"",
 		[FIELD_STRV] = "a list of texts",
 		[FIELD_MAP] = "an object of texts",
+		[FIELD_KEYS] = "an object",
+		[FIELD_SIGNAL] = "a number from 1 to 64, or a name like \"SIGTERM\"",
 		[FIELD_OBJECT] = "an object",
 	};
 	return fcm_fail_field(err, FCM_INVALID, path, "%s: must be %s", path, wanted[f->type]);
@@ -69,6 +71,18 @@ static int decode_map(
 	return 0;
 }
 
+static int decode_keys(
+	const struct field *f, const json_t *v, const char *path, struct strv *l, struct fcm_error *err)
+{
+	if (!json_is_object(v))
+		return wrong_type(f, path, err);
+	strv_done(l);
+	for (const char *key = NULL; (key = fj_next_key(v, key));)
+		if (field_put_entry(f, l, path, key, err) < 0)
+			return -1;
+	return 0;
+}
+
 static int decode_value(const struct field *f, const json_t *v, const char *path, enum field_mode mode,
 	void *p, struct fcm_error *err)
 {
@@ -81,9 +95,10 @@ static int decode_value(const struct field *f, const json_t *v, const char *path
 	case FIELD_U32:
 	case FIELD_I64:
 	case FIELD_MIB:
+	case FIELD_SIGNAL:
 		if (json_is_integer(v))
 			return field_put_int(f, p, path, json_integer_value(v), err);
-		if (f->type == FIELD_MIB && json_is_string(v))
+		if ((f->type == FIELD_MIB || f->type == FIELD_SIGNAL) && json_is_string(v))
 			return field_put_str(f, p, path, json_string_value(v), err);
 		return wrong_type(f, path, err);
 	case FIELD_STR:
@@ -98,6 +113,8 @@ static int decode_value(const struct field *f, const json_t *v, const char *path
 		return decode_list(f, v, path, p, err);
 	case FIELD_MAP:
 		return decode_map(f, v, path, p, err);
+	case FIELD_KEYS:
+		return decode_keys(f, v, path, p, err);
 	case FIELD_OBJECT:
 		if (!json_is_object(v))
 			return wrong_type(f, path, err);
@@ -194,6 +211,15 @@ static json_t *encode_map(const struct strv *l, bool hide)
 	return v;
 }
 
+static json_t *encode_keys(const struct strv *l)
+{
+	json_t *v = fj_object();
+
+	for (size_t i = 0; i < l->n; i++)
+		fj_set(v, l->v[i], fj_object());
+	return v;
+}
+
 static json_t *encode_value(const struct field *f, const void *p, bool secrets)
 {
 	bool hide = f->flags & FIELD_SECRET && !secrets;
@@ -203,6 +229,7 @@ static json_t *encode_value(const struct field *f, const void *p, bool secrets)
 		return json_boolean(*(const bool *)p);
 	case FIELD_U32:
 	case FIELD_MIB:
+	case FIELD_SIGNAL:
 		return json_integer(*(const uint32_t *)p);
 	case FIELD_I64:
 		return json_integer(*(const int64_t *)p);
@@ -219,6 +246,8 @@ static json_t *encode_value(const struct field *f, const void *p, bool secrets)
 		return field_empty(f, p) ? json_null() : json_string(clock_rfc3339(*(const int64_t *)p).s);
 	case FIELD_STRV:
 		return encode_list(p);
+	case FIELD_KEYS:
+		return encode_keys(p);
 	case FIELD_MAP:
 		return encode_map(p, hide);
 	case FIELD_OBJECT:

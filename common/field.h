@@ -25,6 +25,8 @@ enum field_type {
 	FIELD_TIME,  /* int64_t seconds since the epoch; JSON RFC 3339; absent or null when 0 */
 	FIELD_STRV,  /* struct strv; JSON array of strings, at most max entries (0: no limit of its own) */
 	FIELD_MAP, /* struct strv of "K=V"; JSON object of strings, at most max entries; no K is empty or has a '=' */
+	FIELD_KEYS,   /* struct strv; JSON object, of which only the keys count, at most max of them */
+	FIELD_SIGNAL, /* uint32_t, 1..SIGNAL_MAX; JSON number, or text with a name ("SIGTERM", "rtmin+3") */
 	FIELD_OBJECT, /* a struct with the table `sub` */
 };
 
@@ -34,6 +36,7 @@ enum {
 	FIELD_READONLY = 1 << 2,   /* encoded, refused on the wire */
 	FIELD_OMIT_EMPTY = 1 << 3, /* not encoded when zero or empty */
 	FIELD_NULL_EMPTY = 1 << 4, /* encoded as null when zero or empty */
+	FIELD_SPAN = 1 << 5, /* of FIELD_U32, seconds: in a text "90s", "5m" and "1m30s" are fine, too */
 };
 
 struct field {

@@ -9,6 +9,7 @@
 
 #include "common/core/clock.h"
 #include "common/core/names.h"
+#include "common/core/signals.h"
 #include "common/field_internal.h"
 
 enum { NEAR_MAX = 31 }; /* longest key that is compared */
@@ -88,6 +89,7 @@ bool field_empty(const struct field *f, const void *p)
 		return !*(const bool *)p;
 	case FIELD_U32:
 	case FIELD_MIB:
+	case FIELD_SIGNAL:
 		return *(const uint32_t *)p == 0;
 	case FIELD_I64:
 	case FIELD_TIME:
@@ -102,6 +104,7 @@ bool field_empty(const struct field *f, const void *p)
 		return ((const struct in_addr *)p)->s_addr == 0;
 	case FIELD_STRV:
 	case FIELD_MAP:
+	case FIELD_KEYS:
 		return ((const struct strv *)p)->n == 0;
 	case FIELD_OBJECT:
 		return field_empty(f->sub, (const char *)p + f->sub->off);
@@ -140,6 +143,22 @@ static int put_mib(const struct field *f, void *p, const char *path, const char 
 	if (bytes % (1 << 20))
 		return not_a(path, s, "a whole number of MiB", err);
 	return field_put_int(f, p, path, (int64_t)(bytes >> 20), err);
+}
+
+static int put_signal(const struct field *f, void *p, const char *path, const char *s, struct fcm_error *err)
+{
+	unsigned number = signal_parse(s);
+
+	return number ? field_put_int(f, p, path, number, err)
+		      : not_a(path, s, "a signal (like SIGTERM, hup, 15 or rtmin+3)", err);
+}
+
+static int put_seconds(const struct field *f, void *p, const char *path, const char *s, struct fcm_error *err)
+{
+	int64_t seconds;
+
+	return clock_parse_span(s, &seconds) ? field_put_int(f, p, path, seconds, err)
+					     : not_a(path, s, "a time (like 90, 90s, 5m or 1m30s)", err);
 }
 
 static int put_enum(const struct field *f, int *p, const char *path, const char *s, struct fcm_error *err)
@@ -188,11 +207,14 @@ int field_put_str(const struct field *f, void *p, const char *path, const char *
 		return clock_parse(s, p) == 0 ? 0 : not_a(path, s, "a time (like 2026-11-25T16:48:13Z)", err);
 	case FIELD_MIB:
 		return put_mib(f, p, path, s, err);
+	case FIELD_SIGNAL:
+		return put_signal(f, p, path, s, err);
 	case FIELD_BOOL:
 	case FIELD_U32:
 	case FIELD_I64:
 	case FIELD_STRV:
 	case FIELD_MAP:
+	case FIELD_KEYS:
 	case FIELD_OBJECT:
 		break;
 	}
@@ -243,15 +265,19 @@ static int put_text(const struct field *f, void *p, const char *path, const char
 		return put_bool(p, path, s, err);
 	case FIELD_U32:
 	case FIELD_I64:
+		if (f->flags & FIELD_SPAN && !fcm_parse_i64(s, INT64_MIN, INT64_MAX, &v))
+			return put_seconds(f, p, path, s, err);
 		if (!fcm_parse_i64(s, INT64_MIN, INT64_MAX, &v))
 			return not_a(path, s, "a whole number", err);
 		return field_put_int(f, p, path, v, err);
 	case FIELD_STRV:
 	case FIELD_MAP:
+	case FIELD_KEYS:
 		return field_put_entry(f, p, path, s, err);
 	case FIELD_OBJECT:
 		return fcm_fail_field(err, FCM_INVALID, path, "%s: name one of its fields", path);
 	case FIELD_MIB:
+	case FIELD_SIGNAL:
 	case FIELD_STR:
 	case FIELD_CHARS:
 	case FIELD_ENUM:
@@ -318,6 +344,7 @@ char *field_get_text(const struct field *t, const void *obj, const char *key)
 		return xstrdup(*(const bool *)p ? "yes" : "no");
 	case FIELD_U32:
 	case FIELD_MIB:
+	case FIELD_SIGNAL:
 		return xprintf("%" PRIu32, *(const uint32_t *)p);
 	case FIELD_I64:
 		return xprintf("%" PRId64, *(const int64_t *)p);
@@ -333,6 +360,7 @@ char *field_get_text(const struct field *t, const void *obj, const char *key)
 		return xstrdup(field_empty(f, p) ? "" : clock_rfc3339(*(const int64_t *)p).s);
 	case FIELD_STRV:
 	case FIELD_MAP:
+	case FIELD_KEYS:
 		return join(p);
 	case FIELD_OBJECT:
 		break;
@@ -350,7 +378,7 @@ void field_done(const struct field *t, void *obj)
 		}
 		if (f->type == FIELD_STR)
 			free(*(char **)p);
-		if (f->type == FIELD_STRV || f->type == FIELD_MAP)
+		if (f->type == FIELD_STRV || f->type == FIELD_MAP || f->type == FIELD_KEYS)
 			strv_done(p);
 		memset(p, 0, f->size);
 	}

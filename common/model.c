@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/core/localurl.h"
+#include "common/core/signals.h"
 #include "common/core/volume.h"
 #include "common/crypt.h"
 #include "common/field_internal.h"
@@ -335,21 +336,21 @@ const struct field ready_fields[] = {
 	F(struct ready_spec, exec, FIELD_STR, .max = PROBE_MAX_COMMAND, .flags = FIELD_OMIT_EMPTY,
 		.doc = "exec: a line for the guest's shell"),
 	F(struct ready_spec, timeout, FIELD_U32, .min = 1, .max = READY_MAX_SECONDS,
-		.flags = FIELD_OMIT_EMPTY, .doc = "seconds to wait at most"),
+		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds to wait at most"),
 	F(struct ready_spec, interval, FIELD_U32, .min = 1, .max = READY_MAX_SECONDS,
-		.flags = FIELD_OMIT_EMPTY, .doc = "seconds between two tries"),
+		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds between two tries"),
 	FIELD_END,
 };
 
 const struct field health_fields[] = {
 	F(struct health_spec, interval, FIELD_U32, .min = 1, .max = HEALTH_MAX_SECONDS,
-		.flags = FIELD_OMIT_EMPTY, .doc = "seconds between two checks"),
+		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds between two checks"),
 	F(struct health_spec, timeout, FIELD_U32, .min = 1, .max = PROBE_MAX_SECONDS,
-		.flags = FIELD_OMIT_EMPTY, .doc = "seconds that one may take"),
+		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds that one may take"),
 	F(struct health_spec, retries, FIELD_U32, .min = 1, .max = HEALTH_MAX_RETRIES,
 		.flags = FIELD_OMIT_EMPTY, .doc = "failures in a row that mean unhealthy"),
-	F(struct health_spec, start_period, FIELD_U32, .max = HEALTH_MAX_SECONDS, .flags = FIELD_OMIT_EMPTY,
-		.doc = "seconds in which failures don't count"),
+	F(struct health_spec, start_period, FIELD_U32, .max = HEALTH_MAX_SECONDS,
+		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds in which failures don't count"),
 	F(struct health_spec, cmd, FIELD_STR, .max = PROBE_MAX_COMMAND, .flags = FIELD_OMIT_EMPTY,
 		.doc = "a line for the guest's shell"),
 	F(struct health_spec, http, FIELD_STR, .max = LOCAL_URL_MAX, .check = check_url,
@@ -373,8 +374,8 @@ const struct field main_fields[] = {
 		.doc = "it sees its root read-only"),
 	F(struct main_spec, tmpfs, FIELD_STRV, .max = VM_MAX_TMPFS, .check = check_dirs,
 		.flags = FIELD_OMIT_EMPTY, .doc = "directories in memory"),
-	F(struct main_spec, stop_signal, FIELD_U32, .min = 1, .max = 64, .flags = FIELD_OMIT_EMPTY,
-		.doc = "number of the signal that ends it, 15 when left out"),
+	F(struct main_spec, stop_signal, FIELD_SIGNAL, .min = 1, .max = SIGNAL_MAX, .flags = FIELD_OMIT_EMPTY,
+		.doc = "the signal that ends it, SIGTERM when left out"),
 	FIELD_END,
 };
 

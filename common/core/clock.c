@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/core/util.h"
+
 int64_t clock_ms(void)
 {
 	struct timespec t;
@@ -76,6 +78,31 @@ int clock_parse(const char *s, int64_t *ret)
 		return -1;
 	*ret = timegm(&tm);
 	return 0;
+}
+
+bool clock_parse_span(const char *s, int64_t *ret)
+{
+	static const struct {
+		char unit;
+		int seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	int64_t sum = 0, n;
+
+	do {
+		size_t digits = strspn(s, "0123456789"), u = 0;
+		char text[16];
+		while (u < ARRAY_SIZE(units) && units[u].unit != s[digits])
+			u++;
+		if (u == ARRAY_SIZE(units) || !fcm_format(text, sizeof text, "%.*s", (int)digits, s) ||
+			!fcm_parse_i64(text, 0, 1000000000, &n))
+			return false;
+		sum += n * units[u].seconds;
+		if (sum > INT32_MAX)
+			return false;
+		s += digits + 1;
+	} while (*s);
+	*ret = sum;
+	return true;
 }
 
 struct clock_text clock_span(int64_t ms)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -35,6 +36,9 @@ struct clock_text clock_rfc3339(int64_t t);
 
 /* Parse what clock_rfc3339() prints. Returns 0, or -1 when it is anything else. */
 int clock_parse(const char *s, int64_t *ret);
+
+/* Parse "90s", "5m", "2h", "3d" or several of them, "1m30s", as seconds; at most 68 years. */
+bool clock_parse_span(const char *s, int64_t *ret);
 
 /* A span as people read it: "350 ms", "2.4 s", "41 s", "2m", "3h", "5d". */
 struct clock_text clock_span(int64_t ms);

@@ -48,27 +48,6 @@ int api_number(const struct request *rq, const char *name, int64_t min, int64_t 
 	return 0;
 }
 
-/* "90s", "5m", "2h", "3d" as seconds. */
-static bool parse_span(const char *s, int64_t *ret)
-{
-	static const struct {
-		char unit;
-		int seconds;
-	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
-	size_t n = strlen(s);
-	char digits[16];
-
-	if (n < 2 || !fcm_format(digits, sizeof digits, "%.*s", (int)n - 1, s) ||
-		!fcm_parse_i64(digits, 0, 1000000000, ret))
-		return false;
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-		if (s[n - 1] == units[i].unit) {
-			*ret *= units[i].seconds;
-			return true;
-		}
-	return false;
-}
-
 int api_time(const struct request *rq, const char *name, int64_t *ret, struct fcm_error *err)
 {
 	const char *s = http_query(rq, name);
@@ -77,7 +56,7 @@ int api_time(const struct request *rq, const char *name, int64_t *ret, struct fc
 	*ret = 0;
 	if (s == NULL || clock_parse(s, ret) == 0)
 		return 0;
-	if (!parse_span(s, &span))
+	if (!clock_parse_span(s, &span))
 		return fcm_fail_field(err, FCM_INVALID, name,
 			"%s: neither a time (2026-11-25T16:48:13Z) nor a span (90s, 5m, 2h, 3d)", name);
 	*ret = clock_wall() - span;

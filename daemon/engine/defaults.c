@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "common/core/signals.h"
 #include "daemon/engine/engine.h"
 #include "daemon/image/config.h"
 
@@ -60,7 +61,7 @@ void defaults_apply(struct vm_spec *spec, const struct image_config *image)
 	if (m->user == NULL && image->user && *image->user)
 		m->user = xstrdup(image->user);
 	if (m->stop_signal == 0 && image->stop_signal)
-		m->stop_signal = image_signal(image->stop_signal);
+		m->stop_signal = signal_parse(image->stop_signal);
 	for (size_t i = 0; i < image->env.n; i++)
 		if (is_plain(image->env.v[i]) && !has_key(&spec->env, image->env.v[i]))
 			strv_add(&spec->env, image->env.v[i]);

@@ -1,8 +1,6 @@
 #include "daemon/image/config.h"
 
-#include <signal.h>
 #include <string.h>
-#include <strings.h>
 
 #include "common/core/fileio.h"
 #include "common/field.h"
@@ -66,18 +64,4 @@ int image_config_load(const struct image_id *id, struct image_config *ret, struc
 	if (file_read(image_store.images_fd, path, CONFIG_MAX, &text, err) < 0)
 		return err->code == FCM_NOT_FOUND ? 0 : -1;
 	return image_config_parse(text.p, text.n, ret, err);
-}
-
-unsigned image_signal(const char *s)
-{
-	int64_t n;
-
-	if (fcm_parse_i64(s, 1, 64, &n))
-		return (unsigned)n;
-	if (strncasecmp(s, "SIG", 3) == 0)
-		s += 3;
-	for (int i = 1; i < NSIG; i++)
-		if (sigabbrev_np(i) && strcasecmp(sigabbrev_np(i), s) == 0)
-			return (unsigned)i;
-	return 0;
 }

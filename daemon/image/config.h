@@ -23,6 +23,3 @@ void image_config_done(struct image_config *c);
 
 /* That of an image; an empty one for an image that has none (PUT /v1/images). FCM_NO_IMAGE isn't told here. */
 int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err) must_check;
-
-/* The number of a signal's name or number; 0 when it is none. */
-unsigned image_signal(const char *s);

@@ -20,6 +20,7 @@
 #include "common/core/frame.h"
 #include "common/core/kv.h"
 #include "common/core/names.h"
+#include "common/core/signals.h"
 
 static void names(void **unused)
 {
@@ -234,9 +235,36 @@ static void times(void **unused)
 	assert_string_equal(clock_span(2450).s, "2.4 s");
 	assert_string_equal(clock_span(41000).s, "41 s");
 	assert_string_equal(clock_span(120000).s, "2m");
+	static const struct {
+		const char *text;
+		int64_t seconds; /* -1: none */
+	} spans[] = {{"90s", 90}, {"5m", 300}, {"2h", 7200}, {"3d", 259200}, {"1m30s", 90}, {"0s", 0},
+		{"", -1}, {"5", -1}, {"m", -1}, {"1m30", -1}, {"-1s", -1}, {"1 s", -1},
+		{"9999999999999999s", -1}, {"24855d24855d", -1}};
+	for (size_t i = 0; i < ARRAY_SIZE(spans); i++) {
+		if (clock_parse_span(spans[i].text, &t) != (spans[i].seconds >= 0))
+			fail_msg("'%s'", spans[i].text);
+		if (spans[i].seconds >= 0)
+			assert_int_equal(t, spans[i].seconds);
+	}
 	assert_int_equal(clock_in(FCM_FOREVER), FCM_FOREVER);
 	assert_int_equal(clock_left(FCM_FOREVER), -1);
 	assert_int_equal(clock_left(0), 0);
+}
+
+static void signals(void **unused)
+{
+	static const struct {
+		const char *text;
+		unsigned number; /* 0: none */
+	} cases[] = {{"SIGTERM", 15}, {"quit", 3}, {"9", 9}, {"64", 64}, {"RTMIN", 34}, {"SIGRTMIN+3", 37},
+		{"rtmax-1", 63}, {"SIGNOPE", 0}, {"65", 0}, {"0", 0}, {"", 0}, {"SIG", 0}, {"RTMIN+31", 0},
+		{"RTMIN-1", 0}, {"RTMAX+1", 0}, {"TERM ", 0}};
+
+	(void)unused;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		if (signal_parse(cases[i].text) != cases[i].number)
+			fail_msg("'%s' is %u", cases[i].text, signal_parse(cases[i].text));
 }
 
 static void errors(void **unused)
@@ -273,6 +301,7 @@ int main(void)
 		cmocka_unit_test(hello_in_rubbish),
 		cmocka_unit_test(files),
 		cmocka_unit_test(times),
+		cmocka_unit_test(signals),
 		cmocka_unit_test(errors),
 	};
 

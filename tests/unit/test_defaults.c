@@ -110,20 +110,10 @@ static void test_refused(void **state)
 	}
 }
 
-static void test_signals(void **state)
-{
-	(void)state;
-	assert_int_equal(image_signal("SIGTERM"), 15);
-	assert_int_equal(image_signal("quit"), 3);
-	assert_int_equal(image_signal("9"), 9);
-	assert_int_equal(image_signal("SIGNOPE"), 0);
-	assert_int_equal(image_signal("65"), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_words), cmocka_unit_test(test_the_rest),
-		cmocka_unit_test(test_none), cmocka_unit_test(test_refused), cmocka_unit_test(test_signals)};
+		cmocka_unit_test(test_none), cmocka_unit_test(test_refused)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

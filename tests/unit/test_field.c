@@ -27,7 +27,8 @@ struct all {
 	char name[8];
 	enum mode_of mode;
 	struct in_addr ip;
-	struct strv list, map;
+	struct strv list, map, keys;
+	uint32_t signal, seconds;
 	struct net net;
 	char id[9];
 	char secret[16];
@@ -56,6 +57,9 @@ static const struct field all_fields[] = {
 	F(struct all, ip, FIELD_IPV4),
 	F(struct all, list, FIELD_STRV, .max = 3),
 	F(struct all, map, FIELD_MAP, .max = 3, .flags = FIELD_SECRET),
+	F(struct all, keys, FIELD_KEYS, .max = 2, .flags = FIELD_OMIT_EMPTY),
+	F(struct all, signal, FIELD_SIGNAL, .min = 1, .max = 64, .flags = FIELD_OMIT_EMPTY),
+	F(struct all, seconds, FIELD_U32, .max = 3600, .flags = FIELD_SPAN | FIELD_OMIT_EMPTY),
 	F(struct all, net, FIELD_OBJECT, .sub = net_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct all, id, FIELD_CHARS, .flags = FIELD_READONLY | FIELD_OMIT_EMPTY),
 	F(struct all, secret, FIELD_CHARS, .flags = FIELD_SECRET),
@@ -92,7 +96,8 @@ static void test_takes(void **state)
 		decode("{\"on\":true,\"n\":32,\"mem\":\"2g\",\"big\":-9223372036854775808,"
 		       "\"when\":\"2026-11-25T16:48:13Z\",\"text\":\"a\\tb\\u00e9\",\"name\":\"seven77\","
 		       "\"mode\":\"fast\",\"ip\":\"172.16.0.50\",\"list\":[\"a\",\"\"],"
-		       "\"map\":{\"K\":\"v=w\",\"L\":\"\"},\"net\":{\"mtu\":1500}}",
+		       "\"map\":{\"K\":\"v=w\",\"L\":\"\"},\"net\":{\"mtu\":1500},"
+		       "\"keys\":{\"80/tcp\":{},\"/v\":null},\"signal\":\"SIGRTMIN+3\"}",
 			FIELD_WIRE, &a, &err),
 		0);
 	assert_true(a.on && a.n == 32 && a.mem == 2048 && a.big == INT64_MIN && a.mode == MODE_FAST);
@@ -104,6 +109,9 @@ static void test_takes(void **state)
 	assert_string_equal(a.map.v[0], "K=v=w");
 	assert_string_equal(a.map.v[1], "L=");
 	assert_int_equal(a.net.mtu, 1500);
+	assert_int_equal(a.keys.n, 2);
+	assert_string_equal(a.keys.v[0], "80/tcp");
+	assert_int_equal(a.signal, 37);
 	field_done(all_fields, &a);
 	assert_true(a.text == NULL && a.list.v == NULL && a.n == 0 && a.net.mtu == 0);
 }
@@ -174,6 +182,11 @@ static void test_types(void **state)
 		"map: more than 3 entries");
 	refuse("{\"map\":{\"a=b\":\"\"}}", FCM_INVALID, "map", "map: the name 'a=b' holds a '='");
 	refuse("{\"map\":{\"\":\"x\"}}", FCM_INVALID, "map", "map: '=x' is not NAME=VALUE");
+	refuse("{\"keys\":[\"a\"]}", FCM_INVALID, "keys", "keys: must be an object");
+	refuse("{\"keys\":{\"a\":1,\"b\":1,\"c\":1}}", FCM_INVALID, "keys", "keys: more than 2 entries");
+	refuse("{\"signal\":65}", FCM_INVALID, "signal", "signal: 65 is outside 1..64");
+	refuse("{\"signal\":\"nope\"}", FCM_INVALID, "signal", "signal: 'nope' is not a signal");
+	refuse("{\"seconds\":\"5m\"}", FCM_INVALID, "seconds", "seconds: must be a whole number");
 	refuse("{\"id\":\"abcdefgh\"}", FCM_INVALID, "id", "id: can't be set");
 	refuse("[]", FCM_BAD_JSON, "", "an object is expected");
 }
@@ -358,6 +371,9 @@ static void test_text(void **state)
 	SET("text", "x");
 	SET("text", "y");
 	SET("when", "2026-11-25T16:48:13Z");
+	SET("signal", "hup");
+	SET("seconds", "1m30s");
+	SET("keys", "k");
 	GET("on", "yes");
 	GET("mem", "1536");
 	GET("mode", "fast");
@@ -367,14 +383,17 @@ static void test_text(void **state)
 	GET("secret", "***");
 	GET("text", "y");
 	GET("when", "2026-11-25T16:48:13Z");
+	GET("signal", "1");
+	GET("seconds", "90");
+	GET("keys", "k");
 	GET("nothing", "");
 	GET("net", "");
 	SET("ip", "");
 	GET("ip", "");
 	assert_int_equal(a.map.n, 1);
 	static const char *const bad[][2] = {{"on", "maybe"}, {"n", "1x"}, {"n", ""}, {"n", "33"},
-		{"mem", "-1"}, {"ip", "x"}, {"name", "a b"}, {"map", "K"}, {"net", "x"}, {"net.brigde", "x"},
-		{"net.", "x"}, {"", "x"}, {"netx", "x"}};
+		{"mem", "-1"}, {"ip", "x"}, {"name", "a b"}, {"map", "K"}, {"signal", "0"}, {"seconds", "2h"},
+		{"seconds", "m"}, {"net", "x"}, {"net.brigde", "x"}, {"net.", "x"}, {"", "x"}, {"netx", "x"}};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		assert_int_equal(field_set_text(all_fields, &a, bad[i][0], bad[i][1], &err), -1);
 	assert_ptr_equal(field_find(all_fields, &a, "net.mtu", &in), &net_fields[1]);
@@ -418,6 +437,9 @@ static void fill(struct all *a)
 		strv_add(&a->list, s);
 		strv_addf(&a->map, "K%u=%s", i, s);
 	}
+	a->signal = next(65);
+	if (next(2))
+		strv_add(&a->keys, "k");
 	strcpy(a->net.bridge, next(2) ? "br0" : "");
 	a->net.mtu = a->net.bridge[0] ? 68 + next(1000) : 0;
 }
