@@ -59,7 +59,8 @@ int volume_path_parse(const char *s, const char *field, char ret[VOLUME_PATH_MAX
 /* A directory of the host, where docker would bind it. */
 static int fail_bind(const char *s, size_t n, const char *field, struct fcm_error *err)
 {
-	fcm_fail_field(err, FCM_INVALID, field, "%s: '%.*s' is a directory of the host, and VMs can't share those yet", field,
+	fcm_fail_field(err, FCM_INVALID, field,
+		"%s: '%.*s' is a directory of the host, and VMs can't share those yet", field,
 		(int)MIN(n, (size_t)80), s);
 	return fcm_hint(err, "--map DIR:/PATH copies it into the VM; a volume is NAME:/PATH");
 }
