@@ -31,11 +31,15 @@ extern const struct field create_fields[];
 		{"pull", 0, "WHEN", "pull", "get the image: missing (the default), always, never"},          \
 		{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},                          \
 		{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},   \
-		{"expose", 0, "PORT", "vm.expose", "serve this port of it at a public HTTPS name"},          \
+		{"publish-all", 'P', NULL, "vm.publish_all",                                                 \
+			"every port that the image names, at free ones"},                                    \
+		{"expose", 0, "[PORT]", "vm.expose vm.expose_image",                                         \
+			"a public HTTPS name for this port, or the image's one"},                            \
 		{"volume", 'v', "NAME:/PATH", "vm.volumes", "a volume, made if there is none; :ro to read"}, \
 		{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},     \
 		{"env", 'e', "K[=V]", "env", "environment of what runs in it; repeatable"},                  \
 		{"env-file", 0, "FILE", "env_files", "the same from a file, K=V a line; repeatable"},        \
+		{"hostname", 0, "NAME", "vm.hostname", "what it calls itself (else its name)"},              \
 		{"label", 0, "K=V", "vm.labels", "a label, for you; repeatable"},                            \
 		{"restart", 0, "POLICY", "vm.restart", RESTART_DOC}, READY_OPTIONS("ready."),                \
 		{"health-cmd", 0, "CMD", "health.cmd", "healthy while this line of its shell exits with 0"}, \
@@ -48,6 +52,7 @@ extern const struct field create_fields[];
 			"failures in a row that mean unhealthy (default 3)"},                                \
 		{"health-start-period", 0, "TIME", "health.start_period",                                    \
 			"in which failures don't count (default none)"},                                     \
+		{"no-healthcheck", 0, NULL, "health.disable", "none, though the image has one"},             \
 	{                                                                                                    \
 		"dry-run", 0, NULL, "vm.dry_run", "print what would be done, and do nothing"                 \
 	}

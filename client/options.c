@@ -28,11 +28,24 @@ static const struct option_row *meaning_of(const struct option_row *row)
 	return row;
 }
 
+static bool is_optional(const struct option_row *meaning)
+{
+	return meaning->arg && *meaning->arg == '[';
+}
+
+/* What getopt_long(3) calls it. An optional one that stands in the next word is for us to find. */
+static int has_argument(const struct option_row *meaning)
+{
+	if (is_optional(meaning))
+		return optional_argument;
+	return meaning->arg ? required_argument : no_argument;
+}
+
 static void add_rows(struct getopt_tables *t, const struct option_set *set, int value)
 {
 	for (size_t i = 0, n = row_count(set->rows); i < n; i++) {
 		const struct option_row *row = &set->rows[i];
-		int has_arg = meaning_of(row)->arg ? required_argument : no_argument;
+		int has_arg = has_argument(meaning_of(row));
 		size_t s = strlen(t->shorts);
 		t->longs[t->n++] = (struct option){row->name, has_arg, NULL, value + (int)i};
 		if (row->letter)
@@ -73,11 +86,20 @@ static int name_option(struct fcm_error *err, const char *key, const char *optio
 	return -1;
 }
 
+/* Which field it sets; the caller's. */
+static char *key_of(const struct option_row *meaning, bool with_arg)
+{
+	const char *keys = meaning->key ? meaning->key : meaning->name, *second = strchr(keys, ' ');
+
+	if (second && !with_arg)
+		return xstrdup(second + 1);
+	return xprintf("%.*s", (int)strcspn(keys, " "), keys);
+}
+
 static int set_option(
 	const struct option_set *set, const struct option_row *row, const char *arg, struct fcm_error *err)
 {
-	const struct option_row *m = meaning_of(row);
-	const char *key = m->key ? m->key : m->name;
+	auto_free char *key = key_of(meaning_of(row), arg != NULL);
 
 	if (arg && *arg == '\0')
 		return fcm_fail(err, FCM_USAGE, "option '--%s' has an empty value", row->name);
@@ -86,6 +108,17 @@ static int set_option(
 	if (set->given && !strv_has(set->given, key))
 		strv_add(set->given, key);
 	return 0;
+}
+
+/* The next word, if that is a number. */
+static const char *number_behind(int argc, char **argv)
+{
+	const char *word = optind < argc ? argv[optind] : "";
+
+	if (*word == '\0' || word[strspn(word, "0123456789")])
+		return NULL;
+	optind++;
+	return word;
 }
 
 static int fail_unknown(char **argv, int at, struct fcm_error *err)
@@ -115,7 +148,10 @@ int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **ar
 		const struct option_row *row = row_of(sets, value, &set);
 		if (row == NULL)
 			return fail_unknown(argv, optind - 1, err);
-		if (set_option(set, row, optarg, err) < 0)
+		const char *arg = optarg			 ? optarg
+				  : is_optional(meaning_of(row)) ? number_behind(argc, argv)
+								 : NULL;
+		if (set_option(set, row, arg, err) < 0)
 			return -1;
 	}
 	*ret_first = optind;

@@ -14,9 +14,10 @@
 struct option_row {
 	const char *name; /* "cpus" */
 	char letter;	  /* 'm', or 0 */
-	const char *arg;  /* "N"; NULL: a flag */
-	const char *key;  /* dotted path of the field; NULL: the name */
-	const char *doc;  /* NULL: another name of the row above */
+	const char *arg;  /* "N"; "[N]": a number that may be left out; NULL: a flag */
+	const char *
+		key; /* dotted path of the field; NULL: the name. Of "[N]" two: the second is set where none is given */
+	const char *doc; /* NULL: another name of the row above */
 };
 
 /* The options of a command, or the global ones: rows (ended by one without a name) and the struct that they fill. */

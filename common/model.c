@@ -43,10 +43,19 @@ const struct field health_fields[] = {
 		.flags = FIELD_OMIT_EMPTY | FIELD_SPAN, .doc = "seconds in which failures don't count"),
 	F(struct health_spec, cmd, FIELD_STR, .max = PROBE_MAX_COMMAND, .flags = FIELD_OMIT_EMPTY,
 		.doc = "a line for the guest's shell"),
+	F(struct health_spec, args, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = model_check_args,
+		.flags = FIELD_OMIT_EMPTY, .doc = "a program and its arguments"),
 	F(struct health_spec, http, FIELD_STR, .max = LOCAL_URL_MAX, .check = model_check_url,
 		.flags = FIELD_OMIT_EMPTY, .doc = "what is fetched, in the guest"),
+	F(struct health_spec, disable, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "none, whatever the image says"),
 	FIELD_END,
 };
+
+bool health_given(const struct health_spec *h)
+{
+	return (h->cmd && *h->cmd) || (h->http && *h->http) || h->args.n;
+}
 
 const struct field main_fields[] = {
 	F(struct main_spec, args, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = model_check_args,
@@ -104,11 +113,8 @@ static void copy_health(struct health_spec *dst, const struct health_spec *src)
 	*dst = *src;
 	dst->cmd = xstrdup(src->cmd);
 	dst->http = xstrdup(src->http);
-	if (src->cmd == NULL && src->http == NULL)
-		return;
-	dst->interval = src->interval ? src->interval : HEALTH_INTERVAL;
-	dst->timeout = src->timeout ? src->timeout : HEALTH_TIMEOUT;
-	dst->retries = src->retries ? src->retries : HEALTH_RETRIES;
+	dst->args = (struct strv){0};
+	strv_copy(&dst->args, &src->args);
 }
 
 void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src)
@@ -165,10 +171,18 @@ const struct field vm_create_fields[] = {
 	FK("health", struct vm_create, spec.health, FIELD_OBJECT, .sub = health_fields,
 		.check = model_check_health, .flags = FIELD_OMIT_EMPTY,
 		.doc = "how it is seen that it works"),
+	FK("hostname", struct vm_create, spec.hostname, FIELD_CHARS, .check = model_check_hostname,
+		.flags = FIELD_OMIT_EMPTY, .doc = "what it calls itself; its name when left out"),
+	FK("publish_all", struct vm_create, spec.publish_all, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "publish the ports that the image names, too"),
+	FK("expose_image", struct vm_create, spec.expose_image, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "expose the only port that the image names"),
 	FK("main", struct vm_create, spec.main, FIELD_OBJECT, .sub = main_fields, .flags = FIELD_OMIT_EMPTY,
 		.doc = "the program whose end is the VM's"),
 	FK("auto_remove", struct vm_create, spec.auto_remove, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "destroy it when it has ended"),
+	FK("hold", struct vm_create, spec.hold, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "its main process waits for POST .../start"),
 	F(struct vm_create, dry_run, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "only say what would be done"),
 	FIELD_END,
@@ -242,6 +256,10 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, disk_used, FIELD_I64),
 	FK("image_id", struct vm_view, image_id.s, FIELD_CHARS, .check = model_check_image_id,
 		.flags = FIELD_OMIT_EMPTY),
+	F(struct vm_view, image_ports, FIELD_STRV, .max = PUBLISH_MAX, .flags = FIELD_OMIT_EMPTY),
+	FK("hostname", struct vm_view, spec.hostname, FIELD_CHARS, .check = model_check_hostname,
+		.flags = FIELD_OMIT_EMPTY),
+	FK("hold", struct vm_view, spec.hold, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };
 

@@ -85,14 +85,19 @@ extern const struct field ready_fields[];
 bool ready_given(const struct ready_spec *r);
 void ready_copy(struct ready_spec *dst, const struct ready_spec *src);
 
-/* What is asked again and again while a VM runs: a line for /bin/sh, or a URL; nothing when both are NULL. The numbers are
- * 0 in a request that leaves them out, and never in a VM. */
+/* What is asked again and again while a VM runs: a line for /bin/sh, a program, or a URL; nothing when there is none of them. The
+ * numbers are 0 in a request that leaves them out, and never in a VM that has something to ask. */
 struct health_spec {
 	uint32_t interval, timeout, retries; /* seconds, seconds, failures in a row */
 	uint32_t start_period;		     /* seconds in which failures don't count */
 	char *cmd, *http;
+	struct strv args; /* the program */
+	bool disable;	  /* of a request: ask nothing, whatever the image says */
 };
 extern const struct field health_fields[];
+
+/* Does it say what to ask? */
+bool health_given(const struct health_spec *h);
 
 enum health { HEALTH_NONE, HEALTH_STARTING, HEALTH_HEALTHY, HEALTH_UNHEALTHY };
 extern const char *const health_names[];
@@ -130,10 +135,14 @@ struct vm_spec {
 	struct ready_spec ready;
 	struct health_spec health;
 	struct main_spec main;
-	bool auto_remove; /* it goes when it has ended */
+	bool auto_remove;  /* it goes when it has ended */
+	char hostname[64]; /* "": the VM's name */
+	bool hold;	   /* its main process waits for a start of its own */
+	bool publish_all;  /* of a request: the ports that the image names, too, */
+	bool expose_image; /* and: the only one of them is expose_port */
 };
 
-/* Copy what *src owns, and fill in what of `health` is left out. *dst holds nothing yet. */
+/* Copy what *src owns. *dst holds nothing yet. */
 void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src);
 
 /* The body of POST /v1/vms: a spec, and whether to wait. */
@@ -193,6 +202,7 @@ struct vm_view {
 	int64_t disk_used; /* bytes */
 	struct vm_exited exited;
 	struct image_id image_id; /* what spec.image meant when the VM was made */
+	struct strv image_ports;  /* that the image names: "80/tcp" */
 };
 
 /* struct vm_create, the wire's keys: name cpus memory disk image ... Encoding leaves out what is 0 or empty, but for

@@ -29,6 +29,18 @@ int model_check_name_or_none(const void *value, const char *key, struct fcm_erro
 	return *(const char *)value ? model_check_name(value, key, err) : 0;
 }
 
+/* Labels with dots between (RFC 1123, section 2.1); what hostname(1) says and /etc/hosts holds. */
+int model_check_hostname(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+
+	if (*s == '\0' || vm_name_valid(s) || dns_name_valid(s))
+		return 0;
+	return fcm_fail_field(err, FCM_INVALID, key,
+		"%s: '%s' is no host name: a-z, 0-9 and '-', with dots between its parts", key,
+		field_clip(s).s);
+}
+
 int model_check_asset(const void *value, const char *key, struct fcm_error *err)
 {
 	struct asset_name name;
@@ -308,12 +320,11 @@ int model_check_ready(const void *value, const char *key, struct fcm_error *err)
 int model_check_health(const void *value, const char *key, struct fcm_error *err)
 {
 	const struct health_spec *h = value;
-	bool cmd = h->cmd && *h->cmd, http = h->http && *h->http;
+	int ways = (h->cmd && *h->cmd) + (h->http && *h->http) + (h->args.n > 0) + h->disable;
 
-	if (cmd != http)
+	if (ways <= 1) /* none: the image may know */
 		return 0;
-	return fcm_fail_field(
-		err, FCM_INVALID, key, "%s: %s", key, cmd ? "cmd or http, not both" : "it needs cmd or http");
+	return fcm_fail_field(err, FCM_INVALID, key, "%s: one of cmd, args, http and disable", key);
 }
 
 int model_check_publish(const void *value, const char *key, struct fcm_error *err)

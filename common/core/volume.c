@@ -6,8 +6,10 @@
 /* Mounted by the agent itself, or looked into by it. */
 static const char *const kept[] = {"/proc", "/sys", "/dev", "/run/fcm", "/etc/fcm"};
 
-static bool is_kept(const char *path)
+bool volume_path_kept(const char *path)
 {
+	if (strcmp(path, "/run") == 0) /* what is in it would be hidden */
+		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
 		size_t n = strlen(kept[i]);
 		if (strncmp(path, kept[i], n) == 0 && (path[n] == '\0' || path[n] == '/'))
@@ -50,7 +52,7 @@ int volume_path_parse(const char *s, const char *field, char ret[VOLUME_PATH_MAX
 	if (n == 1 || !is_straight(ret))
 		return fcm_fail_field(err, FCM_INVALID, field,
 			"%s: '%.80s' is no directory below the VM's root", field, ret);
-	if (is_kept(ret))
+	if (volume_path_kept(ret))
 		return fcm_fail_field(err, FCM_INVALID, field,
 			"%s: %.80s is the VM's own: a volume can't be there", field, ret);
 	return 0;

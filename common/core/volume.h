@@ -21,6 +21,9 @@ struct volume_ref {
 int volume_ref_parse(
 	const char *s, const char *field, struct volume_ref *ret, struct fcm_error *err) must_check;
 
+/* Is it one that the guest's root itself needs? */
+bool volume_path_kept(const char *path);
+
 /* Check and tidy a path in a guest alone: "/srv/" becomes "/srv". */
 int volume_path_parse(
 	const char *s, const char *field, char ret[VOLUME_PATH_MAX + 1], struct fcm_error *err) must_check;

@@ -331,7 +331,6 @@ static struct vm *vm_from_spec(const struct vm_spec *spec)
 	v->state = VM_CREATING;
 	v->desired = WANT_RUNNING;
 	v->created = clock_wall();
-	v->expose.port = spec->expose_port;
 	return vm;
 }
 
@@ -411,7 +410,10 @@ struct op *engine_add_keys(struct vm *vm, const struct strv *keys)
 int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err)
 {
 	struct op *op = engine_create(spec);
-	int rc = step_admit.run(op, err) < 0 || registry_choose(op->vm, op, false, err) < 0 ? -1 : 0;
+	int rc = step_image.run(op, err) < 0 || registry_choose(op->vm, op, false, err) < 0 ||
+				 step_admit.run(op, err) < 0
+			 ? -1
+			 : 0;
 
 	if (rc == 0)
 		steps_describe(op, ret);

@@ -101,7 +101,7 @@ static int ask(struct checks *c, struct fcm_error *err)
 
 	if (g == NULL)
 		return fcm_fail(err, FCM_GUEST, "there is no channel to the guest's agent");
-	probe_of_health(&c->vm->view.spec.health, &rq);
+	probe_of_health(&c->vm->view.spec, &rq);
 	int rc = probe_begin(g, &rq, &c->probe, err);
 	guest_unref(g);
 	return rc;

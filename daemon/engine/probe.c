@@ -24,6 +24,21 @@ static void add_command(struct buf *rq, const char *line)
 	kv_add(rq, "arg", line);
 }
 
+static void add_program(struct buf *rq, const struct strv *words)
+{
+	kv_add(rq, "mode", "exec");
+	for (size_t i = 0; i < words->n; i++)
+		kv_add(rq, "arg", words->v[i]);
+}
+
+static void add_place(struct buf *rq, const struct main_spec *m)
+{
+	if (m->args.n && m->user)
+		kv_add(rq, "user", m->user);
+	if (m->args.n && m->dir)
+		kv_add(rq, "dir", m->dir);
+}
+
 static void add_url(struct buf *rq, const char *url, int64_t timeout_ms)
 {
 	kv_add(rq, "mode", "http");
@@ -46,13 +61,20 @@ void probe_of_ready(const struct ready_spec *r, struct in_addr ip, int64_t timeo
 	}
 }
 
-void probe_of_health(const struct health_spec *h, struct buf *ret)
+void probe_of_health(const struct vm_spec *spec, struct buf *ret)
 {
+	const struct health_spec *h = &spec->health;
+
 	kv_add(ret, "op", "probe");
-	if (h->cmd && *h->cmd)
-		add_command(ret, h->cmd);
-	else
+	if (h->http && *h->http) {
 		add_url(ret, h->http, h->timeout * 1000ll);
+		return;
+	}
+	if (h->args.n)
+		add_program(ret, &h->args);
+	else
+		add_command(ret, h->cmd);
+	add_place(ret, &spec->main);
 }
 
 int probe_begin(struct guest *g, const struct buf *request, struct probe **ret, struct fcm_error *err)

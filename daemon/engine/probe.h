@@ -13,10 +13,10 @@ struct probe;
 
 enum probe_state { PROBE_LATER, PROBE_GOOD, PROBE_BAD };
 
-/* The requests: what `r` waits for (ssh, tcp, http or exec), what `h` asks. `ip` is the guest's own address; it has
- * `timeout_ms` for its answer. */
+/* The requests: what `r` waits for (ssh, tcp, http or exec), what the health of `spec` asks. `ip` is the guest's own address; it
+ * has `timeout_ms` for its answer. Where there is a main process, its user checks its health, where it runs. */
 void probe_of_ready(const struct ready_spec *r, struct in_addr ip, int64_t timeout_ms, struct buf *ret);
-void probe_of_health(const struct health_spec *h, struct buf *ret);
+void probe_of_health(const struct vm_spec *spec, struct buf *ret);
 
 /* Ask. Fails at once where the guest has no session. */
 int probe_begin(

@@ -63,6 +63,7 @@ extern const struct op_table *const op_tables[];
 void steps_list(struct strv *ret);
 
 /* The steps. The head of each file says what they make. */
+extern const struct step step_image;					      /* defaults.c */
 extern const struct step step_admit, step_reserve, step_directory, step_disk; /* steps_disk.c */
 extern const struct step step_volumes, step_give;			      /* steps_volumes.c */
 extern const struct step step_begin, step_end;				      /* steps_state.c */

@@ -9,7 +9,6 @@
 
 #include "common/crypt.h"
 #include "daemon/disk/disk.h"
-#include "daemon/engine/defaults.h"
 #include "daemon/engine/engine.h"
 #include "daemon/image/image.h"
 
@@ -69,8 +68,6 @@ static int admit(struct op *op, struct fcm_error *err)
 	if (engine_pin_image(op->vm, err) < 0 || image_path(&op->vm->view.image_id, &image_file, err) < 0 ||
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)
-		return -1;
-	if (op->table == &table_create && engine_take_defaults(op->vm, err) < 0)
 		return -1;
 	return admit_memory(op->vm, err) < 0 || registry_take_volumes(op->vm, err) < 0 ||
 			       engine_has_room(err) < 0

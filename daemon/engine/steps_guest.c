@@ -142,6 +142,12 @@ static int mount_root(struct vm *vm, char ret_sshd[16], struct fcm_error *err)
 	return 0;
 }
 
+/* What it calls itself. */
+static const char *hostname(const struct vm *vm)
+{
+	return vm->view.spec.hostname[0] ? vm->view.spec.hostname : vm->view.name;
+}
+
 static int network(struct vm *vm, struct fcm_error *err)
 {
 	struct buf rq = {0};
@@ -150,22 +156,23 @@ static int network(struct vm *vm, struct fcm_error *err)
 	kv_add(&rq, "address", ip_dotted(vm->view.ip).s);
 	kv_addf(&rq, "prefix", "%u", engine()->ipam.pool.prefix);
 	kv_add(&rq, "gateway", ip_dotted(engine()->config->gateway).s);
-	kv_add(&rq, "hostname", vm->view.name);
+	kv_add(&rq, "hostname", hostname(vm));
 	return call(vm, &rq, NULL, err);
 }
 
 static int names(struct vm *vm, struct fcm_error *err)
 {
-	struct buf hostname = {0}, hosts = {0}, resolv = {0};
+	struct buf name = {0}, hosts = {0}, resolv = {0};
 	_cleanup_(strv_done) struct strv dns = {0};
+	bool other = strcmp(hostname(vm), vm->view.name) != 0;
 
 	net_resolvers(&dns);
-	buf_printf(&hostname, "%s\n", vm->view.name);
-	buf_printf(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s\n", ip_dotted(vm->view.ip).s,
-		vm->view.name);
+	buf_printf(&name, "%s\n", hostname(vm));
+	buf_printf(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s%s%s\n", ip_dotted(vm->view.ip).s,
+		hostname(vm), other ? " " : "", other ? vm->view.name : "");
 	for (size_t i = 0; i < dns.n; i++)
 		buf_printf(&resolv, "nameserver %s\n", dns.v[i]);
-	int rc = put_text(vm, "/etc/hostname", &hostname, err) < 0 ||
+	int rc = put_text(vm, "/etc/hostname", &name, err) < 0 ||
 		 put_text(vm, "/etc/hosts", &hosts, err) < 0 ||
 		 (resolv.n && put_text(vm, "/etc/resolv.conf", &resolv, err) < 0);
 	buf_done(&hosts);
@@ -217,7 +224,7 @@ static int put_facts(struct vm *vm, struct fcm_error *err)
 
 	fj_set_str(facts, "id", vm->id.s);
 	fj_set_str(facts, "name", vm->view.name);
-	fj_set_str(facts, "hostname", vm->view.name);
+	fj_set_str(facts, "hostname", hostname(vm));
 	fj_set_str(facts, "ip", ip_dotted(vm->view.ip).s);
 	fj_set_int(facts, "boot", vm->view.boots);
 	for (size_t i = 0; i < labels->n; i++) {

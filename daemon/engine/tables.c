@@ -21,9 +21,9 @@
 #define RELEASE UNDO(guest), UNDO(attach), UNDO(vmm), UNDO(cgroup), UNDO(tap), UNDO(filter), UNDO(publish)
 
 const struct op_table table_create = {"create", VM_STARTING, VM_RUNNING, WANT_RUNNING,
-	{DO(reserve), DO(admit), DO(publish), DO(directory), DO(disk), DO(volumes), DO(filter), DO(tap),
-		DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site),
-		DO(end)}};
+	{DO(image), DO(reserve), DO(admit), DO(publish), DO(directory), DO(disk), DO(volumes), DO(filter),
+		DO(tap), DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready),
+		KEEP(site), DO(end)}};
 
 const struct op_table table_start = {"start", VM_STARTING, VM_RUNNING, WANT_RUNNING,
 	{DO(admit), DO(publish), DO(begin), DO(give), DO(filter), DO(tap), DO(cgroup), DO(vmm), DO(attach),

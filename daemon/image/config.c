@@ -7,11 +7,20 @@
 #include "common/model.h"
 #include "daemon/image/store.h"
 
-enum { CONFIG_MAX = 8 << 20 };
+enum { CONFIG_MAX = 8 << 20, PORTS_MAX = 256, VOLUMES_MAX = 64 };
 
 struct oci_config {
 	char architecture[32], os[32];
 	struct image_config config;
+};
+
+static const struct field healthcheck_fields[] = {
+	FK("Test", struct image_health, test, FIELD_STRV, .max = EXEC_MAX_WORDS),
+	FK("Interval", struct image_health, interval, FIELD_I64),
+	FK("Timeout", struct image_health, timeout, FIELD_I64),
+	FK("StartPeriod", struct image_health, start_period, FIELD_I64),
+	FK("Retries", struct image_health, retries, FIELD_I64),
+	FIELD_END,
 };
 
 static const struct field config_fields[] = {
@@ -21,6 +30,9 @@ static const struct field config_fields[] = {
 	FK("WorkingDir", struct image_config, dir, FIELD_STR, .max = 1023),
 	FK("User", struct image_config, user, FIELD_STR, .max = 64),
 	FK("StopSignal", struct image_config, stop_signal, FIELD_STR, .max = 16),
+	FK("ExposedPorts", struct image_config, ports, FIELD_KEYS, .max = PORTS_MAX),
+	FK("Volumes", struct image_config, volumes, FIELD_KEYS, .max = VOLUMES_MAX),
+	FK("Healthcheck", struct image_config, health, FIELD_OBJECT, .sub = healthcheck_fields),
 	FIELD_END,
 };
 

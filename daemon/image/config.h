@@ -10,10 +10,19 @@
 #include "common/core/ref.h"
 #include "common/core/util.h"
 
+/* How the image would be asked whether it works, as docker has it (moby's image specification 1.2, "Healthcheck"; OCI's knows none).
+ * Times are nanoseconds; what is 0 was left out. */
+struct image_health {
+	struct strv test; /* "NONE"; "CMD" and words; "CMD-SHELL" and a line */
+	int64_t interval, timeout, start_period, retries;
+};
+
 struct image_config {
 	struct strv entrypoint, cmd, env; /* env: "K=V" */
 	char *dir, *user;		  /* or NULL */
 	char *stop_signal;		  /* "SIGTERM", "15"; or NULL */
+	struct strv ports, volumes;	  /* "80/tcp", "/data": as they stand there */
+	struct image_health health;
 };
 
 /* Read one. FCM_INVALID when it isn't for this kind of machine, or holds what no VM could have. */

@@ -33,6 +33,16 @@ def test_create(fcm, daemon, tmp_path):
         "expose": 80, "kernel": "k6", "ssh_keys": ["ssh-ed25519 AAAA me@laptop"], "image": "tiny", "name": "nova"}
 
 
+def test_what_the_image_names(fcm, daemon):
+    """A port behind --expose is its own; without one it is the image's."""
+    for argv, body in ((["--expose", "80", "img"], {"expose": 80}), (["--expose=80", "img"], {"expose": 80}), (["img", "--expose"], {"expose_image": True}),
+                       (["--expose", "img"], {"expose_image": True}), (["img", "--expose", "80", "--hostname", "db.lan"], {"expose": 80, "hostname": "db.lan"}),
+                       (["-P", "--expose", "--no-healthcheck", "img"], {"publish_all": True, "expose_image": True, "health": {"disable": True}}),
+                       (["--health-interval", "1m", "img"], {"health": {"interval": 60}})):
+        assert fcm("create", *argv).status == 0
+        assert last(daemon)["body"] == {"image": "img"} | body, argv
+
+
 def test_environment(fcm, daemon, tmp_path):
     """What stands on the command line counts more than a file; a name alone is a variable of our own, if it is set."""
     file = tmp_path / "env"

@@ -69,6 +69,9 @@ static void test_create_refuses(void **state)
 	refuse("{\"expose\":0}", "expose");
 	refuse("{\"expose\":65536}", "expose");
 	refuse("{\"restart\":\"never\"}", "restart");
+	refuse("{\"hostname\":\"a_b\"}", "hostname");
+	refuse("{\"hostname\":\"a..b\"}", "hostname");
+	refuse("{\"hostname\":\"a b\\n127.0.0.1 bank\"}", "hostname");
 	refuse("{\"env\":{\"1A\":\"\"}}", "env");
 	refuse("{\"env\":{\"A-B\":\"\"}}", "env");
 	refuse("{\"env\":{\"A\":\"x\\ny\"}}", "env");
