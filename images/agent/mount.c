@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "images/agent/agent.h"
+#include "images/agent/start.h"
+#include "images/agent/yield.h"
 
 /* Where the guest's root is put together, in the initramfs. */
 #define ROOT "/newroot"
@@ -23,10 +25,18 @@ static const struct mount_point early[] = {
 	{"sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0555},
 };
 
-/* In the guest's root. The options of devpts are those of the FHS (group tty is 5 in every Debian). */
-static const struct mount_point late[] = {
+/* In the guest's root. What an image for containers has in /run and /tmp its programs count on, as in a container: there only the
+ * agent's own place is in memory. */
+static const struct mount_point of_machine[] = {
 	{"tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0755},
 	{"tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV, 0755},
+};
+static const struct mount_point of_container[] = {
+	{"tmpfs", "/run/fcm", "mode=0755", MS_NOSUID | MS_NODEV, 0755},
+};
+
+/* The options of devpts are those of the FHS (group tty is 5 in every Debian). */
+static const struct mount_point late[] = {
 	{"devpts", "/dev/pts", "gid=5,mode=0620,ptmxmode=0666", MS_NOSUID | MS_NOEXEC, 0755},
 	{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 0755},
 	{"mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755},
@@ -91,6 +101,17 @@ static int move_root(struct fcm_error *err)
 	return 0;
 }
 
+/* An image that names no program of its own for the machine is one for containers. */
+static int mount_run(struct fcm_error *err)
+{
+	if (access(START_RC, X_OK) == 0 || yield_wanted())
+		return mount_points(of_machine, ARRAY_SIZE(of_machine), err);
+	mkdir("/run", 0755);
+	if (mkdir("/tmp", 0777) == 0)
+		chmod("/tmp", 01777);
+	return mount_points(of_container, ARRAY_SIZE(of_container), err);
+}
+
 /* A bind mount instead of a copy: the agent's pages are in memory once. `self` was opened before the move. */
 static int offer_agent(int self, struct fcm_error *err)
 {
@@ -127,7 +148,8 @@ int mount_guest(struct guest_root *r, const char *image, const char *disk, struc
 	auto_close int disk_fd = open("/disk", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (self < 0 || disk_fd < 0)
 		return fcm_fail_errno(err, "open what the initramfs holds");
-	if (move_root(err) < 0 || mount_points(late, ARRAY_SIZE(late), err) < 0 || offer_agent(self, err) < 0)
+	if (move_root(err) < 0 || mount_run(err) < 0 || mount_points(late, ARRAY_SIZE(late), err) < 0 ||
+		offer_agent(self, err) < 0)
 		return -1;
 	make_links();
 	r->disk_fd = STEAL_FD(disk_fd);
