@@ -91,6 +91,20 @@ bool mainlog_next(struct mainlog_reader *r, int dirfd, struct mainlog_head *head
 	}
 }
 
+void mainlog_tail(int dirfd, size_t n, struct buf *ret)
+{
+	auto_free char *data = xalloc(MAINLOG_RECORD);
+	struct mainlog_reader r = {.fd = -1};
+	struct mainlog_head head;
+
+	while (mainlog_next(&r, dirfd, &head, data)) {
+		buf_add(ret, data, head.n);
+		if (ret->n > n)
+			buf_drop(ret, ret->n - n);
+	}
+	mainlog_reader_done(&r);
+}
+
 void mainlog_reader_done(struct mainlog_reader *r)
 {
 	fcm_closep(&r->fd);

@@ -44,6 +44,9 @@ struct mainlog_reader {
 bool mainlog_next(struct mainlog_reader *r, int dirfd, struct mainlog_head *head, char *data);
 void mainlog_reader_done(struct mainlog_reader *r);
 
+/* The last n bytes of all that is there, appended to *ret. */
+void mainlog_tail(int dirfd, size_t n, struct buf *ret);
+
 /* Split what the agent answered into records of the log (appended to *ret). Returns the bytes that the process printed, -1 when
  * it makes no sense. Pure. */
 int64_t mainlog_records(const void *p, size_t n, uint64_t boot, uint64_t pos, int64_t now, struct buf *ret);

@@ -54,7 +54,7 @@ static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
 
 	while (run >= 0 && (fd = vm->driver->channel(run, MIN(clock_in(CONNECT_MS), deadline), err)) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
-			return vm_last_words(vm, err);
+			return op_last_words(op, err);
 		if (still(op, deadline, err) < 0)
 			return -1;
 	}
@@ -76,7 +76,7 @@ static int say_hello(struct op *op, struct fcm_error *err)
 	vm_set_guest(vm, guest);
 	while (guest_hello(vm->guest, MIN(clock_in(SLICE_MS), deadline), &hello, err) < 0) {
 		if (err->code != FCM_TIMEOUT && op_vmm_lives(op))
-			return vm_last_words(vm, err);
+			return op_last_words(op, err);
 		if (still(op, deadline, err) < 0)
 			return -1;
 	}
@@ -304,7 +304,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 	if (say_hello(op, err) < 0)
 		return -1;
 	if (setup(op, err) < 0)
-		return vm_last_words(op->vm, err);
+		return op_last_words(op, err);
 	op->vm->set_up = true;
 	return 0;
 }

@@ -32,7 +32,7 @@ int wait_goes_on(
 {
 	if (!op_vmm_lives(op)) {
 		fcm_fail(err, FCM_GUEST, "the VM ended while it was booting");
-		return vm_last_words(op->vm, err);
+		return op_last_words(op, err);
 	}
 	if (engine_stopping())
 		return fcm_fail(err, FCM_UNAVAILABLE,
@@ -42,7 +42,7 @@ int wait_goes_on(
 	if (clock_left(deadline) == 0) {
 		fcm_fail(err, FCM_TIMEOUT, "%s within %lld s; the VM is left running", what,
 			(long long)patience_ms / 1000);
-		return vm_last_words(op->vm, err);
+		return op_last_words(op, err);
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/mainlog.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/volumes.h"
 #include "daemon/guest/intake.h"
@@ -100,23 +102,53 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 
 /* ---- vmm: the process ---- */
 
-int vm_last_words(const struct vm *vm, struct fcm_error *err)
+/* The last line of what was printed; "" when there is none. It is cut off there. */
+static const char *last_line(struct buf *text)
+{
+	text->n = text->n ? fcm_printable(text->p, text->n) : 0;
+	while (text->n && strchr(" \n\t?", text->p[text->n - 1]))
+		text->n--;
+	if (text->n == 0)
+		return "";
+	text->p[text->n] = '\0';
+	const char *newline = memrchr(text->p, '\n', text->n);
+	return newline ? newline + 1 : text->p;
+}
+
+static void add_words(struct fcm_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add_words(struct fcm_error *err, const char *fmt, ...)
+{
+	size_t n = strlen(err->msg);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err->msg + n, sizeof err->msg - n, fmt, ap);
+	va_end(ap);
+}
+
+int op_last_words(const struct op *op, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf tail = {0};
+	const struct vm *vm = op->vm;
+	int code = vm_main_exit(vm);
 	uint64_t total;
 	struct fcm_error ignored;
 
-	if (shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored) < 0 || tail.n == 0)
-		return -1;
-	tail.n = fcm_printable(tail.p, tail.n);
-	while (tail.n && strchr(" \n\t?", tail.p[tail.n - 1]))
-		tail.n--;
-	tail.p[tail.n] = '\0';
-	const char *line = memrchr(tail.p, '\n', tail.n);
-	line = line ? line + 1 : tail.p;
-	size_t n = strlen(err->msg);
-	snprintf(err->msg + n, sizeof err->msg - n, "; its console ends with: %.160s", line);
-	return fcm_hint(err, "fcm logs %s", vm->view.name);
+	if (code >= 0)
+		mainlog_tail(vm->dirfd, CONSOLE_TAIL, &tail);
+	else
+		(void)!shim_ring_tail(vm->dirfd, CONSOLE_TAIL, &tail, &total, &ignored);
+	const char *line = last_line(&tail);
+	if (code >= 0)
+		add_words(err, "; its main process ended with %d%s%.160s", code, *line ? ": " : "", line);
+	else if (*line)
+		add_words(err, "; its console ends with: %.160s", line);
+	if (op->table != &table_create || op_vmm_lives(op))
+		return fcm_hint(err, "fcm logs %s", vm->view.name);
+	return fcm_hint(
+		err, code >= 0 ? "it is gone again; without --wait-ready it stays, and fcm logs says more"
+			       : "it is gone again");
 }
 
 /* The end of this run's console; an earlier run's last word isn't this one's. */
@@ -316,7 +348,7 @@ static int with_last_words(const struct op *op, struct fcm_error *err)
 {
 	if (err->code == FCM_VMM && op_vmm_lives(op))
 		proc_wait(op->vm->shim_pidfd, clock_in(END_MS));
-	return op_vmm_lives(op) ? -1 : vm_last_words(op->vm, err);
+	return op_vmm_lives(op) ? -1 : op_last_words(op, err);
 }
 
 static int attach(struct op *op, struct fcm_error *err)

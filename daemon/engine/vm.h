@@ -161,8 +161,9 @@ void registry_volume_users(const char *volume, struct strv *ret);
 bool registry_volume_going(const char *volume, struct strv *ret_users);
 void registry_volume_gone(const char *volume);
 
-/* Put the last line of the VM's console behind the message of a failed wait: it usually says why. Returns -1. */
-int vm_last_words(const struct vm *vm, struct fcm_error *err);
+/* Put how its main process ended, or the last line of its console, behind the message of a failed wait: it usually says why. The hint
+ * is to look there, where the VM stays. Returns -1. */
+int op_last_words(const struct op *op, struct fcm_error *err);
 
 /* What the guest of a VMM that ended meant by it: its agent's last word, on the channel or, when nobody listened there, on
  * the console. */
