@@ -1,6 +1,7 @@
 /*
  * fcm start, stop, restart, kill: idempotent, several VMs at once, each with its own result.
  */
+#include <signal.h>
 #include <unistd.h>
 
 #include "client/command.h"
@@ -105,12 +106,14 @@ static int restart_one(struct cli *cli, const char *name, void *options, struct 
 
 static int kill_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
 {
-	field_json *vm = NULL;
+	const struct kill_request *o = options;
+	field_json *vm = NULL, *body = o->signal ? field_encode(kill_request_fields, o, true) : NULL;
 
-	(void)options;
-	if (power(cli, name, "kill", NULL, &vm, err) < 0)
+	if (power(cli, name, "kill", body, &vm, err) < 0)
 		return -1;
-	if (vm_unchanged(vm))
+	if (o->signal && o->signal != SIGKILL)
+		out_result(cli, fj_get_str(vm, "name"), vm, "signal %u sent", o->signal);
+	else if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
 		out_result(cli, fj_get_str(vm, "name"), vm, "killed in %s",
@@ -118,6 +121,11 @@ static int kill_one(struct cli *cli, const char *name, void *options, struct fcm
 	fj_free(vm);
 	return 0;
 }
+
+static const struct option_row kill_options[] = {
+	{"signal", 's', "SIGNAL", NULL, "sent to its main process (else the VM ends)"},
+	{0},
+};
 
 static int run_start(struct cli *cli, void *options, struct fcm_error *err)
 {
@@ -183,8 +191,11 @@ const struct command cmd_restart = {
 const struct command cmd_kill = {
 	.name = "kill",
 	.args = "VM...",
-	.summary = "end VMs at once, as by pulling the plug",
+	.summary = "end VMs at once, as by pulling the plug, or send a signal",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
+	.options = kill_options,
+	.fields = kill_request_fields,
+	.size = sizeof(struct kill_request),
 	.run = run_kill,
 };

@@ -283,6 +283,12 @@ const struct field stop_request_fields[] = {
 	FIELD_END,
 };
 
+const struct field kill_request_fields[] = {
+	F(struct kill_request, signal, FIELD_SIGNAL, .min = 1, .max = SIGNAL_MAX, .flags = FIELD_OMIT_EMPTY,
+		.doc = "what its main process is sent; left out or KILL: the VM is ended"),
+	FIELD_END,
+};
+
 const struct field exec_request_fields[] = {
 	F(struct exec_request, cmd, FIELD_STRV, .max = EXEC_MAX_WORDS, .check = model_check_words,
 		.flags = FIELD_REQUIRED, .doc = "the program and its arguments"),

@@ -255,6 +255,12 @@ struct stop_request {
 };
 extern const struct field stop_request_fields[];
 
+/* Body of POST /v1/vms/{vm}/kill. */
+struct kill_request {
+	uint32_t signal; /* for the main process; 0 and SIGKILL: the VM itself is ended */
+};
+extern const struct field kill_request_fields[];
+
 /* Body of POST /v1/vms/{vm}/exec. */
 struct exec_request {
 	struct strv cmd;

@@ -474,6 +474,9 @@ static int check_answer(const struct buf *b, struct fcm_error *err)
 	guest_text(error, text, sizeof text);
 	fcm_fail(err, FCM_GUEST, "the guest's agent says: %s", text);
 	err->sys = (int)kv_i64(b->p, b->n, "errno", 1, 4095, 0);
+	if (strncmp(text, "op: ", 4) == 0)
+		fcm_hint(err, "its kernel holds the agent of an older fcm: fcm image build kernel, then fcm "
+			      "restart");
 	return -1;
 }
 

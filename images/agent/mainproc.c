@@ -9,6 +9,7 @@
 #include "common/core/clock.h"
 #include "common/core/kv.h"
 #include "images/agent/exec.h"
+#include "images/agent/init.h"
 
 enum {
 	READ_MAX = 32 << 10,
@@ -77,14 +78,16 @@ int mainproc_start(struct mainproc *m, const void *kv, size_t n, struct fcm_erro
 	if (m->given)
 		return 0;
 	new.tty = sp.tty = kv_i64(kv, n, "tty", 0, 1, 0) == 1;
-	new.stop_signal = (int)kv_i64(kv, n, "stop_signal", 1, SIGRTMAX, SIGTERM);
 	new.asked_at = clock_ms();
 	sp.read_only = kv_i64(kv, n, "read_only", 0, 1, 0) == 1;
 	if (parse_tmpfs(kv, n, &tmpfs, err) < 0 || exec_parse_words(kv, n, &sp, err) < 0)
 		return -1;
 	*m = new;
-	if (exec_parse_user(kv, n, &sp, &why) < 0 ||
-		exec_open_main(m, &sp, kv_i64(kv, n, "stdin", 0, 1, 0) == 1, &why) < 0 ||
+	int r = exec_parse_user(kv, n, &sp, &why);
+	bool systemd = r == 0 && init_is_systemd(&sp);
+	m->stop_signal = (int)kv_i64(kv, n, "stop_signal", 1, SIGRTMAX, systemd ? INIT_STOP_SIGNAL : SIGTERM);
+	sp.prepare = systemd ? init_prepare : NULL;
+	if (r < 0 || exec_open_main(m, &sp, kv_i64(kv, n, "stdin", 0, 1, 0) == 1, &why) < 0 ||
 		spawn_main(m, &sp, &why) < 0) {
 		close_all(m);
 		fail_to_run(m, CANNOT_RUN, &why);
@@ -116,6 +119,17 @@ void mainproc_kill(const struct mainproc *m)
 {
 	if (mainproc_runs(m))
 		kill(m->pid, SIGKILL);
+}
+
+int mainproc_signal(const struct mainproc *m, const void *kv, size_t n, struct fcm_error *err)
+{
+	int sig = (int)kv_i64(kv, n, "signal", 1, SIGRTMAX, 0);
+
+	if (sig == 0)
+		return fcm_fail_field(err, FCM_INVALID, "signal", "signal: 1 to %d", SIGRTMAX);
+	if (!mainproc_runs(m))
+		return fcm_fail(err, FCM_WRONG_STATE, "kill: the main process doesn't run");
+	return kill(m->pid, sig) < 0 ? fcm_fail_errno(err, "kill") : 0;
 }
 
 void mainproc_end_input(struct mainproc *m)
@@ -218,6 +232,20 @@ void mainproc_serve(struct mainproc *m, const struct pollfd *fds)
 		serve_report(m);
 }
 
+/* reboot(2) in its PID namespace: nothing else ends PID 1 there with one of these two (pid_namespaces(7)), for a signal that it has
+ * no handler for doesn't reach it. */
+static bool wanted_power(int status)
+{
+	return WIFSIGNALED(status) && (WTERMSIG(status) == SIGHUP || WTERMSIG(status) == SIGINT);
+}
+
+static int exit_of(int status)
+{
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	return wanted_power(status) ? 0 : 128 + WTERMSIG(status);
+}
+
 void mainproc_reaped(struct mainproc *m, pid_t pid, int status)
 {
 	if (!mainproc_runs(m) || m->pid != pid)
@@ -226,7 +254,8 @@ void mainproc_reaped(struct mainproc *m, pid_t pid, int status)
 		serve_report(m); /* why, before how */
 	m->ended = true;
 	if (m->exit == 0)
-		m->exit = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+		m->exit = exit_of(status);
+	m->reboot = wanted_power(status) && WTERMSIG(status) == SIGHUP;
 	fcm_closep(&m->peer);
 	fcm_closep(&m->in);
 }

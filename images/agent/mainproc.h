@@ -6,6 +6,8 @@
  * killed goes on where it was. While the host keeps asking, nothing is dropped and the program waits for it; when it doesn't for
  * MAIN_PATIENCE_MS, the oldest is. Its stdin, its signals and its terminal are those of any stream of op=attach (exec.h).
  *
+ * An init ends by reboot(2), which in a PID namespace ends PID 1 there, by a signal that tells what was meant.
+ *
  * When it has ended and its output is read, so does the machine. A program that couldn't be started at all has ended, too, with 126
  * or 127, and its output says why: so the host needs no other case for it.
  */
@@ -33,9 +35,10 @@ struct mainproc {
 	bool tty;
 	int stop_signal;
 	struct spaces spaces;
-	bool ended; /* it is reaped, */
-	bool said;  /* and the host was told so in this session */
-	int exit;   /* 0 to 255; 128 and the signal's number */
+	bool ended;  /* it is reaped, */
+	bool said;   /* and the host was told so in this session */
+	int exit;    /* 0 to 255; 128 and the signal's number */
+	bool reboot; /* it ended by wanting a reboot of its machine */
 	struct ring ring;
 	uint32_t asked;	  /* the request that waits for output, or 0 */
 	uint64_t taken;	  /* the host has what is before this position */
@@ -62,6 +65,9 @@ void mainproc_forget_host(struct mainproc *m);
 /* Send it the signal that it wants to end by. Returns whether it runs. */
 bool mainproc_stop(const struct mainproc *m);
 void mainproc_kill(const struct mainproc *m);
+
+/* op=kill: send it a signal. FCM_INVALID, FCM_WRONG_STATE when it doesn't run. */
+int mainproc_signal(const struct mainproc *m, const void *kv, size_t n, struct fcm_error *err) must_check;
 
 /* Somebody ended its stdin for good. */
 void mainproc_end_input(struct mainproc *m);

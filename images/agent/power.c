@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/core/clock.h"
@@ -109,13 +110,28 @@ int power_command_parse(int argc, char *const argv[], enum power_intent *ret, st
 	return 0;
 }
 
+/* Beside a main process, which is PID 1 there and knows nothing of our signals: its namespace ends (mainproc.h), and then we do. */
+static int end_namespace(enum power_intent intent)
+{
+	return reboot(intent == POWER_REBOOT ? RB_AUTOBOOT : RB_POWER_OFF);
+}
+
+static bool in_namespace(void)
+{
+	const ino_t first = 0xeffffffc; /* PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h */
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) == 0 && st.st_ino != first;
+}
+
 int power_command(int argc, char *const argv[])
 {
 	enum power_intent intent;
 	struct fcm_error err = {0};
 
 	if (power_command_parse(argc, argv, &intent, &err) == 0 &&
-		kill(1, intent == POWER_REBOOT ? SIGTERM : SIGUSR2) < 0)
+		(in_namespace() ? end_namespace(intent)
+				: kill(1, intent == POWER_REBOOT ? SIGTERM : SIGUSR2)) < 0)
 		fcm_fail_errno(&err, "ask PID 1");
 	if (err.code == FCM_OK)
 		return 0;

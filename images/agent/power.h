@@ -62,7 +62,8 @@ void power_say(enum power_intent intent);
 int power_command_parse(
 	int argc, char *const argv[], enum power_intent *ret, struct fcm_error *err) must_check;
 
-/* Ask PID 1 for it (SIGUSR2 or SIGTERM, as busybox init has it). Returns the exit status of the command. */
+/* Ask PID 1 for it (SIGUSR2 or SIGTERM, as busybox init has it), or end the namespace of the main process. Returns the exit status
+ * of the command. */
 int power_command(int argc, char *const argv[]);
 
 /* Reset the machine. Doesn't return. */

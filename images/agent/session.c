@@ -172,6 +172,12 @@ static int op_main(struct agent *a, const struct request *rq, struct buf *result
 	return mainproc_start(&a->main, rq->p, rq->n, err);
 }
 
+static int op_kill(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return mainproc_signal(&a->main, rq->p, rq->n, err);
+}
+
 static int op_output(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
 	(void)results;
@@ -223,6 +229,7 @@ static const struct op ops[] = {
 	{"stats", true, false, false, op_stats, NULL},
 	{"power", false, false, false, op_power, after_power},
 	{"main", true, true, false, op_main, NULL},
+	{"kill", true, false, false, op_kill, NULL},
 	{"output", true, false, true, op_output, NULL},
 	{"attach", true, false, true, op_attach, NULL},
 	{"exec", true, true, true, op_exec, NULL},
@@ -366,7 +373,7 @@ void session_main(struct agent *a)
 	bool over = mainproc_tick(&a->main, &a->channel);
 
 	if (over && a->power.phase == POWER_UP)
-		session_power(a, POWER_OFF, POWER_GRACE_MS);
+		session_power(a, a->main.reboot ? POWER_REBOOT : POWER_OFF, POWER_GRACE_MS);
 	if (a->power.phase != POWER_MAIN || (mainproc_runs(&a->main) && clock_left(a->power.deadline) > 0))
 		return;
 	mainproc_kill(&a->main);

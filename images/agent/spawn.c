@@ -62,6 +62,17 @@ static bool take_stdio(const struct spawn *s)
 	return !s->tty || ioctl(0, TIOCSCTTY, 0) == 0;
 }
 
+/* Its pipes are its user's, so that it can open /dev/stdout, where many a daemon's log leads in an image. */
+static bool give_stdio(const struct user *u)
+{
+	struct stat st;
+
+	for (int i = 0; i < 3; i++)
+		if (fstat(i, &st) == 0 && S_ISFIFO(st.st_mode) && fchown(i, u->uid, u->gid) < 0)
+			return false;
+	return true;
+}
+
 static bool become(const struct user *u)
 {
 	return setgroups(u->group_count, u->groups) == 0 && setgid(u->gid) == 0 && setuid(u->uid) == 0;
@@ -74,7 +85,7 @@ static bool enter(const struct spawn *s)
 	return chdir(s->user.home) == 0 || chdir("/") == 0;
 }
 
-static const char *path_of(const struct strv *env)
+const char *spawn_path(const struct strv *env)
 {
 	for (size_t i = 0; i < env->n; i++)
 		if (strncmp(env->v[i], "PATH=", 5) == 0)
@@ -86,7 +97,7 @@ static const char *path_of(const struct strv *env)
  * first that was there. */
 static int execute(const struct spawn *s)
 {
-	const char *name = s->argv.v[0], *dir = path_of(&s->env);
+	const char *name = s->argv.v[0], *dir = spawn_path(&s->env);
 	int error = ENOENT;
 
 	if (strchr(name, '/')) {
@@ -123,6 +134,14 @@ static void make_dirs(const char *path)
 	mkdir(copy, 0755); /* what failed mount(2) tells */
 }
 
+/* As docker makes it; whether it can be entered is seen when it is. */
+static bool make_dir(const char *dir)
+{
+	if (dir && access(dir, F_OK) < 0)
+		make_dirs(dir);
+	return true;
+}
+
 static bool mount_tmpfs(const struct strv *dirs)
 {
 	for (size_t i = 0; dirs && i < dirs->n; i++) {
@@ -138,7 +157,7 @@ static bool make_spaces(const struct spawn *s)
 {
 	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
 	       mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0 &&
-	       mount_tmpfs(s->tmpfs) &&
+	       (s->prepare == NULL || s->prepare()) && mount_tmpfs(s->tmpfs) && make_dir(s->dir) &&
 	       (!s->read_only ||
 		       mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) == 0);
 }
@@ -159,7 +178,8 @@ static _Noreturn void run_child(const struct spawn *s, int report)
 	reset_signals();
 	make_mortal();
 	if (enter_spaces(s) && (r.step = STEP_STDIO, take_stdio(s)) &&
-		(r.step = STEP_USER, become(&s->user)) && (r.step = STEP_DIR, enter(s))) {
+		(r.step = STEP_USER, give_stdio(&s->user) && become(&s->user)) &&
+		(r.step = STEP_DIR, enter(s))) {
 		if (s->run) {
 			close_range(3, ~0u, 0); /* the agent's, that an execve(2) would have closed */
 			_exit(s->run(s->arg));

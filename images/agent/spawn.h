@@ -28,10 +28,14 @@ struct spawn {
 			arg); /* not NULL: what the child does in place of a program; it returns the exit status */
 	const void *arg;
 	const struct spaces *inside; /* it runs in these namespaces; NULL: in ours */
-	bool isolate;		     /* it is PID 1 of new ones, with a /proc of its own */
-	bool read_only;		     /* and sees the root read-only there, */
-	const struct strv *tmpfs;    /* with an empty tmpfs at each of these directories */
+	bool isolate; /* it is PID 1 of new ones, with a /proc of its own, and `dir` is made where it is missing */
+	bool read_only;		  /* it sees the root read-only there, */
+	const struct strv *tmpfs; /* with an empty tmpfs at each of these directories; */
+	bool (*prepare)(void);	  /* what else is to be done in there, as root; false with errno. Or NULL */
 };
+
+/* PATH of an environment, or "". */
+const char *spawn_path(const struct strv *env);
 
 /* Free what is in *s, and close stdio. */
 void spawn_done(struct spawn *s);

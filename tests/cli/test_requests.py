@@ -33,6 +33,14 @@ def test_create(fcm, daemon, tmp_path):
         "expose": 80, "kernel": "k6", "ssh_keys": ["ssh-ed25519 AAAA me@laptop"], "image": "tiny", "name": "nova"}
 
 
+def test_kill(fcm, daemon):
+    for argv, body, words in ((["kill", "web"], None, ""), (["kill", "-s", "hup", "web"], {"signal": 1}, ""), (["kill", "--signal", "SIGRTMIN+3", "web"], {"signal": 37}, "")):
+        done = fcm(*argv)
+        assert (done.status, done.out, done.err) == (0, "web\n", words) and last(daemon)["body"] == body
+    assert "signal 10 sent" in fcm.on_terminal("kill", "-s", "usr1", "web").out
+    assert fcm("kill", "-s", "nope", "web").err.startswith("fcm: --signal: 'nope' is not a signal")
+
+
 def test_what_the_image_names(fcm, daemon):
     """A port behind --expose is its own; without one it is the image's."""
     for argv, body in ((["--expose", "80", "img"], {"expose": 80}), (["--expose=80", "img"], {"expose": 80}), (["img", "--expose"], {"expose_image": True}),

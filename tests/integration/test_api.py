@@ -105,6 +105,17 @@ def test_restart_and_logs(host, api, vm):
     assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/plain")
 
 
+def test_a_signal_is_for_a_main_process(host, api, vm):
+    """A VM without one has nobody to send it to; KILL is the VM's own end."""
+    answer = api.post("/v1/vms/web/kill", {"signal": "HUP"})
+    assert (answer.status, answer.code, answer.error["field"]) == (409, "wrong_state", "signal"), answer
+    for signal in (0, 65, "nope"):
+        assert api.post("/v1/vms/web/kill", {"signal": signal}).error["field"] == "signal"
+    assert host.vm("web")["state"] == "running"
+    assert api.post("/v1/vms/web/kill", {"signal": "KILL"}).ok()["state"] == "stopped"
+    api.post("/v1/vms/web/start").ok()
+
+
 def test_park_keeps_what_was_wanted(host, api, vm):
     assert api.post("/v1/park").ok()["parked"] == 1
     now = host.vm("web")

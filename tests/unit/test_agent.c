@@ -17,6 +17,7 @@
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
 #include "images/agent/files.h"
+#include "images/agent/init.h"
 #include "images/agent/net.h"
 #include "images/agent/session.h"
 #include "images/agent/start.h"
@@ -547,6 +548,70 @@ static void no_init(void **state)
 	signal(SIGPIPE, SIG_DFL);
 }
 
+/* How a main process ended, and what its machine should do then. */
+static void main_ends(void **state)
+{
+	static const struct {
+		int status, exit; /* as waitpid(2) has it; as the host is told */
+		bool reboot;
+	} cases[] = {{0, 0, false}, {7 << 8, 7, false}, {SIGKILL, 137, false}, {SIGSEGV, 139, false},
+		{SIGINT, 0, false}, /* reboot(RB_POWER_OFF) in its namespace */
+		{SIGHUP, 0, true}}; /* reboot(RB_AUTOBOOT) */
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct mainproc m = {
+			.given = true, .pid = 42, .report = -1, .in = -1, .out = {-1, -1}, .peer = -1};
+		mainproc_reaped(&m, 41, SIGKILL);
+		assert_false(m.ended);
+		mainproc_reaped(&m, 42, cases[i].status);
+		assert_true(m.ended);
+		assert_int_equal(m.exit, cases[i].exit);
+		assert_int_equal(m.reboot, cases[i].reboot);
+	}
+}
+
+static void main_is_not_there(void **state)
+{
+	struct world *w = *state;
+
+	w->agent.root.mounted = true;
+	SAY(w, 1, FRAME_REQ, "op=kill\0signal=15");
+	expect(w, 1, FRAME_RES, "error", "kill: the main process doesn't run");
+	SAY(w, 2, FRAME_REQ, "op=kill\0signal=65");
+	expect(w, 2, FRAME_RES, "error", "signal: 1 to 64");
+}
+
+/* By what the first word leads to, wherever PATH finds it; and only root's. */
+static void systemd_is_seen(void **state)
+{
+	char dir[] = "/tmp/fcm-agent-test.XXXXXX", init[64], target[64];
+	struct fcm_error err;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)fcm_format(target, sizeof target, "%s/lib/systemd", dir);
+	(void)fcm_format(init, sizeof init, "%s/init", dir);
+	assert_int_equal(write_file(target, "755", "", &err), 0);
+	assert_int_equal(symlink(target, init), 0);
+	auto_free char *path = xprintf("PATH=/nowhere:%s", dir);
+	const struct {
+		const char *word;
+		uid_t uid;
+		bool is;
+	} cases[] = {{target, 0, true}, {init, 0, true}, {"init", 0, true}, {"systemd", 0, false},
+		{dir, 0, false}, {"/nowhere/systemd", 0, false}, {init, 1, false}};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct spawn sp = {.stdio = {-1, -1, -1}, .user.uid = cases[i].uid};
+		strv_add(&sp.argv, cases[i].word);
+		strv_add(&sp.env, path);
+		if (init_is_systemd(&sp) != cases[i].is)
+			fail_msg("%s", cases[i].word);
+		spawn_done(&sp);
+	}
+	assert_int_equal(dir_remove(AT_FDCWD, dir, NULL, &err), 0);
+}
+
 int main(void)
 {
 #define SESSION(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -561,6 +626,9 @@ int main(void)
 		SESSION(power_says_why),
 		SESSION(host_gone),
 		SESSION(clock_is_right),
+		SESSION(main_is_not_there),
+		cmocka_unit_test(main_ends),
+		cmocka_unit_test(systemd_is_seen),
 		cmocka_unit_test(clock_ways),
 		cmocka_unit_test(clock_arguments),
 		cmocka_unit_test(no_init),

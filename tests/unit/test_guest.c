@@ -134,6 +134,8 @@ static void *honest(void *arg)
 			send_hello(f->agent_fd, kv_get(rq.frame.payload, rq.frame.len, "nonce"));
 		else if (strcmp(op_of(&rq), "fail") == 0)
 			send_one(f->agent_fd, rq.frame.stream, FRAME_RES, "error", "no \033[31msuch\nfile");
+		else if (strcmp(op_of(&rq), "new") == 0)
+			send_one(f->agent_fd, rq.frame.stream, FRAME_RES, "error", "op: 'new' is not known");
 		else if (strcmp(op_of(&rq), "senseless") == 0)
 			send_one(f->agent_fd, rq.frame.stream, FRAME_RES, "maybe", "1");
 		else if (strcmp(op_of(&rq), "hang") != 0)
@@ -278,6 +280,8 @@ static void test_error_answers(void **state)
 	assert_int_equal(call(f->guest, "fail", "", 10000, &answer, &err), -1);
 	assert_int_equal(err.code, FCM_GUEST);
 	assert_string_equal(err.msg, "the guest's agent says: no ?[31msuch file");
+	assert_int_equal(call(f->guest, "new", "", 10000, &answer, &err), -1);
+	assert_non_null(strstr(err.hint, "an older fcm"));
 	assert_int_equal(call(f->guest, "senseless", "", 10000, &answer, &err), -1);
 	assert_int_equal(err.code, FCM_GUEST);
 	assert_null(answer.p);
