@@ -37,7 +37,6 @@ const struct field create_fields[] = {
 #define RESTART_DOC "no, on-failure, always or unless-stopped (the default)"
 
 static const struct option_row options[] = {
-	{"map", 0, "DIR:/PATH", "maps", "copy a directory of yours into it; repeatable"},
 	CREATE_OPTIONS,
 	{0},
 };
@@ -137,7 +136,8 @@ static char *map_colon(const char *map)
 	return colon && colon != map && colon[1] == '/' ? colon : NULL;
 }
 
-/* Each is a volume without a name. What can't be copied is found before anything is made. */
+/* Each is a volume without a name, and the main process waits for what comes into it. What can't be copied is found before anything
+ * is made. */
 static int add_maps(struct cli *cli, struct create_options *o, struct fcm_error *err)
 {
 	struct stat st;
@@ -153,8 +153,27 @@ static int add_maps(struct cli *cli, struct create_options *o, struct fcm_error 
 			return fcm_fail(err, FCM_USAGE, "--map: %s is no directory", dir);
 		strv_add(&o->vm.spec.volumes, colon + 1);
 	}
-	if (o->maps.n)
-		strv_add(&cli->given, "vm.volumes");
+	if (o->maps.n == 0)
+		return 0;
+	o->vm.spec.hold = true;
+	strv_add(&cli->given, "vm.volumes");
+	strv_add(&cli->given, "vm.hold");
+	return 0;
+}
+
+/* Now that all is there. *vm becomes what the VM is then. */
+static int start_main(struct cli *cli, const char *doing, field_json **vm, struct fcm_error *err)
+{
+	auto_free char *path = api_vm_path(fj_get_str(*vm, "name"), "/start");
+	field_json *started = NULL;
+
+	if (!fj_get_bool(*vm, "hold"))
+		return 0;
+	if (api_change(cli->api, "POST", path, NULL, doing, &started, err) < 0)
+		return -1;
+	fj_set_int(started, "took_ms", fj_get_int(*vm, "took_ms", 0) + fj_get_int(started, "took_ms", 0));
+	fj_free(*vm);
+	*vm = started;
 	return 0;
 }
 
@@ -261,7 +280,7 @@ static int post(struct cli *cli, const struct create_options *o, const field_jso
 int create_vm(
 	struct cli *cli, struct create_options *o, const char *image, field_json **ret, struct fcm_error *err)
 {
-	auto_json field_json *body = fj_object();
+	auto_json field_json *body = fj_object(), *vm = NULL;
 	auto_free char *doing = xprintf(*o->vm.spec.name ? "create %s" : "create", o->vm.spec.name);
 
 	if (image && field_set_text(create_fields, o, "vm.image", image, err) < 0)
@@ -270,9 +289,16 @@ int create_vm(
 		strv_add(&cli->given, "vm.image");
 	if (add_all_env(cli, o, err) < 0 || add_maps(cli, o, err) < 0 || build_body(cli, o, body, err) < 0)
 		return -1;
-	if (post(cli, o, body, doing, ret, err) < 0)
+	if (post(cli, o, body, doing, &vm, err) < 0)
 		return fail_create(o->vm.spec.name, err);
-	return o->vm.dry_run ? 0 : copy_maps(cli, o, fj_get_str(*ret, "name"), err);
+	if (!o->vm.dry_run && o->maps.n) {
+		if (copy_maps(cli, o, fj_get_str(vm, "name"), err) < 0)
+			return -1;
+		if (start_main(cli, doing, &vm, err) < 0)
+			return fail_create(fj_get_str(vm, "name"), err);
+	}
+	*ret = STEAL(vm);
+	return 0;
 }
 
 void create_print(const struct cli *cli, const struct create_options *o, const field_json *answer)

@@ -11,7 +11,7 @@ struct create_options {
 	struct vm_create vm;
 	struct strv key_files, env_files;
 	struct strv env;  /* "K=V", or "K" for one of our own */
-	struct strv maps; /* of create: "DIR:/PATH" */
+	struct strv maps; /* "DIR:/PATH" */
 	struct ready_options ready;
 	struct health_spec health;
 	bool detach; /* of run */
@@ -36,6 +36,7 @@ extern const struct field create_fields[];
 		{"expose", 0, "[PORT]", "vm.expose vm.expose_image",                                         \
 			"a public HTTPS name for this port, or the image's one"},                            \
 		{"volume", 'v', "NAME:/PATH", "vm.volumes", "a volume, made if there is none; :ro to read"}, \
+		{"map", 0, "DIR:/PATH", "maps", "copy a directory of yours into it; repeatable"},            \
 		{"ssh-key", 0, "FILE", "key_files", "a public key that may log in as root; repeatable"},     \
 		{"env", 'e', "K[=V]", "env", "environment of what runs in it; repeatable"},                  \
 		{"env-file", 0, "FILE", "env_files", "the same from a file, K=V a line; repeatable"},        \

@@ -155,11 +155,15 @@ int model_check_dirs(const void *value, const char *key, struct fcm_error *err)
 {
 	const struct strv *dirs = value;
 
-	for (size_t i = 0; i < dirs->n; i++)
+	for (size_t i = 0; i < dirs->n; i++) {
+		if (strchr(dirs->v[i], ':'))
+			return fcm_fail_field(err, FCM_INVALID, key, "%s: '%s': a path takes no options", key,
+				field_clip(dirs->v[i]).s);
 		if (dirs->v[i][0] != '/' || strlen(dirs->v[i]) > 255)
 			return fcm_fail_field(err, FCM_INVALID, key,
 				"%s: '%s' is no path of at most 255 bytes that begins with /", key,
 				field_clip(dirs->v[i]).s);
+	}
 	return 0;
 }
 

@@ -57,6 +57,10 @@ int api_vm_attach(struct request *rq, struct fcm_error *err)
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' has no main process", vm->view.name);
 		return fcm_hint(err, "fcm exec -it %s sh, or: fcm console %s", vm->view.name, vm->view.name);
 	}
+	if (vm->view.spec.hold) {
+		fcm_fail(err, FCM_WRONG_STATE, "the main process of '%s' hasn't been started", vm->view.name);
+		return fcm_hint(err, "fcm start %s", vm->view.name);
+	}
 	struct exec *e = attach_new(vm);
 	bool logs = api_flag(rq, "logs");
 	registry_lock();

@@ -104,6 +104,7 @@ static int take_env(struct vm_spec *spec, const struct image_config *image, stru
 /* Does the user have something of his own there? */
 static bool is_taken(const struct vm_spec *spec, const char *path)
 {
+	char own[VOLUME_PATH_MAX + 1];
 	struct volume_ref ref;
 	struct fcm_error ignored;
 
@@ -111,7 +112,11 @@ static bool is_taken(const struct vm_spec *spec, const char *path)
 		if (volume_ref_parse(spec->volumes.v[i], "volumes", &ref, &ignored) == 0 &&
 			strcmp(ref.path, path) == 0)
 			return true;
-	return strv_has(&spec->main.tmpfs, path);
+	for (size_t i = 0; i < spec->main.tmpfs.n; i++)
+		if (volume_path_parse(spec->main.tmpfs.v[i], "tmpfs", own, &ignored) == 0 &&
+			strcmp(own, path) == 0)
+			return true;
+	return false;
 }
 
 /* A volume without a name for each. What the machine mounts itself (systemd's images name /sys/fs/cgroup and /run) needs none. */

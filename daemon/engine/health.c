@@ -171,7 +171,7 @@ int health_watch(struct vm *vm, struct fcm_error *err)
 {
 	const struct health_spec *spec = &vm->view.spec.health;
 
-	if (vm->checks || spec->interval == 0)
+	if (vm->checks || spec->interval == 0 || vm->view.spec.hold)
 		return 0;
 	struct checks *c = xalloc(sizeof *c);
 	*c = (struct checks){.vm = vm, .early_until = clock_in(spec->start_period * 1000ll)};

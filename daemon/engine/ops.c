@@ -7,6 +7,7 @@
 
 #include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/health.h"
 #include "daemon/engine/supervise.h"
 
 int op_create_run(struct op *op, struct fcm_error *err)
@@ -27,6 +28,30 @@ int op_create_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
+/* Let the main process of a VM go that was made with `hold`. What is written down first the next daemon does. */
+static int release(struct op *op, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+
+	if (!vm->set_up)
+		return fcm_fail(err, FCM_UNAVAILABLE, "the guest of '%s' isn't set up yet", vm->view.name);
+	VM_SET(vm, view->spec.hold = false);
+	if (store_vm_save(&vm->view, err) < 0) {
+		VM_SET(vm, view->spec.hold = true);
+		return -1;
+	}
+	return guest_start_main(vm, err) < 0 ? -1 : health_watch(vm, err);
+}
+
+static int wait_ready(struct op *op, struct fcm_error *err)
+{
+	int rc = step_ready.run(op, err);
+
+	if (rc < 0)
+		fcm_copy(err->step, sizeof err->step, step_ready.name);
+	return rc;
+}
+
 int op_start_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -38,10 +63,11 @@ int op_start_run(struct op *op, struct fcm_error *err)
 		op->changed = true;
 		vm->crashes = 0;
 		rc = claimed_start(op, err);
+	} else if (vm->view.spec.hold) {
+		op->changed = true;
+		rc = release(op, err) < 0 ? -1 : wait_ready(op, err);
 	} else if (ready_given(&op->ready)) {
-		rc = step_ready.run(op, err);
-		if (rc < 0)
-			fcm_copy(err->step, sizeof err->step, step_ready.name);
+		rc = wait_ready(op, err);
 	}
 	registry_drop(vm);
 	return rc;

@@ -256,7 +256,7 @@ static void add_text(struct buf *rq, const char *key, const char *value)
 }
 
 /* docs/AGENT.md, "Main process" */
-static int start_main(struct vm *vm, struct fcm_error *err)
+int guest_start_main(struct vm *vm, struct fcm_error *err)
 {
 	const struct main_spec *m = &vm->view.spec.main;
 	struct buf rq = {0};
@@ -289,7 +289,9 @@ static int setup(struct op *op, struct fcm_error *err)
 		return -1;
 	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
 		return -1;
-	return start_image(vm, err) < 0 ? -1 : start_main(vm, err);
+	if (start_image(vm, err) < 0)
+		return -1;
+	return vm->view.spec.hold ? 0 : guest_start_main(vm, err);
 }
 
 /* Every request of the setup may be repeated, so an adopted guest simply gets it again: the last daemon may

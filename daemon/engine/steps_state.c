@@ -43,6 +43,8 @@ static int begin(struct op *op, struct fcm_error *err)
 
 	if (t->begin == VM_STARTING)
 		VM_SET(op->vm, view->exited = (struct vm_exited){0});
+	if (t == &table_start)
+		VM_SET(op->vm, view->spec.hold = false);
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
 		view->reason = reason_of(op));
 	if (op->vm->view.ip.s_addr ==

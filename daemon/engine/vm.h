@@ -178,3 +178,6 @@ struct vm_reason vm_network(const struct vm *vm);
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */
 int guest_put_keys(struct vm *vm, struct fcm_error *err) must_check;
+
+/* Start the main process, if the VM has one, in a guest that is set up otherwise; what runs already runs on. Likewise. */
+int guest_start_main(struct vm *vm, struct fcm_error *err) must_check;

@@ -136,7 +136,7 @@ static void test_volumes(void **state)
 	(void)state;
 	expect("{}", "volumes", "[\"/v\",\"/var/lib/x\"]"); /* the machine has /run and /sys itself */
 	expect("{\"volumes\":[\"mine:/v:ro\",\"/a\"]}", "volumes", "[\"mine:/v:ro\",\"/a\",\"/var/lib/x\"]");
-	expect("{\"main\":{\"tmpfs\":[\"/v\"]}}", "volumes", "[\"/var/lib/x\"]");
+	expect("{\"main\":{\"tmpfs\":[\"/v/\"]}}", "volumes", "[\"/var/lib/x\"]");
 }
 
 static void test_ports(void **state)

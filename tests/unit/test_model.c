@@ -69,6 +69,9 @@ static void test_create_refuses(void **state)
 	refuse("{\"expose\":0}", "expose");
 	refuse("{\"expose\":65536}", "expose");
 	refuse("{\"restart\":\"never\"}", "restart");
+	refuse("{\"main\":{\"args\":[\"a\"],\"tmpfs\":[\"/x:size=1m\"]}}", "main.tmpfs");
+	refuse("{\"main\":{\"args\":[\"a\"],\"tmpfs\":[\"x\"]}}", "main.tmpfs");
+	refuse("{\"main\":{\"args\":[\"a\"],\"stop_signal\":\"NOPE\"}}", "main.stop_signal");
 	refuse("{\"hostname\":\"a_b\"}", "hostname");
 	refuse("{\"hostname\":\"a..b\"}", "hostname");
 	refuse("{\"hostname\":\"a b\\n127.0.0.1 bank\"}", "hostname");
