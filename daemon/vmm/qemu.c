@@ -3,10 +3,25 @@
  *
  * All that a guest needs is on the command line, so configure() has nothing to do; -S holds the virtual CPUs until
  * boot(). Each option that isn't obvious has its reason beside it.
+ *
+ * A machine is saved as one migration stream, devices and memory, which QEMU writes to a socket and we to a file: QEMU
+ * gets no file of the host's to write, and what it sends has a bound and a deadline. It is loaded the same way back. To
+ * keep the memory in a file that is mapped (x-ignore-shared) would be faster for large machines, but the file would have
+ * to be writable by the one that is saved.
+ *
+ * The stream holds what devices there are, in their order, and no more of the command line: the machine `microvm` has no
+ * versions, so who loads it must be the same QEMU with the same accelerator (and with KVM, the same CPU), memory, number
+ * of CPUs, and drives. What may differ is what the stream knows nothing of: name, kernel, initrd and their command line
+ * (the guest has them in its memory), TAP, MAC (the guest keeps the old one), the files behind drives, their limits.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/qmp.h"
@@ -20,6 +35,10 @@ enum {
 	TAP_FD = 6,
 	KVM_VOLUMES =
 		2, /* without the second ioapic the machine has eight places, and six of them are taken */
+	DEVICES_MIB = 32, /* of a stream, at most, for what isn't memory; it is less than one */
+	CHUNK = 256 << 10,
+	POLL_MS = 1,
+	SETTLE_MS = 2000, /* for QEMU to give up what nobody reads any more */
 };
 
 struct vmm {
@@ -69,6 +88,8 @@ static void add_boot(const struct vmm_config *config, struct strv *argv)
 	auto_free char *line = bootargs(config, config->accel == VMM_KVM ? BOOT_QEMU_KVM : BOOT_QEMU_TCG);
 
 	strv_add(argv, "-S");
+	if (config->saved)
+		add(argv, "-incoming", "defer");
 	strv_add(argv, "-no-reboot"); /* the guest's reset ends QEMU: the agent's word says what was meant */
 	add(argv, "-kernel", VMM_KERNEL);
 	add(argv, "-initrd", VMM_INITRD);
@@ -223,6 +244,151 @@ static int qemu_pause(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
 	return qmp_run(&vmm->qmp, "stop", NULL, deadline, err);
 }
 
+/* ---- save and load ---- */
+
+#define STREAM "saved" /* QEMU's name for its end of the socket */
+
+/* Run `command`, which is to write a stream to us, or to read ours. Returns our end of the socket. */
+static int begin_stream(struct qmp *q, const char *command, int64_t deadline, struct fcm_error *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return fcm_fail_errno(err, "socketpair");
+	auto_close int ours = pair[0];
+	auto_close int theirs = pair[1];
+	if (qmp_give(q, STREAM, theirs, deadline, err) < 0 ||
+		qmp_run(q, command, "{\"uri\":\"fd:" STREAM "\"}", deadline, err) < 0)
+		return -1;
+	return STEAL_FD(ours);
+}
+
+/* Copy what comes, up to its end, and no more than `max` bytes. */
+static int take_stream(int in, int out, uint64_t max, int64_t deadline, struct fcm_error *err)
+{
+	auto_free char *chunk = xalloc(CHUNK);
+	uint64_t total = 0;
+	ssize_t n;
+
+	while ((n = vmm_receive(in, chunk, CHUNK, deadline, err)) > 0) {
+		total += (uint64_t)n;
+		if (total > max)
+			return fcm_fail(err, FCM_VMM, "the VMM's state has more than %llu MiB",
+				(unsigned long long)(max >> 20));
+		if (fd_write_all(out, chunk, (size_t)n) < 0)
+			return fcm_fail_errno(err, "write the VMM's state");
+	}
+	return (int)n;
+}
+
+/* Wait until the migration has ended, and well. */
+static int wait_saved(struct qmp *q, int64_t deadline, struct fcm_error *err)
+{
+	for (;;) {
+		auto_json field_json *info = NULL;
+		if (qmp_ask(q, "query-migrate", &info, deadline, err) < 0)
+			return -1;
+		const char *status = fj_get_str(info, "status");
+		if (strcmp(status, "completed") == 0)
+			return 0;
+		if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
+			char why[160];
+			fcm_copy(why, sizeof why, fj_get_str(info, "error-desc"));
+			vmm_clean(why, strlen(why));
+			return fcm_fail(
+				err, FCM_VMM, "the VMM couldn't save the machine%s%s", *why ? ": " : "", why);
+		}
+		if (clock_left(deadline) == 0)
+			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end saving the machine");
+		clock_sleep(POLL_MS);
+	}
+}
+
+static int save_to(struct qmp *q, int out, uint64_t max, int64_t deadline, struct fcm_error *err)
+{
+	struct fcm_error ignored;
+
+	/* Without it QEMU sends 128 MiB a second. */
+	if (qmp_run(q, "migrate-set-parameters", "{\"max-bandwidth\":1099511627776}", deadline, err) < 0)
+		return -1;
+	auto_close int in = begin_stream(q, "migrate", deadline, err);
+	if (in < 0)
+		return -1;
+	if (take_stream(in, out, max, deadline, err) == 0)
+		return wait_saved(q, deadline, err);
+	/* As long as it hasn't noticed it can't begin another. */
+	fcm_closep(&in);
+	(void)!wait_saved(q, clock_in(SETTLE_MS), &ignored);
+	return -1;
+}
+
+static int qemu_save(
+	struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)
+{
+	auto_close int out = openat(dirfd, VMM_STATE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
+	/* A page of 4096 bytes has a head of 8. */
+	uint64_t max = ((uint64_t)mem_mib << 20) + ((uint64_t)mem_mib << 14) + ((uint64_t)DEVICES_MIB << 20);
+
+	(void)run_dirfd;
+	if (out < 0)
+		return fcm_fail_errno(err, "make the file of the VMM's state");
+	if (save_to(&vmm->qmp, out, max, deadline, err) < 0) {
+		unlinkat(dirfd, VMM_STATE, 0);
+		return -1;
+	}
+	return 0;
+}
+
+static int send_file(int in, int out, int64_t deadline, struct fcm_error *err)
+{
+	auto_free char *chunk = xalloc(CHUNK);
+	ssize_t n;
+
+	while ((n = read(in, chunk, CHUNK)) > 0)
+		if (vmm_send(out, chunk, (size_t)n, deadline, err) < 0)
+			return -1;
+	return n < 0 ? fcm_fail_errno(err, "read the saved machine") : 0;
+}
+
+/* Wait until it isn't reading any more. A stream that it doesn't understand ends it. */
+static int wait_loaded(struct qmp *q, int64_t deadline, struct fcm_error *err)
+{
+	for (;;) {
+		auto_json field_json *info = NULL;
+		if (qmp_ask(q, "query-status", &info, deadline, err) < 0)
+			return -1;
+		const char *status = fj_get_str(info, "status");
+		if (strcmp(status, "paused") == 0) /* as it was when it was saved */
+			return 0;
+		if (strcmp(status, "inmigrate") != 0)
+			return fcm_fail(err, FCM_VMM, "the VMM is in another state");
+		if (clock_left(deadline) == 0)
+			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end loading the machine");
+		clock_sleep(POLL_MS);
+	}
+}
+
+static int load_from(struct qmp *q, int in, int64_t deadline, struct fcm_error *err)
+{
+	auto_close int out = begin_stream(q, "migrate-incoming", deadline, err);
+
+	if (out < 0 || send_file(in, out, deadline, err) < 0)
+		return -1;
+	fcm_closep(&out);
+	return wait_loaded(q, deadline, err);
+}
+
+static int qemu_load(
+	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+{
+	auto_free char *path = xprintf("%s/" VMM_STATE, config->saved);
+	auto_close int in = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (in < 0)
+		return fcm_fail_errno(err, "open %s", path);
+	return load_from(&vmm->qmp, in, deadline, err) < 0 ? fcm_wrap(err, "load the saved machine") : 0;
+}
+
 static int qemu_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
 {
 	static const char keys[] =
@@ -248,6 +414,9 @@ static void qemu_free(struct vmm *vmm)
 static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 {
 	strv_addf(ret, "qmp %s/%s: qmp_capabilities", config->run, VMM_CONTROL);
+	if (config->saved)
+		strv_addf(ret, "qmp %s/%s: migrate-incoming fd:" STREAM ", which gets %s/" VMM_STATE,
+			config->run, VMM_CONTROL, config->saved);
 	strv_addf(ret, "qmp %s/%s: cont", config->run, VMM_CONTROL);
 }
 
@@ -267,7 +436,7 @@ static int qemu_probe(const char *program, struct vmm_probe *ret, struct fcm_err
 
 const struct vmm_driver vmm_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_SOFT_OFF | VMM_CAP_TCG,
+	.caps = VMM_CAP_SOFT_OFF | VMM_CAP_TCG | VMM_CAP_SAVE,
 	.probe = qemu_probe,
 	.plan = qemu_plan,
 	.attach = qemu_attach,
@@ -275,6 +444,8 @@ const struct vmm_driver vmm_qemu = {
 	.boot = qemu_continue,
 	.pause = qemu_pause,
 	.resume = qemu_continue,
+	.save = qemu_save,
+	.load = qemu_load,
 	.soft_off = qemu_soft_off,
 	.channel = qemu_channel,
 	.free = qemu_free,

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <string.h>
 
-#include "common/field.h"
 #include "daemon/vmm/socket.h"
 
 /* Length of the first whole line in q->in with its newline; more is read until there is one. */
@@ -57,8 +56,10 @@ static int refused(const char *command, const field_json *error, struct fcm_erro
 	return fcm_fail(err, FCM_VMM, "the VMM refused %s: %s", command, text);
 }
 
-/* Wait for the answer to the last command; events and answers to others are passed over. */
-static int wait_answer(struct qmp *q, const char *command, int64_t deadline, struct fcm_error *err)
+/* Wait for the answer to the last command; events and answers to others are passed over. What it returned is the caller's,
+ * unless `ret` is NULL. */
+static int wait_answer(
+	struct qmp *q, const char *command, int64_t deadline, field_json **ret, struct fcm_error *err)
 {
 	for (int i = 0; i < QMP_EVENTS_MAX; i++) {
 		auto_json field_json *v = read_object(q, deadline, err);
@@ -67,16 +68,22 @@ static int wait_answer(struct qmp *q, const char *command, int64_t deadline, str
 		if (fj_get_int(v, "id", -1) != (int64_t)q->id)
 			continue;
 		const field_json *error = fj_get(v, "error");
-		if (error == NULL && fj_get(v, "return") == NULL)
+		field_json *returned = fj_get(v, "return");
+		if (error == NULL && returned == NULL)
 			return fcm_fail(err, FCM_VMM, "the VMM's answer to %s says nothing", command);
 		q->broken = false;
-		return error ? refused(command, error, err) : 0;
+		if (error)
+			return refused(command, error, err);
+		if (ret)
+			*ret = fj_ref(returned);
+		return 0;
 	}
 	return fcm_fail(err, FCM_VMM, "the VMM floods its control socket");
 }
 
-int qmp_run(
-	struct qmp *q, const char *command, const char *arguments, int64_t deadline, struct fcm_error *err)
+/* A command with its arguments (or NULL) and a descriptor (or -1). */
+static int run(struct qmp *q, const char *command, const char *arguments, int passed, int64_t deadline,
+	field_json **ret, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 
@@ -88,9 +95,27 @@ int qmp_run(
 	if (arguments)
 		buf_printf(&b, ",\"arguments\":%s", arguments);
 	buf_str(&b, "}\n");
-	if (vmm_send(q->fd, b.p, b.n, deadline, err) < 0)
+	if (vmm_send_fd(q->fd, b.p, b.n, passed, deadline, err) < 0)
 		return -1;
-	return wait_answer(q, command, deadline, err);
+	return wait_answer(q, command, deadline, ret, err);
+}
+
+int qmp_run(
+	struct qmp *q, const char *command, const char *arguments, int64_t deadline, struct fcm_error *err)
+{
+	return run(q, command, arguments, -1, deadline, NULL, err);
+}
+
+int qmp_ask(struct qmp *q, const char *command, field_json **ret, int64_t deadline, struct fcm_error *err)
+{
+	return run(q, command, NULL, -1, deadline, ret, err);
+}
+
+int qmp_give(struct qmp *q, const char *name, int fd, int64_t deadline, struct fcm_error *err)
+{
+	auto_free char *arguments = xprintf("{\"fdname\":\"%s\"}", name);
+
+	return run(q, "getfd", arguments, fd, deadline, NULL, err);
 }
 
 static int shake_hands(struct qmp *q, int64_t deadline, struct fcm_error *err)

@@ -2,8 +2,8 @@
  * The QEMU Machine Protocol, as a client of it (docs/interop/qmp-spec.txt of QEMU): a JSON object a line.
  *
  * Who speaks at the other end is a process that a guest may have taken over. So a line has a bound, a command has a
- * deadline and a bound on the lines that may come before its answer, and of an answer nothing is used but the fact that
- * it isn't an error, and the text of one, made printable.
+ * deadline and a bound on the lines that may come before its answer, and of an answer little is used: the fact that it
+ * isn't an error, and the text of one, made printable; in which state a machine or its migration is.
  */
 #pragma once
 
@@ -11,6 +11,7 @@
 
 #include "common/core/error.h"
 #include "common/core/util.h"
+#include "common/field.h"
 
 enum {
 	QMP_LINE_MAX = 65536,
@@ -31,6 +32,13 @@ int qmp_open(struct qmp *q, int fd, int64_t deadline, struct fcm_error *err) mus
  * words when it refuses. After a timeout or a broken line the connection is good for nothing. */
 int qmp_run(struct qmp *q, const char *command, const char *arguments, int64_t deadline,
 	struct fcm_error *err) must_check;
+
+/* Run a command without arguments. *ret is what it returned, the caller's: the VMM's words, be they no object. */
+int qmp_ask(struct qmp *q, const char *command, field_json **ret, int64_t deadline,
+	struct fcm_error *err) must_check;
+
+/* Give the VMM a copy of the descriptor `fd`, which later commands call `name` ("fd:name"). */
+int qmp_give(struct qmp *q, const char *name, int fd, int64_t deadline, struct fcm_error *err) must_check;
 
 /* Close. A zeroed one whose fd is -1 is fine. */
 void qmp_done(struct qmp *q);

@@ -67,12 +67,36 @@ int vmm_wait(int fd, short events, int64_t deadline, struct fcm_error *err)
 	}
 }
 
+static ssize_t send_some(int fd, const void *data, size_t n, int passed)
+{
+	union {
+		char room[CMSG_SPACE(sizeof passed)];
+		struct cmsghdr head;
+	} control = {.head = {.cmsg_len = CMSG_LEN(sizeof passed),
+			     .cmsg_level = SOL_SOCKET,
+			     .cmsg_type = SCM_RIGHTS}};
+	struct iovec text = {.iov_base = (void *)(uintptr_t)data, .iov_len = n};
+	struct msghdr m = {.msg_iov = &text, .msg_iovlen = 1};
+
+	if (passed >= 0) {
+		memcpy(CMSG_DATA(&control.head), &passed, sizeof passed);
+		m.msg_control = &control;
+		m.msg_controllen = sizeof control.room;
+	}
+	return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 int vmm_send(int fd, const void *data, size_t n, int64_t deadline, struct fcm_error *err)
+{
+	return vmm_send_fd(fd, data, n, -1, deadline, err);
+}
+
+int vmm_send_fd(int fd, const void *data, size_t n, int passed, int64_t deadline, struct fcm_error *err)
 {
 	const char *text = data;
 
 	while (n > 0) {
-		ssize_t k = send(fd, text, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t k = send_some(fd, text, n, passed);
 		if (k < 0 && errno == EAGAIN) {
 			if (vmm_wait(fd, POLLOUT, deadline, err) < 0)
 				return -1;
@@ -82,6 +106,7 @@ int vmm_send(int fd, const void *data, size_t n, int64_t deadline, struct fcm_er
 			continue;
 		if (k < 0)
 			return lost("talk to", err);
+		passed = -1; /* it went with the first byte */
 		text += k;
 		n -= (size_t)k;
 	}

@@ -22,6 +22,10 @@ int vmm_wait(int fd, short events, int64_t deadline, struct fcm_error *err) must
 /* Send all n bytes. FCM_TIMEOUT; FCM_VMM when the other end has closed. */
 int vmm_send(int fd, const void *data, size_t n, int64_t deadline, struct fcm_error *err) must_check;
 
+/* The same, with a copy of the descriptor `passed` for the other end (unix(7), SCM_RIGHTS). */
+int vmm_send_fd(
+	int fd, const void *data, size_t n, int passed, int64_t deadline, struct fcm_error *err) must_check;
+
 /* Wait for bytes and take at most `max` of them. How many; 0 at the end of the stream; -1 with FCM_TIMEOUT or FCM_VMM. */
 ssize_t vmm_receive(int fd, void *data, size_t max, int64_t deadline, struct fcm_error *err) must_check;
 

@@ -27,6 +27,10 @@
 #define VMM_AGENT "agent.sock"	     /* the agent's channel, below VMM_RUN */
 #define VMM_CONSOLE "console.sock"   /* the shim's attach socket, below VMM_RUN */
 
+/* A saved machine: files in one directory. */
+#define VMM_STATE "state"   /* its devices; with QEMU also the memory */
+#define VMM_MEMORY "memory" /* Firecracker's; who loads it maps it privately, so clones share its pages */
+
 enum { VMM_VOLUMES = 8 };
 
 enum vmm_accel { VMM_TCG, VMM_KVM };
@@ -34,6 +38,7 @@ enum vmm_accel { VMM_TCG, VMM_KVM };
 enum vmm_cap {
 	VMM_CAP_SOFT_OFF = 1 << 0, /* can ask the guest to shut down without the agent */
 	VMM_CAP_TCG = 1 << 1,	   /* works without KVM */
+	VMM_CAP_SAVE = 1 << 2,	   /* can save a machine and load it */
 };
 
 /* All that a driver needs to know of a VM. Borrowed; paths are the host's. */
@@ -62,6 +67,14 @@ struct vmm_config {
 	unsigned disk_mib_per_second, disk_ops_per_second;
 	enum vmm_accel accel;
 	uint64_t tsc_khz; /* of the host, for the guest's command line */
+
+	/* The directory of a saved machine, with which the VMM begins instead of booting; or NULL. Driver, version, accel, vcpus,
+	 * mem_mib, and the volumes' number, order and read_only must be those of the VM that was saved, and image, disk and
+	 * volumes hold what they held then, for the guest goes on with what it remembers of them. It also goes on with the MAC
+	 * and the address of that VM. */
+	const char *saved;
+	struct vm_id
+		saved_id; /* of the VM that was saved: this one's, or another's, whose clone this one becomes */
 };
 
 /* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
@@ -115,6 +128,19 @@ struct vmm_driver {
 	int (*pause)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 	int (*resume)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
+	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter: root's,
+	 * and not the VMM's to write, whatever it is. They aren't on the disk yet (fsync(2)). With an error no file is left, and
+	 * neither way is anything of it in the run directory. mem_mib is the guest's memory. A machine that was saved isn't saved
+	 * again before it was resumed. Its agent's channel breaks with Firecracker, so it is opened anew after resume().
+	 * FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing; FCM_VMM. */
+	int (*save)(struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline,
+		struct fcm_error *err);
+
+	/* In place of configure() and boot() for a config with `saved`: take in that machine. It is paused then, and resume()
+	 * lets it run. Its files may be removed afterwards, but not written to. A VMM that couldn't ends, or is of no more use. */
+	int (*load)(
+		struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err);
+
 	/* Ask the guest to shut down by what the machine has (ctrl-alt-del). */
 	int (*soft_off)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
@@ -125,7 +151,7 @@ struct vmm_driver {
 	/* Forget the connection; the VMM lives on. NULL-safe. */
 	void (*free)(struct vmm *vmm);
 
-	/* The calls that configure() and boot() would make, a line each, for --dry-run. */
+	/* The calls that configure() and boot() would make, or load() and resume(), a line each, for --dry-run. */
 	void (*describe)(const struct vmm_config *config, struct strv *ret);
 };
 

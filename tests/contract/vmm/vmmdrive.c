@@ -6,9 +6,10 @@
  *	vmmdrive DRIVER ACCEL PROGRAM SHIM DIR ID UID ASSETS DISK	then a command a line on stdin, an answer a line on stdout
  *
  * ASSETS is a folder of vmlinux, initrd and image.ext4. DIR/jail and DIR/jail/run must exist, and the device tap_ID where a
- * VMM opens it. Commands: plan, describe, disk MIB OPS (its limits), memory MIB, start, attach, configure, boot, channel, hello,
- * call OP, rc FILE (for the guest to run), event, pause, resume, soft_off, free, limit MS (of each call that follows; 15000),
- * ended MS. Answers: "ok [words]" or "error <code> <message>".
+ * VMM opens it. Commands: plan, binds, describe, disk MIB OPS (its limits), memory MIB, mac N (the last byte), version V, saved DIR
+ * ID (begin with what is saved there, of that VM), start, attach, configure, boot, load, channel, hello, call OP, rc FILE (for
+ * the guest to run), event, pause, save DIR, resume, soft_off, free, limit MS (of each call that follows; 15000), ended MS.
+ * Answers: "ok [words]" or "error <code> <message>".
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -59,6 +60,14 @@ static int do_plan(const char *arg, struct fcm_error *err)
 
 	(void)arg;
 	return driver->plan(&config, &plan, err) < 0 ? -1 : print_lines(&plan.argv);
+}
+
+static int do_binds(const char *arg, struct fcm_error *err)
+{
+	_cleanup_(vmm_plan_done) struct vmm_plan plan = {.tap_fd = -1};
+
+	(void)arg;
+	return driver->plan(&config, &plan, err) < 0 ? -1 : print_lines(&plan.binds);
 }
 
 static int do_describe(const char *arg, struct fcm_error *err)
@@ -144,6 +153,19 @@ static int do_resume(const char *arg, struct fcm_error *err)
 	return driver->resume(vmm, deadline(), err);
 }
 
+static int do_save(const char *arg, struct fcm_error *err)
+{
+	auto_close int fd = dir_open(AT_FDCWD, arg, err);
+
+	return fd < 0 ? -1 : driver->save(vmm, run_fd, fd, config.mem_mib, deadline(), err);
+}
+
+static int do_load(const char *arg, struct fcm_error *err)
+{
+	(void)arg;
+	return driver->load(vmm, &config, deadline(), err);
+}
+
 static int do_soft_off(const char *arg, struct fcm_error *err)
 {
 	(void)arg;
@@ -177,6 +199,31 @@ static int do_memory(const char *arg, struct fcm_error *err)
 {
 	(void)err;
 	config.mem_mib = (unsigned)strtoul(arg, NULL, 10);
+	return 0;
+}
+
+static int do_mac(const char *arg, struct fcm_error *err)
+{
+	(void)err;
+	config.mac[5] = (uint8_t)strtoul(arg, NULL, 10);
+	return 0;
+}
+
+static int do_version(const char *arg, struct fcm_error *err)
+{
+	(void)err;
+	config.version = xstrdup(arg);
+	return 0;
+}
+
+static int do_saved(const char *arg, struct fcm_error *err)
+{
+	const char *id = strchr(arg, ' ');
+
+	if (id == NULL)
+		return fcm_fail(err, FCM_USAGE, "saved DIR ID");
+	config.saved = xprintf("%.*s", (int)(id - arg), arg);
+	fcm_copy(config.saved_id.s, sizeof config.saved_id.s, id + 1);
 	return 0;
 }
 
@@ -329,6 +376,7 @@ static const struct {
 	int (*run)(const char *arg, struct fcm_error *err); /* 1: it has printed its answer */
 } commands[] = {
 	{"plan", do_plan},
+	{"binds", do_binds},
 	{"describe", do_describe},
 	{"start", do_start},
 	{"attach", do_attach},
@@ -340,11 +388,16 @@ static const struct {
 	{"rc", do_rc},
 	{"event", do_event},
 	{"pause", do_pause},
+	{"save", do_save},
+	{"load", do_load},
 	{"resume", do_resume},
 	{"soft_off", do_soft_off},
 	{"free", do_free},
 	{"disk", do_disk},
 	{"memory", do_memory},
+	{"mac", do_mac},
+	{"version", do_version},
+	{"saved", do_saved},
 	{"limit", do_limit},
 	{"ended", do_ended},
 };
