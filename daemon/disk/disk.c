@@ -11,13 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "common/core/clock.h"
+#include "common/core/sparse.h"
 #include "daemon/proc/proc.h"
 
 #define MKFS "/sbin/mkfs.ext4"
@@ -84,62 +83,12 @@ static int open_template(int dirfd, unsigned mib, struct fcm_error *err)
 	return STEAL_FD(fd);
 }
 
-/* Copy the bytes from..to by hand, for a pair of files that copy_file_range(2) doesn't take. */
-static int copy_bytes(int in, int out, off_t from, off_t to)
-{
-	char chunk[65536];
-
-	while (from < to) {
-		ssize_t n = pread(in, chunk, MIN(sizeof chunk, (size_t)(to - from)), from);
-		if (n == 0)
-			errno = EIO;
-		if (n <= 0)
-			return -1;
-		n = pwrite(out, chunk, (size_t)n, from);
-		if (n < 0)
-			return -1;
-		from += n;
-	}
-	return 0;
-}
-
-static int copy_extent(int in, int out, off_t from, off_t to)
-{
-	while (from < to) {
-		off_t at = from;
-		ssize_t n = copy_file_range(in, &at, out, &(off_t){from}, (size_t)(to - from), 0);
-		if (n < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
-			return -1;
-		if (n <= 0)
-			return copy_bytes(in, out, from, to);
-		from += n;
-	}
-	return 0;
-}
-
-/* Make `out` (empty) equal to `in`, with the same holes: lseek(2), SEEK_DATA. */
-static int copy_sparse(int in, int out)
-{
-	off_t size = lseek(in, 0, SEEK_END), from, to = 0;
-
-	if (ioctl(out, FICLONE, in) == 0)
-		return 0;
-	if (size < 0 || ftruncate(out, size) < 0)
-		return -1;
-	while ((from = lseek(in, to, SEEK_DATA)) >= 0) {
-		to = lseek(in, from, SEEK_HOLE);
-		if (to < 0 || copy_extent(in, out, from, to) < 0)
-			return -1;
-	}
-	return errno == ENXIO ? 0 : -1; /* ENXIO: no data behind `to` */
-}
-
 static int fill_disk(
 	int dirfd, const char *temp, const char *name, int template, uid_t uid, struct fcm_error *err)
 {
 	auto_close int fd = openat(dirfd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
-	if (fd < 0 || copy_sparse(template, fd) < 0 || fchown(fd, uid, (gid_t)-1) < 0 ||
+	if (fd < 0 || sparse_copy(template, fd) < 0 || fchown(fd, uid, (gid_t)-1) < 0 ||
 		fchmod(fd, 0600) < 0 || renameat(dirfd, temp, dirfd, name) < 0)
 		return fcm_fail_errno(err, "make the disk");
 	return 0;

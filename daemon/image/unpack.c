@@ -8,11 +8,11 @@
 #include <sys/stat.h>
 
 #include "common/core/fileio.h"
+#include "common/core/sparse.h"
 #include "common/crypt.h"
 
 enum {
 	READ_BLOCK = 256 * 1024,
-	HOLE = 4096,	       /* zeros of that size and alignment become a hole */
 	PADDING_MAX = 1 << 20, /* bytes behind the end of the archive: tar(1) pads to its record size */
 };
 
@@ -85,25 +85,6 @@ static int check_entry(struct archive_entry *e, struct unpack_member *members, s
 	return 0;
 }
 
-/* Write the bytes, but leave holes for zeros. */
-static int write_sparse(int fd, const char *p, size_t n, uint64_t at)
-{
-	while (n > 0) {
-		size_t piece = MIN(n, HOLE - (size_t)(at % HOLE));
-		if (piece == HOLE && memcmp(p, zeros, HOLE) == 0) {
-			p += piece, n -= piece, at += piece;
-			continue;
-		}
-		while (piece + HOLE <= n && memcmp(p + piece, zeros, HOLE) != 0)
-			piece += HOLE;
-		ssize_t k = pwrite(fd, p, piece, (off_t)at);
-		if (k < 0)
-			return -1;
-		p += k, n -= (size_t)k, at += (uint64_t)k;
-	}
-	return 0;
-}
-
 /* Account for a hole from o->at to `to`. */
 static void hash_hole(struct output *o, uint64_t to)
 {
@@ -127,7 +108,7 @@ static int copy_data(
 		if (at < 0 || (uint64_t)at < o->at || (uint64_t)at > m->size || n > m->size - (uint64_t)at)
 			return fcm_fail(err, FCM_INVALID, "%s in the tar has pieces out of place", m->name);
 		hash_hole(o, (uint64_t)at);
-		if (write_sparse(o->fd, p, n, (uint64_t)at) < 0)
+		if (sparse_write(o->fd, p, n, at) < 0)
 			return fcm_fail_errno(err, "write %s", m->name);
 		if (o->hash)
 			crypt_sha256_add(o->hash, p, n);
