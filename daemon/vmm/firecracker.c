@@ -7,6 +7,11 @@
  * (since 1.14), which would only lead it to a file that nothing bounds. The shim's ring bounds it, together with what
  * Firecracker logs, so there is no log file either. No metrics: nothing of ours reads them.
  *
+ * A machine is saved by one call, and its files are copied then (fcsave.h says why). It is loaded from those copies, which
+ * its jail shows read-only at constant paths: memory is mapped privately, so what no clone has changed is there once. All
+ * that the machine was told of its drives, their limits and the vsock is in the state; only the TAP may be another one, and
+ * that since 1.12. A state has a checksum and a version, and Firecracker refuses one that it can't read; memory has none.
+ *
  * It opens its TAP by name, as the TAP's owner, so unlike QEMU it stays in the host's network namespace; Firecracker's own
  * seccomp filter keeps it from opening any socket there but unix ones below its jail.
  */
@@ -20,25 +25,30 @@
 #include "common/core/clock.h"
 #include "daemon/vmm/bootargs.h"
 #include "daemon/vmm/fcapi.h"
+#include "daemon/vmm/fcsave.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
 
 #define PROGRAM "/firecracker" /* in the jail; ps shows its own name */
+#define SAVED "/saved/"
 #define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
 
 enum {
 	OLDEST_MINOR = 8,     /* of version 1 */
+	OVERRIDES_MINOR = 12, /* the first that loads a machine on another TAP */
 	REPORTING_MINOR = 14, /* the first whose balloon reports free pages */
 	GUEST_CID = 3,	      /* the first that isn't reserved (vsock(7)); each VM has a vsock of its own */
 	AGENT_PORT = 52,      /* docs/AGENT.md */
 	TRY_MS = 200,	      /* for the first try to reach the agent; then twice that, and so on */
 	TRY_MAX_MS = 1600,    /* Firecracker forgets a connection that the guest doesn't take within 2 s */
 	PAUSE_MS = 10,	      /* after a refusal: the guest is up, its agent not yet */
+	SPEND_MS = 3000, /* for a guest to look at its vsock again; 10 ms, on a busy host half a second */
 };
 
 struct vmm {
 	int run_dirfd;
+	bool voided; /* it was saved or loaded, and hasn't run since */
 };
 
 /* "1.12.1", also "1.14.0-dev": 12, 14; -1 when it isn't a version 1. */
@@ -195,6 +205,50 @@ static field_json *instance_start(const struct vmm_config *config)
 	return action("InstanceStart");
 }
 
+static field_json *create_snapshot(void)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "snapshot_type", "Full");
+	fj_set_str(o, "snapshot_path", VMM_RUN "/" VMM_STATE);
+	fj_set_str(o, "mem_file_path", VMM_RUN "/" VMM_MEMORY);
+	return o;
+}
+
+/* This VM's TAP in place of that of the one that was saved. */
+static field_json *network_overrides(const struct vmm_config *config)
+{
+	char tap[IFNAMSIZ];
+	field_json *list = fj_array(), *o = fj_object();
+
+	tap_name(config, tap);
+	fj_set_str(o, "iface_id", "eth0");
+	fj_set_str(o, "host_dev_name", tap);
+	fj_append(list, o);
+	return list;
+}
+
+static field_json *load_snapshot(const struct vmm_config *config)
+{
+	field_json *o = fj_object(), *memory = fj_object();
+
+	fj_set_str(memory, "backend_type", "File");
+	fj_set_str(memory, "backend_path", SAVED VMM_MEMORY);
+	fj_set_str(o, "snapshot_path", SAVED VMM_STATE);
+	fj_set(o, "mem_backend", memory);
+	if (minor_of(config->version) >= OVERRIDES_MINOR)
+		fj_set(o, "network_overrides", network_overrides(config));
+	return o;
+}
+
+static field_json *vm_state(const char *state)
+{
+	field_json *o = fj_object();
+
+	fj_set_str(o, "state", state);
+	return o;
+}
+
 /* In the order in which the guest finds the devices: the image is vda, the disk vdb, and volumes, which come last, are vdc
  * and so on, for drives are counted by themselves. The id in a path must be that in the
  * body. Without a body there is no call. */
@@ -215,12 +269,35 @@ static const struct call start_call = {"/actions", instance_start};
 
 /* ---- plan ---- */
 
+static int check_saved(const struct vmm_config *config, struct fcm_error *err)
+{
+	if (strcmp(config->saved_id.s, config->id.s) == 0 || minor_of(config->version) >= OVERRIDES_MINOR)
+		return 0;
+	fcm_fail(err, FCM_NO_VMM, "Firecracker %s loads a saved machine only on the TAP it had, tap_%s",
+		config->version, config->saved_id.s);
+	return fcm_hint(
+		err, "1.%d and later load it on any: sudo fcm assets download firecracker", OVERRIDES_MINOR);
+}
+
+static void bind_saved(const struct vmm_config *config, struct vmm_plan *plan)
+{
+	static const char *const names[] = {VMM_STATE, VMM_MEMORY};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		auto_free char *src = xprintf("%s/%s", config->saved, names[i]);
+		auto_free char *dst = xprintf(SAVED "%s", names[i]);
+		vmm_bind(plan, src, dst, "ro");
+	}
+}
+
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
 {
 	static const char *const devices[] = {"/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null"};
 
 	if (config->binary[0] != '/')
 		return fcm_fail(err, FCM_CONFIG, "firecracker = %s: not an absolute path", config->binary);
+	if (config->saved && check_saved(config, err) < 0)
+		return -1;
 	/* After each key that the guest took it looks for the next one (devices/legacy/serial.rs), on the thread that serves
 	 * all its devices: where that read blocks, the guest has neither disk nor network. */
 	*ret = (struct vmm_plan){.tap_fd = -1, .stdin_nonblock = true};
@@ -233,6 +310,8 @@ static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *re
 	strv_add(&ret->argv, "Error");
 	vmm_bind(ret, config->binary, PROGRAM, "ro");
 	vmm_bind_files(ret, config);
+	if (config->saved)
+		bind_saved(config, ret);
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
 		vmm_bind(ret, devices[i], devices[i], "dev");
 	return 0;
@@ -275,15 +354,20 @@ static int firecracker_attach(int run_dirfd, int64_t deadline, struct vmm **ret,
 	return 0;
 }
 
-static int firecracker_configure(
-	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+/* Firecracker makes a missing one where it may, and says nothing: the guest's network would lead nowhere. */
+static int check_tap(const struct vmm_config *config, struct fcm_error *err)
 {
 	char tap[IFNAMSIZ];
 
-	/* Firecracker makes a missing one where it may, and says nothing: the guest's network would lead nowhere. */
 	tap_name(config, tap);
-	if (if_nametoindex(tap) == 0)
-		return fcm_fail(err, FCM_HOST, "there is no device %s", tap);
+	return if_nametoindex(tap) ? 0 : fcm_fail(err, FCM_HOST, "there is no device %s", tap);
+}
+
+static int firecracker_configure(
+	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+{
+	if (check_tap(config, err) < 0)
+		return -1;
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
 		field_json *body = calls[i].body(config);
 		if (body && call(vmm, "PUT", calls[i].path, body, deadline, err) < 0)
@@ -302,22 +386,43 @@ static int firecracker_boot(struct vmm *vmm, int64_t deadline, struct fcm_error 
 	return call(vmm, "PUT", start_call.path, start_call.body(NULL), deadline, err);
 }
 
-static int set_state(struct vmm *vmm, const char *state, int64_t deadline, struct fcm_error *err)
-{
-	field_json *o = fj_object();
-
-	fj_set_str(o, "state", state);
-	return call(vmm, "PATCH", "/vm", o, deadline, err);
-}
-
 static int firecracker_pause(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
 {
-	return set_state(vmm, "Paused", deadline, err);
+	return call(vmm, "PATCH", "/vm", vm_state("Paused"), deadline, err);
 }
 
-static int firecracker_resume(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+static int create_files(struct vmm *vmm, int run_dirfd, int64_t deadline, struct fcm_error *err)
 {
-	return set_state(vmm, "Resumed", deadline, err);
+	if (call(vmm, "PUT", "/snapshot/create", create_snapshot(), deadline, err) == 0)
+		return 0;
+	if (err->code == FCM_VMM && fcsave_full(run_dirfd)) /* while what it wrote is still there */
+		return fcm_fail(err, FCM_NO_SPACE, "no space left for what the VMM writes of its machine");
+	return -1;
+}
+
+static int firecracker_save(
+	struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)
+{
+	struct fcm_error ignored;
+
+	if (fcsave_clear(run_dirfd, err) < 0)
+		return -1;
+	vmm->voided = true;
+	if (create_files(vmm, run_dirfd, deadline, err) < 0 ||
+		fcsave_take(run_dirfd, dirfd, mem_mib, deadline, err) < 0) {
+		(void)!fcsave_clear(run_dirfd, &ignored);
+		return -1;
+	}
+	return fcsave_clear(run_dirfd, err);
+}
+
+static int firecracker_load(
+	struct vmm *vmm, const struct vmm_config *config, int64_t deadline, struct fcm_error *err)
+{
+	if (check_tap(config, err) < 0)
+		return -1;
+	vmm->voided = true;
+	return call(vmm, "PUT", "/snapshot/load", load_snapshot(config), deadline, err);
 }
 
 static int firecracker_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
@@ -345,7 +450,7 @@ static int read_ok(int fd, int64_t deadline, struct fcm_error *err)
 	return fcm_fail(err, FCM_VMM, "the VMM sent what is no answer to CONNECT");
 }
 
-/* One try. It has a deadline of its own, as one may be lost: the guest's first connection after a snapshot was loaded can
+/* One try. It has a deadline of its own, as one may be lost: the guest's first connection after it was saved or loaded can
  * stay without any answer. */
 static int try_channel(int run_dirfd, int64_t deadline, struct fcm_error *err)
 {
@@ -370,6 +475,31 @@ static int firecracker_channel(int run_dirfd, int64_t deadline, struct fcm_error
 	return fcm_fail(err, FCM_TIMEOUT, "the guest's agent does not listen yet");
 }
 
+/* A guest that runs again learns first that all its connections are void (VIRTIO_VSOCK_EVENT_TRANSPORT_RESET, virtio 1.2,
+ * 5.10.6.7), but takes a new one that came before it looked, which is void then, too. So the first is this one, which nobody
+ * needs: when the guest has answered it, it has looked. */
+static void spend_connection(int run_dirfd, int64_t deadline)
+{
+	struct fcm_error ignored;
+
+	for (int64_t ms = TRY_MS; clock_left(deadline); ms *= 2) {
+		int64_t until = MIN(clock_in(ms), deadline);
+		auto_close int fd = try_channel(run_dirfd, until, &ignored);
+		if (fd >= 0 || clock_left(until))
+			return;
+	}
+}
+
+static int firecracker_resume(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
+{
+	if (call(vmm, "PATCH", "/vm", vm_state("Resumed"), deadline, err) < 0)
+		return -1;
+	if (vmm->voided)
+		spend_connection(vmm->run_dirfd, MIN(clock_in(SPEND_MS), deadline));
+	vmm->voided = false;
+	return 0;
+}
+
 static void firecracker_free(struct vmm *vmm)
 {
 	if (vmm == NULL)
@@ -379,26 +509,31 @@ static void firecracker_free(struct vmm *vmm)
 }
 
 /* Takes over `body`. */
-static void describe_call(
-	const struct vmm_config *config, const char *path, field_json *body_, struct strv *ret)
+static void describe_call(const struct vmm_config *config, const char *method, const char *path,
+	field_json *body_, struct strv *ret)
 {
 	auto_json field_json *body = body_;
 
 	if (body == NULL)
 		return;
 	auto_free char *text = fj_print(body, false);
-	strv_addf(ret, "api %s/%s: PUT %s %s", config->run, VMM_CONTROL, path, text);
+	strv_addf(ret, "api %s/%s: %s %s %s", config->run, VMM_CONTROL, method, path, text);
 }
 
 static void firecracker_describe(const struct vmm_config *config, struct strv *ret)
 {
+	if (config->saved) {
+		describe_call(config, "PUT", "/snapshot/load", load_snapshot(config), ret);
+		describe_call(config, "PATCH", "/vm", vm_state("Resumed"), ret);
+		return;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(calls); i++)
-		describe_call(config, calls[i].path, calls[i].body(config), ret);
+		describe_call(config, "PUT", calls[i].path, calls[i].body(config), ret);
 	for (size_t i = 0; i < config->n_volumes; i++) {
 		auto_free char *path = volume_path(i);
-		describe_call(config, path, volume_drive(config, i), ret);
+		describe_call(config, "PUT", path, volume_drive(config, i), ret);
 	}
-	describe_call(config, start_call.path, start_call.body(config), ret);
+	describe_call(config, "PUT", start_call.path, start_call.body(config), ret);
 }
 
 /* ---- probe ---- */
@@ -416,7 +551,7 @@ static int firecracker_probe(const char *program, struct vmm_probe *ret, struct 
 
 const struct vmm_driver vmm_firecracker = {
 	.name = "firecracker",
-	.caps = VMM_CAP_SOFT_OFF,
+	.caps = VMM_CAP_SOFT_OFF | VMM_CAP_SAVE,
 	.probe = firecracker_probe,
 	.plan = firecracker_plan,
 	.attach = firecracker_attach,
@@ -424,6 +559,8 @@ const struct vmm_driver vmm_firecracker = {
 	.boot = firecracker_boot,
 	.pause = firecracker_pause,
 	.resume = firecracker_resume,
+	.save = firecracker_save,
+	.load = firecracker_load,
 	.soft_off = firecracker_soft_off,
 	.channel = firecracker_channel,
 	.free = firecracker_free,

@@ -38,6 +38,8 @@ enum {
 	DEVICES_MIB = 32, /* of a stream, at most, for what isn't memory; it is less than one */
 	CHUNK = 256 << 10,
 	POLL_MS = 1,
+	ANSWER_MS =
+		20, /* an answer that came too late would break the connection: with less time, none is asked for */
 	SETTLE_MS = 2000, /* for QEMU to give up what nobody reads any more */
 };
 
@@ -281,6 +283,11 @@ static int take_stream(int in, int out, uint64_t max, int64_t deadline, struct f
 	return (int)n;
 }
 
+static bool time_left(int64_t deadline)
+{
+	return deadline == FCM_FOREVER || deadline - clock_ms() > ANSWER_MS;
+}
+
 /* Wait until the migration has ended, and well. */
 static int wait_saved(struct qmp *q, int64_t deadline, struct fcm_error *err)
 {
@@ -298,9 +305,9 @@ static int wait_saved(struct qmp *q, int64_t deadline, struct fcm_error *err)
 			return fcm_fail(
 				err, FCM_VMM, "the VMM couldn't save the machine%s%s", *why ? ": " : "", why);
 		}
-		if (clock_left(deadline) == 0)
-			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end saving the machine");
 		clock_sleep(POLL_MS);
+		if (!time_left(deadline))
+			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end saving the machine");
 	}
 }
 
@@ -362,9 +369,9 @@ static int wait_loaded(struct qmp *q, int64_t deadline, struct fcm_error *err)
 			return 0;
 		if (strcmp(status, "inmigrate") != 0)
 			return fcm_fail(err, FCM_VMM, "the VMM is in another state");
-		if (clock_left(deadline) == 0)
-			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end loading the machine");
 		clock_sleep(POLL_MS);
+		if (!time_left(deadline))
+			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end loading the machine");
 	}
 }
 

@@ -128,10 +128,10 @@ struct vmm_driver {
 	int (*pause)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 	int (*resume)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
-	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter: root's,
-	 * and not the VMM's to write, whatever it is. They aren't on the disk yet (fsync(2)). With an error no file is left, and
+	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter (0700):
+	 * root's, which nobody may write and which the VMM can't, whatever it is. They aren't on the disk yet (fsync(2)). With an error no file is left, and
 	 * neither way is anything of it in the run directory. mem_mib is the guest's memory. A machine that was saved isn't saved
-	 * again before it was resumed. Its agent's channel breaks with Firecracker, so it is opened anew after resume().
+	 * again before it was resumed. Its agent's channel is void then, so a new one is opened after resume().
 	 * FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing; FCM_VMM. */
 	int (*save)(struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline,
 		struct fcm_error *err);

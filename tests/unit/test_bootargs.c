@@ -138,6 +138,28 @@ static void test_plan_binary(void **state)
 	assert_int_equal(err.code, FCM_CONFIG);
 }
 
+/* Nothing of the saved machine's files is shown to QEMU: it gets them through a socket. */
+static void test_plan_saved(void **state)
+{
+	(void)state;
+	static const char *const want[] = {"qmp /v/jail/run/vmm.sock: qmp_capabilities",
+		"qmp /v/jail/run/vmm.sock: migrate-incoming fd:saved, which gets /v/saved/state",
+		"qmp /v/jail/run/vmm.sock: cont", NULL};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan, plain;
+	_cleanup_(strv_done) struct strv lines = {0};
+	struct vmm_config c = config(VMM_TCG);
+
+	assert_int_equal(vmm_qemu.plan(&c, &plain, &err), 0);
+	c.saved = "/v/saved";
+	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
+	assert_true(strv_has(&plan.argv, "-incoming") && strv_has(&plan.argv, "defer"));
+	assert_false(strv_has(&plain.argv, "-incoming"));
+	assert_int_equal(plan.argv.n, plain.argv.n + 2);
+	assert_int_equal(plan.binds.n, plain.binds.n);
+	vmm_qemu.describe(&c, &lines);
+	vmmtest_list(&lines, want);
+}
+
 static void test_drivers(void **state)
 {
 	(void)state;
@@ -153,6 +175,7 @@ int main(void)
 		cmocka_unit_test(test_plan_tcg),
 		cmocka_unit_test(test_plan_kvm),
 		cmocka_unit_test(test_plan_binary),
+		cmocka_unit_test(test_plan_saved),
 		cmocka_unit_test(test_drivers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

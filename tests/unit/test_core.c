@@ -21,6 +21,7 @@
 #include "common/core/kv.h"
 #include "common/core/names.h"
 #include "common/core/signals.h"
+#include "common/core/sparse.h"
 
 static void names(void **unused)
 {
@@ -267,6 +268,40 @@ static void signals(void **unused)
 			fail_msg("'%s' is %u", cases[i].text, signal_parse(cases[i].text));
 }
 
+/* Blocks of zeros aren't written wherever a write begins, and what is read is what was meant. */
+static void holes(void **unused)
+{
+	enum { BLOCK = 4096, SIZE = 40 * BLOCK };
+	static const size_t pieces[] = {SIZE, BLOCK, 1000, 3 * BLOCK + 1};
+	static char want[SIZE], got[SIZE];
+	struct stat st;
+
+	(void)unused;
+	memset(want + 3 * BLOCK + 7, 'a', BLOCK);
+	want[0] = want[20 * BLOCK] = want[SIZE - 1] = 'b';
+	for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+		char name[] = "/tmp/fcm-holes-XXXXXX", other[] = "/tmp/fcm-holes-XXXXXX";
+		auto_close int fd = mkostemp(name, O_CLOEXEC);
+		auto_close int copy = mkostemp(other, O_CLOEXEC);
+		unlink(name);
+		unlink(other);
+		for (size_t at = 0; at < SIZE; at += pieces[i])
+			assert_int_equal(
+				sparse_write(fd, want + at, MIN(pieces[i], SIZE - at), (off_t)at), 0);
+		assert_int_equal(pread(fd, got, SIZE, 0), SIZE);
+		assert_memory_equal(got, want, SIZE);
+		assert_int_equal(fstat(fd, &st), 0);
+		if (pieces[i] % BLOCK == 0)
+			assert_in_range(st.st_blocks * 512, 0, 5 * BLOCK);
+		assert_int_equal(sparse_copy_range(fd, copy, 5, SIZE), 0);
+		assert_int_equal(pread(copy, got, SIZE, 0), SIZE);
+		assert_int_equal(got[0], 0);
+		assert_memory_equal(got + 5, want + 5, SIZE - 5);
+		assert_int_equal(sparse_copy_range(fd, copy, SIZE - 10, SIZE + 1), -1);
+		assert_int_equal(errno, EIO);
+	}
+}
+
 static void errors(void **unused)
 {
 	struct fcm_error err;
@@ -300,6 +335,7 @@ int main(void)
 		cmocka_unit_test(stream_frames),
 		cmocka_unit_test(hello_in_rubbish),
 		cmocka_unit_test(files),
+		cmocka_unit_test(holes),
 		cmocka_unit_test(times),
 		cmocka_unit_test(signals),
 		cmocka_unit_test(errors),

@@ -89,6 +89,49 @@ static void test_balloon(void **state)
 	assert_string_equal(new.v[new.n - 1], old.v[old.n - 1]);
 }
 
+static void test_saved(void **state)
+{
+	(void)state;
+	static const char *const want[] = {API
+		"/snapshot/load "
+		"{\"snapshot_path\":\"/saved/state\",\"mem_backend\":{\"backend_type\":\"File\","
+		"\"backend_path\":\"/saved/memory\"},\"network_overrides\":[{\"iface_id\":\"eth0\","
+		"\"host_dev_name\":\"tap_k3f9x2ab\"}]}",
+		"api /v/jail/run/vmm.sock: PATCH /vm {\"state\":\"Resumed\"}", NULL};
+	_cleanup_(strv_done) struct strv lines = {0};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan;
+	struct vmm_config c = config();
+
+	c.saved = "/v/saved";
+	c.saved_id = (struct vm_id){"another1"};
+	assert_int_equal(vmm_firecracker.plan(&c, &plan, &err), 0);
+	assert_true(strv_has(&plan.binds, "/v/saved/state:/saved/state:ro"));
+	assert_true(strv_has(&plan.binds, "/v/saved/memory:/saved/memory:ro"));
+	vmm_firecracker.describe(&c, &lines);
+	vmmtest_list(&lines, want);
+}
+
+/* Before 1.12 it can't be told of another TAP. */
+static void test_saved_elsewhere(void **state)
+{
+	(void)state;
+	_cleanup_(strv_done) struct strv lines = {0};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan = {0};
+	struct vmm_config c = config();
+
+	c.version = "1.11.0";
+	c.saved = "/v/saved";
+	c.saved_id = (struct vm_id){"another1"};
+	assert_int_equal(vmm_firecracker.plan(&c, &plan, &err), -1);
+	assert_int_equal(err.code, FCM_NO_VMM);
+	assert_string_equal(
+		err.msg, "Firecracker 1.11.0 loads a saved machine only on the TAP it had, tap_another1");
+	c.saved_id = c.id;
+	assert_int_equal(vmm_firecracker.plan(&c, &plan, &err), 0);
+	vmm_firecracker.describe(&c, &lines);
+	assert_null(strstr(lines.v[0], "network_overrides"));
+}
+
 static void test_disk_limits(void **state)
 {
 	(void)state;
@@ -214,6 +257,8 @@ int main(void)
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_calls),
 		cmocka_unit_test(test_balloon),
+		cmocka_unit_test(test_saved),
+		cmocka_unit_test(test_saved_elsewhere),
 		cmocka_unit_test(test_disk_limits),
 		cmocka_unit_test_setup_teardown(test_channel, vmmtest_setup, vmmtest_teardown),
 		cmocka_unit_test_setup_teardown(test_channel_refused, vmmtest_setup, vmmtest_teardown),

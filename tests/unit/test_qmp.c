@@ -213,6 +213,62 @@ static void test_refusal_then_more(void **state)
 	end(&s);
 }
 
+/* What it returned is the caller's, whatever it is. */
+static void test_ask(void **state)
+{
+	(void)state;
+	struct server s = {0};
+	struct qmp q;
+	auto_json field_json *status = NULL, *word = NULL, *none = NULL;
+
+	assert_int_equal(
+		open_with(&s,
+			GREETING READY
+			"{\"id\": 2, \"return\": {\"status\": \"paused\"}}\n{\"id\": 3, \"return\": \"x\"}\n"
+			"{\"id\": 4, \"error\": {\"desc\": \"not now\"}}\n",
+			5000, &q),
+		0);
+	assert_int_equal(qmp_ask(&q, "query-status", &status, clock_in(5000), &err), 0);
+	assert_string_equal(fj_get_str(status, "status"), "paused");
+	assert_int_equal(qmp_ask(&q, "query-status", &word, clock_in(5000), &err), 0);
+	assert_string_equal(fj_get_str(word, "status"), "");
+	assert_int_equal(qmp_ask(&q, "query-status", &none, clock_in(5000), &err), -1);
+	assert_null(none);
+	qmp_done(&q);
+	end(&s);
+}
+
+/* The descriptor goes with the first byte of the command. */
+static void test_give(void **state)
+{
+	(void)state;
+	static const char want[] = "{\"execute\":\"getfd\",\"id\":2,\"arguments\":{\"fdname\":\"x\"}}\n";
+	struct server s = {0};
+	struct qmp q;
+	int pair[2], got = -1;
+	char sent[256], control[CMSG_SPACE(sizeof got)], c = 0;
+
+	assert_int_equal(open_with(&s, GREETING READY "{\"id\": 2, \"return\": {}}\n", 5000, &q), 0);
+	assert_true(recv(s.server, sent, sizeof sent, 0) > 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(qmp_give(&q, "x", pair[1], clock_in(5000), &err), 0);
+	struct iovec bytes = {sent, sizeof sent};
+	struct msghdr m = {
+		.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	assert_int_equal(recvmsg(s.server, &m, MSG_CMSG_CLOEXEC), sizeof want - 1);
+	assert_memory_equal(sent, want, sizeof want - 1);
+	assert_non_null(CMSG_FIRSTHDR(&m));
+	memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof got);
+	assert_int_equal(write(got, "!", 1), 1);
+	assert_int_equal(read(pair[0], &c, 1), 1);
+	assert_int_equal(c, '!');
+	for (int i = 0; i < 2; i++)
+		close(pair[i]);
+	close(got);
+	qmp_done(&q);
+	end(&s);
+}
+
 /* A server that reads nothing can't hold us in send(). */
 static void test_unread_commands(void **state)
 {
@@ -242,6 +298,8 @@ int main(void)
 		cmocka_unit_test(test_event_flood),
 		cmocka_unit_test(test_broken_after_timeout),
 		cmocka_unit_test(test_refusal_then_more),
+		cmocka_unit_test(test_ask),
+		cmocka_unit_test(test_give),
 		cmocka_unit_test(test_unread_commands),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
