@@ -172,6 +172,11 @@ void agent_input(struct machine *m)
 	case FAULT_TWICE:
 	case FAULT_LOST:
 	case FAULT_NOISE:
+	case FAULT_NOSAVE:
+	case FAULT_BIGSAVE:
+	case FAULT_CUTSAVE:
+	case FAULT_BADSAVE:
+	case FAULT_BADLOAD:
 		break;
 	}
 	parse(m);

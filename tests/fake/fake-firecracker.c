@@ -4,7 +4,7 @@
  * (tests/contract/vmm/calls.jsonl).
  *
  * Honest unless the guest's name is fault-<kind>, as for fake-vmm, or `--id` is a kind itself, which holds from the first
- * call on. `--id dieN` ends it when the N-th call comes (1: GET /), before it answers.
+ * call on (dieN: 1 is GET /).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,10 @@ struct fc {
 	struct machine m;
 	char id[64], uds[108];
 	bool started, kernel;
-	unsigned calls, die_at;
+	unsigned mem_mib;
 	unsigned connects; /* to the agent */
+	bool voided;	   /* it was saved or loaded: the next of them ends when something is said on it */
+	bool linked_void;  /* this one */
 	bool linked;	   /* CONNECT was answered on the agent's connection */
 	char last[1024];   /* the answer before */
 };
@@ -83,6 +85,11 @@ static void say(struct fc *f, const char *answer)
 	case FAULT_ORDER:
 	case FAULT_LOST:
 	case FAULT_NOISE:
+	case FAULT_NOSAVE:
+	case FAULT_BIGSAVE:
+	case FAULT_CUTSAVE:
+	case FAULT_BADSAVE:
+	case FAULT_BADLOAD:
 		break;
 	}
 	buf_add(out, answer, n);
@@ -151,8 +158,8 @@ static void boot_source(struct fc *f, const struct request *rq)
 		return;
 	}
 	f->kernel = true;
-	if (text_of(rq->body, "boot_args", args, sizeof args) && f->m.fault == FAULT_NONE)
-		f->m.fault = fault_of_line(args);
+	if (text_of(rq->body, "boot_args", args, sizeof args))
+		fault_set_of_line(&f->m, args);
 	done(f);
 }
 
@@ -174,12 +181,20 @@ static void drive(struct fc *f, const struct request *rq)
 	}
 }
 
+static void machine_config(struct fc *f, const struct request *rq)
+{
+	const char *s = strstr(rq->body, "\"mem_size_mib\":");
+
+	f->mem_mib = s ? (unsigned)strtoul(s + 15, NULL, 10) : 0;
+	done(f);
+}
+
+#define IN_USE "Error binding to the host-side Unix socket: Address in use (os error 98)"
+
 static void vsock(struct fc *f, const struct request *rq)
 {
 	if (!text_of(rq->body, "uds_path", f->uds, sizeof f->uds) || exists(f->uds)) {
-		refuse(f, "Vsock config error: Cannot create backend for vsock device: Error binding to the "
-			  "host-side "
-			  "Unix socket: Address in use (os error 98)");
+		refuse(f, "Vsock config error: Cannot create backend for vsock device: " IN_USE);
 		return;
 	}
 	f->m.agent.listen_fd = machine_listen(f->uds);
@@ -231,6 +246,116 @@ static void patch_vm(struct fc *f, const struct request *rq)
 	done(f);
 }
 
+/* ---- saved machines ---- */
+
+static bool write_state(const struct fc *f, const char *path)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	auto_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	buf_printf(&text, "%u %s ", f->mem_mib, f->uds);
+	machine_save(&f->m, &text);
+	return fd >= 0 && fd_write_all(fd, text.p, text.n) == 0;
+}
+
+/* Zeros, and in the middle something that isn't. */
+static bool write_memory(const struct fc *f, const char *path)
+{
+	static const char page[4096];
+	off_t size = (off_t)f->mem_mib << 20;
+
+	if (f->m.fault == FAULT_BADSAVE)
+		return symlink("/rootfs.img", path) == 0;
+	if (f->m.fault == FAULT_BIGSAVE)
+		size += (off_t)sizeof page;
+	if (f->m.fault == FAULT_CUTSAVE)
+		size /= 2;
+	auto_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	return fd >= 0 && ftruncate(fd, size) == 0 && pwrite(fd, page, sizeof page, 0) > 0 &&
+	       pwrite(fd, f->m.boot_id, sizeof f->m.boot_id, size / 2) > 0;
+}
+
+static void create_snapshot(struct fc *f, const struct request *rq)
+{
+	char state[128] = "", memory[128] = "";
+
+	if (!f->started) {
+		refuse(f, BEFORE);
+		return;
+	}
+	if (f->m.running) {
+		refuse(f, "Create snapshot error: Cannot save the microVM state: Operation not allowed: "
+			  "save/restore unavailable while running");
+		return;
+	}
+	f->voided = true;
+	peer_hang_up(&f->m.agent);
+	text_of(rq->body, "snapshot_path", state, sizeof state);
+	text_of(rq->body, "mem_file_path", memory, sizeof memory);
+	if (f->m.fault == FAULT_NOSAVE || (write_state(f, state) && write_memory(f, memory))) {
+		done(f);
+		return;
+	}
+	auto_free char *why =
+		xprintf("Create snapshot error: Cannot perform %s on the %s backing file: %s (os error %d)",
+			errno == ENOSPC ? "dump" : "open", exists(state) ? "memory" : "snapshot",
+			strerror(errno), errno);
+	refuse(f, why);
+}
+
+/* NULL, or why it can't be loaded. */
+static const char *load(struct fc *f, const char *state, const char *memory)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error err;
+	struct stat st;
+	int end = 0;
+
+	if (file_read(AT_FDCWD, state, 4096, &text, &err) < 0)
+		return "Failed to get snapshot state from file: Failed to open snapshot file: No such file "
+		       "or directory (os error 2)";
+	if (sscanf(text.p, "%u %107s %n", &f->mem_mib, f->uds, &end) != 2 ||
+		!machine_load(&f->m, text.p + end, text.n - (size_t)end))
+		return "Failed to get snapshot state from file: Failed to load snapshot state from file: "
+		       "CRC64 validation failed: 7748207593519049263";
+	if (stat(memory, &st) < 0 || access(memory, R_OK) < 0)
+		return "Failed to load guest memory: Error creating guest memory from file: Failed to load "
+		       "guest memory: No such file or directory (os error 2)";
+	if (st.st_size < (off_t)f->mem_mib << 20)
+		return "Failed to load guest memory: Error creating guest memory from file: Failed to "
+		       "restore guest memory: Cannot create mmap region: The specified file offset and "
+		       "length is greater then file length";
+	if (exists(f->uds))
+		return "Failed to build microVM from snapshot: Failed to restore MMIO device: Cannot restore "
+		       "devices: VsockUnixBackend: " IN_USE;
+	return NULL;
+}
+
+static void load_snapshot(struct fc *f, const struct request *rq)
+{
+	char state[128] = "", memory[128] = "";
+
+	if (f->kernel) {
+		refuse(f, "Load snapshot error: Loading a microVM snapshot not allowed after configuring "
+			  "boot-specific resources.");
+		return;
+	}
+	text_of(rq->body, "snapshot_path", state, sizeof state);
+	text_of(rq->body, "backend_path", memory, sizeof memory);
+	const char *why = load(f, state, memory);
+	f->m.ended = why || f->m.fault == FAULT_BADLOAD;
+	f->m.status = f->m.ended;
+	if (why) {
+		auto_free char *text =
+			xprintf("Load snapshot error: Failed to restore from snapshot: %s", why);
+		refuse(f, text);
+		return;
+	}
+	f->started = f->voided = true;
+	f->m.agent.listen_fd = machine_listen(f->uds);
+	done(f);
+}
+
 static void describe(struct fc *f)
 {
 	const char *state = f->m.running ? "Running" : f->started ? "Paused" : "Not started";
@@ -253,8 +378,14 @@ static void put(struct fc *f, const struct request *rq)
 {
 	if (is_put(rq, "/actions"))
 		action(f, rq);
+	else if (is_put(rq, "/snapshot/create"))
+		create_snapshot(f, rq);
 	else if (f->started)
 		refuse(f, AFTER);
+	else if (is_put(rq, "/snapshot/load"))
+		load_snapshot(f, rq);
+	else if (is_put(rq, "/machine-config"))
+		machine_config(f, rq);
 	else if (is_put(rq, "/boot-source"))
 		boot_source(f, rq);
 	else if (is_put(rq, "/drives/"))
@@ -268,11 +399,13 @@ static void put(struct fc *f, const struct request *rq)
 static void serve(struct fc *f, const struct request *rq)
 {
 	static const char *const known[] = {"/actions", "/boot-source", "/drives/", "/vsock",
-		"/machine-config", "/network-interfaces/", "/entropy"};
+		"/machine-config", "/network-interfaces/", "/entropy", "/snapshot/"};
 	bool is_known = false;
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		is_known = is_known || is_put(rq, known[i]);
+	if (is_put(rq, "/snapshot/"))
+		machine_saves(&f->m);
 	if (f->m.fault == FAULT_REFUSE && strcmp(rq->path, "/") != 0)
 		refuse(f, "not in this \\u001b[5mstate\\nnor in any");
 	else if (strcmp(rq->method, "POST") == 0 || strcmp(rq->method, "DELETE") == 0)
@@ -314,8 +447,7 @@ static void take_request(struct fc *f)
 	auto_free char *text = strndup(in->p + head, body);
 	rq.body = text;
 	buf_drop(in, head + body);
-	if (++f->calls == f->die_at)
-		_exit(1);
+	machine_called(&f->m);
 	serve(f, &rq);
 }
 
@@ -338,8 +470,12 @@ static void take_agent(struct fc *f)
 		}
 		buf_str(&a->out, f->m.fault == FAULT_NOISE ? "KO 1073741824\n" : "OK 1073741824\n");
 		f->linked = true;
+		f->linked_void = f->voided;
+		f->voided = false;
 	}
-	if (f->linked && a->in.n)
+	if (f->linked && f->linked_void && a->in.n)
+		peer_hang_up(a);
+	else if (f->linked && a->in.n)
 		agent_input(&f->m);
 }
 
@@ -389,9 +525,7 @@ static void read_options(int argc, char **argv, struct fc *f)
 		if (strcmp(argv[i], "--id") == 0)
 			fcm_copy(f->id, sizeof f->id, argv[i + 1]);
 	}
-	f->m.fault = fault_find(f->id, strlen(f->id));
-	if (strncmp(f->id, "die", 3) == 0)
-		f->die_at = (unsigned)strtoul(f->id + 3, NULL, 10);
+	fault_set(&f->m, f->id, strlen(f->id));
 	if (f->m.fault == FAULT_EXIT) {
 		fprintf(stderr, "fake-firecracker: could not set the seccomp filters\n");
 		exit(1);
@@ -407,7 +541,7 @@ static void read_options(int argc, char **argv, struct fc *f)
 
 int main(int argc, char **argv)
 {
-	struct fc f = {.m = {.control = {.fd = -1}, .agent = {.fd = -1, .listen_fd = -1}}};
+	struct fc f = {.m = {.control = NO_PEER, .agent = NO_PEER}};
 
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		puts("Firecracker v1.12.1\n");
@@ -421,5 +555,5 @@ int main(int argc, char **argv)
 	read_options(argc, argv, &f);
 	while (!(f.m.ended && f.m.agent.out.n == 0 && f.m.control.out.n == 0))
 		step(&f);
-	return 0;
+	return f.m.status;
 }

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -19,9 +20,20 @@
 #include "tests/fake/fake.h"
 
 enum {
-	PANIC_MS = 300, /* from `cont` to the panic */
-	MARKER_MS = 5,	/* from `cont` to the agent's first answer */
+	PANIC_MS = 300,	      /* from `cont` to the panic */
+	MARKER_MS = 5,	      /* from `cont` to the agent's first answer */
+	STREAM_N = 1 << 20,   /* bytes of a saved machine: more than a socket holds */
+	STREAM_MAX = 2 << 20, /* of one that is loaded */
 };
+
+/* A migration in or out (QEMU's docs/devel/migration.rst). */
+static struct {
+	int fd;		    /* -1: none goes on */
+	bool incoming;	    /* `-incoming defer`, and nothing was loaded yet */
+	bool done;	    /* the machine was saved, and hasn't run since */
+	const char *status; /* of what is going on, or went on last */
+	struct buf data;
+} stream = {.fd = -1, .status = "none"};
 
 /* The path in "socket,id=...,path=PATH,server=on". */
 static char *path_in(const char *option)
@@ -37,10 +49,12 @@ static void read_options(int argc, char **argv, struct machine *m)
 	auto_free char *qmp = NULL;
 	auto_free char *agent = NULL;
 
-	m->fault = env ? fault_find(env, strlen(env)) : FAULT_NONE;
+	if (env)
+		fault_set(m, env, strlen(env));
 	for (int i = 1; i + 1 < argc; i++) {
-		if (strcmp(argv[i], "-append") == 0 && m->fault == FAULT_NONE)
-			m->fault = fault_of_line(argv[i + 1]);
+		if (strcmp(argv[i], "-append") == 0)
+			fault_set_of_line(m, argv[i + 1]);
+		stream.incoming = stream.incoming || strcmp(argv[i], "-incoming") == 0;
 		if (strncmp(argv[i + 1], "socket,id=qmp,", 14) == 0)
 			qmp = path_in(argv[i + 1]);
 		if (strncmp(argv[i + 1], "socket,id=agent,", 16) == 0)
@@ -67,12 +81,14 @@ static void qmp_say(struct machine *m, const char *text)
 	buf_add(&m->control.out, text, m->fault == FAULT_HALF ? n / 2 : n);
 }
 
+#define RUBBISH "SSH-2.0-OpenSSH_9.2\r\n"
+
 static void greet(struct machine *m)
 {
 	if (m->fault == FAULT_HUNG)
 		return;
 	qmp_say(m, m->fault == FAULT_GARBAGE
-			   ? "SSH-2.0-OpenSSH_9.2\r\n"
+			   ? RUBBISH
 			   : "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, "
 			     "\"package\": \"fake\"}, \"capabilities\": [\"oob\"]}}\r\n");
 }
@@ -92,6 +108,123 @@ static bool is_command(const char *line, const char *name)
 	return strstr(line, want) != NULL;
 }
 
+/* ---- migration ---- */
+
+static const char *begin_save(struct machine *m)
+{
+	if (stream.done)
+		return "Can't migrate the vm that was paused due to previous migration";
+	if (m->control.passed < 0)
+		return "File descriptor named 'saved' has not been found";
+	stream.fd = STEAL_FD(m->control.passed);
+	stream.status = "active";
+	machine_save(m, &stream.data);
+	while (stream.data.n < STREAM_N)
+		buf_add(&stream.data, "memory", 6);
+	if (m->fault == FAULT_NOSAVE || m->fault == FAULT_BADSAVE) {
+		stream.status = m->fault == FAULT_NOSAVE ? "failed" : stream.status;
+		fcm_closep(&stream.fd);
+	}
+	return NULL;
+}
+
+static void save_more(struct machine *m)
+{
+	ssize_t n = send(stream.fd, stream.data.p, stream.data.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n < 0 && errno == EAGAIN)
+		return;
+	if (n < 0)
+		stream.status = "failed";
+	else if (m->fault != FAULT_BIGSAVE)
+		buf_drop(&stream.data, (size_t)n);
+	if (n >= 0 && stream.data.n)
+		return;
+	stream.done = n >= 0;
+	stream.status = stream.done ? "completed" : stream.status;
+	buf_done(&stream.data);
+	fcm_closep(&stream.fd);
+}
+
+static const char *begin_load(struct machine *m)
+{
+	if (!stream.incoming || m->control.passed < 0)
+		return "'-incoming' was not specified on the command line";
+	stream.fd = STEAL_FD(m->control.passed);
+	return NULL;
+}
+
+static void load_more(struct machine *m)
+{
+	char chunk[65536];
+	ssize_t n = recv(stream.fd, chunk, sizeof chunk, MSG_DONTWAIT);
+
+	if (n > 0 && stream.data.n < STREAM_MAX) {
+		buf_add(&stream.data, chunk, (size_t)n);
+		return;
+	}
+	if (n < 0 && errno == EAGAIN)
+		return;
+	fcm_closep(&stream.fd);
+	if (m->fault == FAULT_BADLOAD)
+		return;
+	if (n != 0 || stream.data.n < STREAM_N || !machine_load(m, stream.data.p, stream.data.n)) {
+		fprintf(stderr, "fake-vmm: load of migration failed: Invalid argument\n");
+		exit(1);
+	}
+	buf_done(&stream.data);
+	stream.incoming = false;
+}
+
+/* What there is to wait for. */
+static struct pollfd stream_poll(const struct machine *m)
+{
+	bool stops = m->fault == FAULT_CUTSAVE && stream.data.n <= STREAM_N / 2;
+
+	return (struct pollfd){stream.fd, stops ? 0 : stream.incoming ? POLLIN : POLLOUT, 0};
+}
+
+static const char *run_state(const struct machine *m)
+{
+	if (stream.incoming)
+		return "inmigrate";
+	if (stream.done)
+		return "postmigrate";
+	return m->running ? "running" : "paused";
+}
+
+/* True when it was such a command. */
+static bool migration_command(struct machine *m, const char *line, long long id)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	const char *error = NULL;
+
+	if (is_command(line, "getfd"))
+		error = m->control.passed < 0 ? "No file descriptor supplied via SCM_RIGHTS" : NULL;
+	else if (is_command(line, "migrate"))
+		error = begin_save(m);
+	else if (is_command(line, "migrate-incoming"))
+		error = begin_load(m);
+	else if (is_command(line, "query-status"))
+		buf_printf(&b, "\"return\": {\"status\": \"%s\", \"running\": %s}", run_state(m),
+			m->running ? "true" : "false");
+	else if (is_command(line, "query-migrate"))
+		buf_printf(&b, "\"return\": {\"status\": \"%s\"%s}", stream.status,
+			m->fault == FAULT_NOSAVE ? ", \"error-desc\": \"no \\u001b[5mway out\"" : "");
+	else if (!is_command(line, "migrate-set-parameters"))
+		return false;
+	if (error)
+		buf_printf(&b, "\"error\": {\"class\": \"GenericError\", \"desc\": \"%s\"}", error);
+	answer(m, b.n ? b.p : "\"return\": {}", id);
+	return true;
+}
+
+static void run(struct machine *m)
+{
+	stream.done = false;
+	machine_boot(m);
+}
+
 /* Our daemon writes commands without spaces; this is no JSON parser. */
 static void command(struct machine *m, const char *line)
 {
@@ -100,8 +233,15 @@ static void command(struct machine *m, const char *line)
 	const char *s = strstr(line, "\"id\":");
 	long long id = s ? strtoll(s + 5, NULL, 10) : 0;
 
+	machine_called(m);
+	if (is_command(line, "migrate") || is_command(line, "migrate-incoming"))
+		machine_saves(m);
 	if (m->fault == FAULT_HUNG)
 		return;
+	if (m->fault == FAULT_GARBAGE) {
+		qmp_say(m, RUBBISH);
+		return;
+	}
 	if (m->fault == FAULT_SLOW)
 		clock_sleep(FAULT_SLOW_MS);
 	for (int i = 0; m->fault == FAULT_FLOOD && i < 20000; i++)
@@ -116,8 +256,10 @@ static void command(struct machine *m, const char *line)
 			id);
 		return;
 	}
+	if (migration_command(m, line, id))
+		return;
 	if (is_command(line, "cont"))
-		machine_boot(m);
+		run(m);
 	else if (is_command(line, "stop"))
 		m->running = false;
 	else if (is_command(line, "quit") || (is_command(line, "send-key") && strstr(line, "\"delete\"")))
@@ -202,12 +344,15 @@ static void step(struct machine *m)
 			(short)((listens || m->agent.fd < 0 ? POLLIN : 0) | (m->agent.out.n ? POLLOUT : 0)),
 			0},
 		{console_ended ? -1 : STDIN_FILENO, POLLIN, 0},
+		stream_poll(m),
 	};
 
 	if (poll(p, ARRAY_SIZE(p), timeout(m)) < 0)
 		return;
 	if (p[2].revents)
 		console_input();
+	if (p[3].revents)
+		stream.incoming ? load_more(m) : save_more(m);
 	if (p[0].revents && peer_accept(&m->control))
 		greet(m);
 	else if ((p[0].revents & (POLLIN | POLLHUP)) && peer_receive(&m->control))
@@ -226,7 +371,7 @@ static void step(struct machine *m)
 
 int main(int argc, char **argv)
 {
-	struct machine m = {.control = {.fd = -1}, .agent = {.fd = -1}};
+	struct machine m = {.control = NO_PEER, .agent = NO_PEER};
 
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		puts("QEMU emulator version 7.2.0 (fake)");

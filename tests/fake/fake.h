@@ -33,6 +33,11 @@ enum fault {
 	FAULT_TWICE,
 	FAULT_LOST,
 	FAULT_NOISE,
+	FAULT_NOSAVE,
+	FAULT_BIGSAVE,
+	FAULT_CUTSAVE,
+	FAULT_BADSAVE,
+	FAULT_BADLOAD,
 };
 
 enum { FAULT_SLOW_MS = 3000, FAULT_LATE_MS = 4000 };
@@ -40,15 +45,22 @@ enum { FAULT_SLOW_MS = 3000, FAULT_LATE_MS = 4000 };
 /* One connection, with what was read and not yet understood, and what is to be sent. */
 struct peer {
 	int listen_fd, fd; /* fd: -1 when nobody is connected */
+	int passed;	   /* the last descriptor that came with the bytes, or -1 */
 	struct buf in, out;
 };
+#define NO_PEER                                                                                              \
+	{                                                                                                    \
+		.listen_fd = -1, .fd = -1, .passed = -1                                                      \
+	}
 
 /* The guest that isn't there. */
 struct machine {
-	enum fault fault;
-	bool running; /* CPUs were started */
+	enum fault fault, later; /* later: it becomes the fault when the machine is first saved or loaded */
+	unsigned calls, die_at;	 /* by the daemon; the one at which it dies, or 0 */
+	bool running;		 /* CPUs were started */
 	bool mounted;
 	bool ended;	   /* the guest has reset the machine: exit once everything is sent */
+	int status;	   /* with which it exits then */
 	int64_t booted_ms; /* clock_ms() of the first `cont` */
 	char boot_id[37];
 	struct peer control, agent;
@@ -67,9 +79,18 @@ void exec_frame(struct machine *m, const struct frame *f);
 void exec_control(struct machine *m, const char *op, const struct frame *f);
 void exec_reset(void);
 
-/* The fault of that name, or FAULT_NONE; and that of a guest whose name in the kernel's command line is fault-<kind>. */
-enum fault fault_find(const char *kind, size_t n);
-enum fault fault_of_line(const char *line);
+/* Give the machine the fault that the n bytes name, if they name one; or that of a guest whose name in the kernel's command
+ * line is fault-<kind>. */
+void fault_set(struct machine *m, const char *kind, size_t n);
+void fault_set_of_line(struct machine *m, const char *line);
+
+/* A call of the daemon's has come: it may be the last. Saving or loading begins with this one. */
+void machine_called(struct machine *m);
+void machine_saves(struct machine *m);
+
+/* What of the machine is saved, and the machine that was. False when it is none. */
+void machine_save(const struct machine *m, struct buf *ret);
+bool machine_load(struct machine *m, const char *text, size_t n);
 
 /* Print the table. */
 void fault_list(void);

@@ -42,9 +42,16 @@ static const struct {
 		"answered"},
 	{"noise", FAULT_NOISE, "fake-firecracker: rubbish in place of the answer to CONNECT"},
 	{"console", FAULT_CONSOLE, "prints 8 MiB to the console at start"},
+	{"nosave", FAULT_NOSAVE,
+		"fails to save the machine; fake-firecracker: says that it has, and writes nothing"},
+	{"bigsave", FAULT_BIGSAVE, "a stream without an end; fake-firecracker: a page too much of memory"},
+	{"cutsave", FAULT_CUTSAVE, "a stream that stops; fake-firecracker: half of the memory"},
+	{"badsave", FAULT_BADSAVE,
+		"ends the stream and saves on for ever; fake-firecracker: a link in place of the memory"},
+	{"badload", FAULT_BADLOAD, "never has it loaded; fake-firecracker: has, and dies"},
 };
 
-enum fault fault_find(const char *kind, size_t n)
+static enum fault fault_find(const char *kind, size_t n)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
 		if (strlen(faults[i].name) == n && strncmp(faults[i].name, kind, n) == 0)
@@ -52,8 +59,21 @@ enum fault fault_find(const char *kind, size_t n)
 	return FAULT_NONE;
 }
 
+void fault_set(struct machine *m, const char *kind, size_t n)
+{
+	unsigned at = 0;
+	int end = 0;
+
+	if (n && m->fault == FAULT_NONE)
+		m->fault = fault_find(kind, n);
+	if (n && m->fault == FAULT_NONE && kind[0] == 's')
+		m->later = fault_find(kind + 1, n - 1);
+	if (sscanf(kind, "die%3u%n", &at, &end) == 1 && (size_t)end == n)
+		m->die_at = at;
+}
+
 /* The name is the word between the fourth and the fifth colon of ip=. */
-enum fault fault_of_line(const char *line)
+void fault_set_of_line(struct machine *m, const char *line)
 {
 	const char *s = strstr(line, "ip=");
 
@@ -61,16 +81,47 @@ enum fault fault_of_line(const char *line)
 		s = strchr(s, ':');
 		s = s ? s + 1 : NULL;
 	}
-	if (s == NULL || strncmp(s, "fault-", 6) != 0)
-		return FAULT_NONE;
-	s += 6;
-	return fault_find(s, strcspn(s, "-:"));
+	if (s && strncmp(s, "fault-", 6) == 0)
+		fault_set(m, s + 6, strcspn(s + 6, "-:"));
+}
+
+void machine_called(struct machine *m)
+{
+	if (++m->calls == m->die_at)
+		_exit(1);
+}
+
+void machine_saves(struct machine *m)
+{
+	if (m->later)
+		m->fault = m->later;
+}
+
+#define SAVED "fake machine"
+
+void machine_save(const struct machine *m, struct buf *ret)
+{
+	buf_printf(ret, SAVED " %s %d\n", m->boot_id, m->mounted);
+}
+
+bool machine_load(struct machine *m, const char *text, size_t n)
+{
+	auto_free char *line = strndup(text, n);
+	int mounted;
+
+	if (sscanf(line, SAVED " %36s %d", m->boot_id, &mounted) != 2)
+		return false;
+	m->mounted = mounted;
+	m->booted_ms = clock_ms();
+	return true;
 }
 
 void fault_list(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
 		printf("%-14s%s\n", faults[i].name, faults[i].what);
+	puts("dieN          ends when the N-th call comes, before it answers\n"
+	     "s<kind>       honest until the machine is saved or loaded, as sgarbage");
 }
 
 int machine_listen(const char *path)
@@ -137,8 +188,22 @@ bool peer_accept(struct peer *p)
 bool peer_receive(struct peer *p)
 {
 	char chunk[16384];
-	ssize_t n = recv(p->fd, chunk, sizeof chunk, 0);
+	union {
+		char room[CMSG_SPACE(sizeof p->passed)];
+		struct cmsghdr head;
+	} control;
+	struct iovec bytes = {chunk, sizeof chunk};
+	struct msghdr m = {.msg_iov = &bytes,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof control};
+	ssize_t n = recvmsg(p->fd, &m, MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
 
+	if (c && c->cmsg_type == SCM_RIGHTS) {
+		fcm_closep(&p->passed);
+		memcpy(&p->passed, CMSG_DATA(c), sizeof p->passed);
+	}
 	if (n > 0 && p->in.n < IN_MAX) {
 		buf_add(&p->in, chunk, (size_t)n);
 		return true;

@@ -11,15 +11,17 @@ CONTRACT = hosts.TOP / "tests/contract/vmm"
 def test_contract(firecracker, kernel_tar, tiny_tar, note):
     for name in ("daemon/shim/fcm-shim", "tests/contract/vmmdrive"):
         firecracker.put(f"{FOLDER}/build/{name}", (hosts.BUILD / name).read_bytes(), 0o755)
-    for name in ("test_vmm.py", "calls.jsonl"):
-        firecracker.put(f"{FOLDER}/tests/contract/vmm/{name}", (CONTRACT / name).read_bytes())
+    for path in (*CONTRACT.glob("*.py"), CONTRACT / "calls.jsonl"):
+        firecracker.put(f"{FOLDER}/tests/contract/vmm/{path.name}", path.read_bytes())
     for path in (kernel_tar, tiny_tar):
         firecracker.put(f"{FOLDER}/assets/{path.name}", path.read_bytes())
     env = f"FCM_BUILD={FOLDER}/build FCM_ASSETS={FOLDER}/assets FCM_VMM_DRIVERS='{DRIVERS}'"
-    done = firecracker.run(f"cd {FOLDER}/tests/contract/vmm && {env} python3 -B -m pytest -p no:cacheprovider -v -s -rs test_vmm.py",
-                           timeout=500, check=False)
+    done = firecracker.run(f"cd {FOLDER}/tests/contract/vmm && {env} python3 -B -m pytest -p no:cacheprovider -v -s -rs .",
+                           timeout=900, check=False)
     print(done.both)
     assert done.status == 0
     covered = re.search(r"^vmm contract: covered (.*)$", done.text, re.M)
     assert covered and covered[1] == DRIVERS
     note(f"vmm contract in the host: {covered[1]}, {done.text.splitlines()[-1].strip('= ')}")
+    for line in re.findall(r"^note (.*)$", done.text, re.M):
+        note(line)

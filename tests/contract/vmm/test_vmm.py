@@ -4,166 +4,19 @@ FCM_VMM_DRIVERS names what is driven: qemu-tcg, qemu-kvm, firecracker, fake-qemu
 scripted ones; the others where KVM works, by tests/host/test_vmm.py. The last test prints what was covered and fails where
 one of those asked for took no part. Needs root; the tests run in a network namespace of their own.
 """
-import ctypes
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-TOP = HERE.parents[2]
-BUILD = Path(os.environ.get("FCM_BUILD") or TOP / "build")
-ASSETS = Path(os.environ.get("FCM_ASSETS") or BUILD / "assets")
-DRIVE = BUILD / "tests/contract/vmmdrive"
-SHIM = BUILD / "daemon/shim/fcm-shim"
-ASKED = os.environ.get("FCM_VMM_DRIVERS", "qemu-tcg fake-qemu fake-firecracker").split()
-UID = 64077
-CLONE_NEWNET = 0x40000000
-COVERED = set()
-
-# name -> (driver, accelerator, program)
-KINDS = {
-    "qemu-tcg": ("qemu", "tcg", "/usr/bin/qemu-system-x86_64"),
-    "qemu-kvm": ("qemu", "kvm", "/usr/bin/qemu-system-x86_64"),
-    "firecracker": ("firecracker", "kvm", "/usr/local/bin/firecracker"),
-    "fake-qemu": ("qemu", "tcg", BUILD / "tests/fake/fake-vmm"),
-    "fake-firecracker": ("firecracker", "tcg", BUILD / "tests/fake/fake-firecracker"),
-}
-REAL = [k for k in ASKED if not k.startswith("fake-")]
-FIRECRACKERS = [k for k in ASKED if KINDS[k][0] == "firecracker"]
+from machines import ASKED, COVERED, DRIVE, FIRECRACKERS, HERE, KINDS, REAL, Refused, run_in_guest, said, talk, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-
-class Refused(Exception):
-    """A call of the driver's failed: str() is "<code> <message>"."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def network():
-    """A network namespace for this file only."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    assert libc.unshare(CLONE_NEWNET) == 0
-    yield
-    libc.setns(before, CLONE_NEWNET)
-    os.close(before)
-
-
-@pytest.fixture(scope="module")
-def assets(tmp_path_factory):
-    """vmlinux, initrd and image.ext4; for the scripted VMMs, which read none of it, empty ones do."""
-    folder = tmp_path_factory.mktemp("assets")
-    for name, members in (("kernel", ("vmlinux", "initrd")), ("tiny", ("image.ext4",))):
-        if REAL:
-            with tarfile.open(ASSETS / f"{name}.tar") as tar:
-                for member in members:
-                    with open(folder / member, "wb") as out:
-                        shutil.copyfileobj(tar.extractfile(member), out)
-        else:
-            for member in members:
-                (folder / member).touch()
-    for path in (folder, *folder.parents):
-        if path != Path("/tmp") and path.owner() == "root" and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o111)
-    for path in folder.iterdir():
-        path.chmod(0o444)
-    return folder
-
-
-class Vm:
-    """A VM's folder and the program that drives it."""
-
-    def __init__(self, kind, folder, assets, ident="contract", tap=True):
-        self.kind, self.folder, self.id = kind, folder, ident
-        self.driver, accel, program = KINDS[kind]
-        self.run_dir = folder / "jail/run"
-        self.run_dir.mkdir(parents=True)
-        folder.chmod(0o711)
-        (folder / "jail").chmod(0o755)
-        os.chown(self.run_dir, UID, UID)
-        disk = folder / "rootfs.img"
-        disk.touch()
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", disk, "64M"], check=True)
-        os.chown(disk, UID, UID)
-        if tap:
-            subprocess.run(["ip", "tuntap", "add", f"tap_{ident}", "mode", "tap", "user", str(UID)], check=True)
-        argv = [DRIVE, self.driver, accel, program, SHIM, folder, ident, UID, assets, disk]
-        # The scripted ones take their fault from the VM's name, in the guest's command line, or from its id.
-        self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, "NAME": f"fault-{ident}"})
-        self.pids = {}
-
-    def __call__(self, command):
-        """Give a command; what follows "ok" in its answer."""
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().rstrip("\n")
-        word, _, rest = answer.partition(" ")
-        if word != "ok":
-            raise Refused(rest or "the driving program ended")
-        if command == "start":
-            self.pids = {k: int(v) for k, v in (w.split("=") for w in rest.split())}
-        return rest
-
-    def lines(self, command):
-        return [self.process.stdout.readline().rstrip("\n") for _ in range(int(self(command)))]
-
-    def up(self, *commands):
-        for command in commands or ("start", "attach", "configure", "boot"):
-            self(command)
-        return self
-
-    def words(self, command):
-        return dict(w.split("=", 1) for w in self(command).split(" ") if "=" in w)
-
-    def console(self):
-        data = (self.folder / "console.ring").read_bytes()[4096:]
-        return data.rstrip(b"\0").decode("utf-8", "replace")
-
-    def close(self):
-        self.process.stdin.close()
-        for pid in self.pids.values():
-            try:
-                os.kill(pid, 9)
-            except ProcessLookupError:
-                pass
-        self.pids = {}
-        self.process.wait(20)
-        self.process.stdout.close()
-        subprocess.run(["ip", "link", "del", f"tap_{self.id}"], check=False, stderr=subprocess.DEVNULL)
-
-
-@pytest.fixture
-def make(tmp_path, assets):
-    machines = []
-    tmp_path.chmod(0o711)
-
-    def start(kind, ident="contract", **more):
-        machines.append(Vm(kind, tmp_path / f"{ident}-{len(machines)}", assets, ident, **more))
-        return machines[-1]
-    yield start
-    for machine in machines:
-        machine.close()
-
-
-@pytest.fixture(params=ASKED)
-def vm(request, make):
-    machine = make(request.param)
-    COVERED.add(request.param)
-    return machine
-
-
-def talk(vm):
-    vm("channel")
-    return vm.words("hello")["boot_id"]
 
 
 # ---- the contract ----
@@ -258,7 +111,7 @@ def test_the_jail(vm):
     vm.up()
     for pid in vm.pids.values():
         status = status_of(pid)
-        assert status["Uid"] == status["Gid"] == [str(UID)] * 4
+        assert status["Uid"] == status["Gid"] == [str(vm.uid)] * 4
         assert status["CapEff"] == status["CapBnd"] == ["0000000000000000"]
         assert status["NoNewPrivs"] == ["1"]
     if vm.kind in REAL:
@@ -281,27 +134,6 @@ def test_no_tap_is_an_error(make):
         machine = make(kind, "notap", tap=False).up("start", "attach")
         with pytest.raises(Refused, match="there is no device tap_notap"):
             machine("configure")
-
-
-def run_in_guest(machine, folder, *script):
-    """Boot it and let it run a script, which says something on the console: see said()."""
-    path = folder / "rc"
-    path.write_text("\n".join(["#!/bin/sh", *script]) + "\n")
-    machine.up()
-    talk(machine)
-    for command in ("call mount image=/dev/vda disk=/dev/vdb", f"rc {path}", "call start"):
-        machine(command)
-
-
-def wait_for(what, condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.1)
-
-
-def said(machine, word):
-    wait_for(f"the guest to say {word}", lambda: word in machine.console())
 
 
 def seconds_in_guest(machine, folder, bs, count, tries=1):
