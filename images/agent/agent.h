@@ -20,6 +20,7 @@
 #include "images/agent/channel.h"
 #include "images/agent/exec.h"
 #include "images/agent/mount.h"
+#include "images/agent/net.h"
 #include "images/agent/power.h"
 #include "images/agent/volume.h"
 
@@ -33,6 +34,7 @@ struct agent {
 	struct volumes volumes;
 	struct execs execs;
 	struct mainproc main;
+	struct guest_net net; /* what op=net has set */
 	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */
 	bool started;	  /* the image's rc, or its init, was started in this boot */
 	char *argv0;	  /* our own, where the kernel keeps it */

@@ -1,7 +1,9 @@
 /*
- * The guest's address: one IPv4 address on eth0, a default route, a host name. All by ioctl (netdevice(7)):
- * it is the same few calls in every kernel, and setting what is set already changes nothing, so `net` may be
- * repeated.
+ * The guest's address: one IPv4 address on eth0, a default route, a host name, and in a clone another MAC. By rtnetlink(7), since
+ * ioctls replace whatever address stands first, and the guest's user may have added some.
+ *
+ * The address is the first of its subnet, so that the kernel sends from it: those of the user that share the subnet are taken
+ * away for that moment, and put back behind it.
  */
 #pragma once
 
@@ -11,14 +13,23 @@
 #include "common/core/error.h"
 #include "common/core/util.h"
 
+enum { NET_MAC_BYTES = 6 };
+
 struct guest_net {
-	struct in_addr address, mask;
-	struct in_addr gateway; /* 0: no default route */
-	char hostname[64];	/* "": leave it */
+	struct in_addr address, mask; /* 0: none */
+	struct in_addr gateway;	      /* 0: no default route */
+	char hostname[64];	      /* "": leave it */
 };
 
 /* Read the arguments of `net` (docs/AGENT.md) from a kv list. -1 with FCM_INVALID naming the field. */
 int net_parse(const void *kv, size_t n, struct guest_net *ret, struct fcm_error *err) must_check;
 
-/* Bring up lo and eth0 and set it all. */
-int net_apply(const struct guest_net *net, struct fcm_error *err) must_check;
+/* Bring up lo and eth0 and set it all. *have is what was set before, which goes where it differs, and becomes what is set now,
+ * after an error as far as it came. Setting what is set already changes nothing. */
+int net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err) must_check;
+
+/* Take away what was set before: its address, its routes and all neighbours. */
+int net_leave(struct guest_net *have, struct fcm_error *err) must_check;
+
+/* Give eth0 another MAC. It may be up: virtio_net takes one at any time (IFF_LIVE_ADDR_CHANGE). */
+int net_set_mac(const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err) must_check;

@@ -55,8 +55,8 @@ static int op_net(struct agent *a, const struct request *rq, struct buf *results
 {
 	struct guest_net net;
 
-	(void)a, (void)results;
-	return net_parse(rq->p, rq->n, &net, err) < 0 ? -1 : net_apply(&net, err);
+	(void)results;
+	return net_parse(rq->p, rq->n, &net, err) < 0 ? -1 : net_apply(&a->net, &net, err);
 }
 
 static int op_file(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)

@@ -16,7 +16,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int __wrap_mount_guest(struct guest_root *r, const char *image, const char *disk, struct fcm_error *err);
-int __wrap_net_apply(const struct guest_net *net, struct fcm_error *err);
+int __wrap_net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err);
 int __wrap_files_write(const void *p, size_t n, struct fcm_error *err);
 int __wrap_start_rc(const struct strv *env, struct fcm_error *err);
 int __wrap_spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_error *err);
@@ -30,9 +30,9 @@ int __wrap_mount_guest(struct guest_root *r, const char *image, const char *disk
 	return fcm_fail(err, FCM_HOST, "no such device");
 }
 
-int __wrap_net_apply(const struct guest_net *net, struct fcm_error *err)
+int __wrap_net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err)
 {
-	(void)net, (void)err;
+	(void)have, (void)want, (void)err;
 	return 0;
 }
 
