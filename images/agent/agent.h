@@ -19,6 +19,7 @@
 
 #include "images/agent/channel.h"
 #include "images/agent/exec.h"
+#include "images/agent/freeze.h"
 #include "images/agent/mount.h"
 #include "images/agent/net.h"
 #include "images/agent/power.h"
@@ -34,10 +35,12 @@ struct agent {
 	struct volumes volumes;
 	struct execs execs;
 	struct mainproc main;
+	struct freezer freezer;
 	struct guest_net net; /* what op=net has set */
-	char boot_id[40]; /* of /proc/sys/kernel/random/boot_id */
-	bool started;	  /* the image's rc, or its init, was started in this boot */
-	char *argv0;	  /* our own, where the kernel keeps it */
-	bool yielded;	  /* PID 1 is the image's init (yield.h), */
-	bool init_ended;  /* and that has ended everything */
+	int modules;	      /* see modules.h */
+	char boot_id[40];     /* of /proc/sys/kernel/random/boot_id */
+	bool started;	      /* the image's rc, or its init, was started in this boot */
+	char *argv0;	      /* our own, where the kernel keeps it */
+	bool yielded;	      /* PID 1 is the image's init (yield.h), */
+	bool init_ended;      /* and that has ended everything */
 };

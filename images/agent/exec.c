@@ -342,6 +342,14 @@ void exec_close_all(struct execs *x)
 		abandon(x, x->open[x->count - 1]);
 }
 
+void exec_hold(struct execs *x)
+{
+	for (size_t i = 0; i < x->count; i++)
+		x->open[i]->heard = clock_ms();
+	for (size_t i = 0; i < x->doomed_count; i++)
+		x->doomed[i].at = clock_in(EXEC_KILL_MS);
+}
+
 void exec_hang_up(const struct execs *x)
 {
 	for (size_t i = 0; i < x->count; i++)

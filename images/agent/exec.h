@@ -73,6 +73,10 @@ void exec_take(struct execs *x, const struct frame *f, struct channel *c);
 /* The host is gone: close all. What was started with detach=1 goes on. */
 void exec_close_all(struct execs *x);
 
+/* Nothing runs while the machine is frozen (freeze.h): who is silent now isn't done, and who was told to end can't. To be called
+ * in each round then, before exec_tick(). */
+void exec_hold(struct execs *x);
+
 /* The machine ends: SIGHUP for what has a terminal, since an interactive shell ignores SIGTERM. */
 void exec_hang_up(const struct execs *x);
 

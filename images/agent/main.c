@@ -102,12 +102,20 @@ static int64_t deadline(const struct agent *a)
 {
 	int64_t next = MIN(channel_deadline(&a->channel), power_deadline(&a->power));
 
-	return MIN(MIN(next, mainproc_deadline(&a->main)), exec_deadline(&a->execs));
+	next = MIN(MIN(next, mainproc_deadline(&a->main)), exec_deadline(&a->execs));
+	return MIN(next, freeze_deadline(&a->freezer));
 }
 
 static void loop(struct agent *a, int signals)
 {
-	enum { FD_SIGNALS, FD_CHANNEL, FD_LISTEN, FD_MAIN, FD_EXEC = FD_MAIN + MAIN_FDS };
+	enum {
+		FD_SIGNALS,
+		FD_CHANNEL,
+		FD_LISTEN,
+		FD_FREEZE,
+		FD_MAIN = FD_FREEZE + FREEZE_FDS,
+		FD_EXEC = FD_MAIN + MAIN_FDS
+	};
 	static struct pollfd fds[FD_EXEC + EXEC_FDS];
 	int64_t next_look = a->channel.listen_fd >= 0 ? FCM_FOREVER : 0;
 
@@ -117,6 +125,7 @@ static void loop(struct agent *a, int signals)
 		fds[FD_SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
 		fds[FD_CHANNEL] = (struct pollfd){.fd = events ? a->channel.fd : -1, .events = events};
 		fds[FD_LISTEN] = (struct pollfd){.fd = a->channel.listen_fd, .events = POLLIN};
+		freeze_poll(&a->freezer, fds + FD_FREEZE);
 		mainproc_poll(&a->main, fds + FD_MAIN);
 		nfds_t n = FD_EXEC + exec_poll(&a->execs, &a->channel, fds + FD_EXEC);
 
@@ -131,6 +140,7 @@ static void loop(struct agent *a, int signals)
 		session_serve(a);
 		serve_signals(a, signals);
 		bool no_child = exec_reap(&a->execs);
+		session_freeze(a);
 		exec_tick(&a->execs, &a->channel);
 		session_main(a);
 		tick_power(a, no_child);
@@ -142,7 +152,7 @@ static void open_vsock(struct agent *a)
 {
 	if (!channel_is_vsock())
 		return;
-	modules_load(MODULES_VSOCK);
+	modules_load(a->modules, MODULES_VSOCK);
 	if (!channel_listen(&a->channel))
 		fprintf(stderr, "fcm-agent: vsock: %s\n", strerror(errno));
 }
@@ -157,15 +167,19 @@ static void allow_files(void)
 
 static _Noreturn void run_pid1(char *argv0)
 {
-	struct agent a = {.channel = {.fd = -1, .listen_fd = -1}, .root = {.disk_fd = -1}, .argv0 = argv0};
+	struct agent a = {.channel = {.fd = -1, .listen_fd = -1},
+		.root = {.disk_fd = -1, .cgroup_fd = -1},
+		.argv0 = argv0};
 	int signals = open_signals();
 
 	a.execs.main = &a.main;
 	allow_files();
 	mount_early();
-	modules_load(MODULES_ALL);
+	a.modules = modules_open();
+	modules_load(a.modules, MODULES_ALL);
 	open_vsock(&a);
 	read_boot_id(&a);
+	freeze_init(&a.freezer, -1);
 	loop(&a, signals);
 	volume_finish(&a.volumes);
 	mount_finish(&a.root);

@@ -11,29 +11,29 @@
 
 #define MODULES "/modules"
 
-static void load(const char *name)
+int modules_open(void)
 {
-	char path[300];
-
-	if (!fcm_format(path, sizeof path, MODULES "/%s", name))
-		return;
-	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
-		fprintf(stderr, "fcm-agent: module %s: %s\n", name, strerror(errno));
-	unlink(path);
+	return open(MODULES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-void modules_load(const char *list)
+static void load(int dir, const char *name)
+{
+	auto_close int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+		fprintf(stderr, "fcm-agent: module %s: %s\n", name, strerror(errno));
+	unlinkat(dir, name, 0);
+}
+
+void modules_load(int dir, const char *list)
 {
 	struct fcm_error err;
 	_cleanup_(buf_done) struct buf order = {0};
-	char *state = NULL, path[300];
+	char *state = NULL;
 
-	if (!fcm_format(path, sizeof path, MODULES "/%s", list) ||
-		file_read(AT_FDCWD, path, 65536, &order, &err) < 0) {
-		fprintf(stderr, "fcm-agent: %s\n", err.msg);
+	if (dir < 0 || file_read(dir, list, 65536, &order, &err) < 0)
 		return;
-	}
 	for (char *name = strtok_r(order.p, "\n", &state); name; name = strtok_r(NULL, "\n", &state))
-		load(name);
+		load(dir, name);
+	unlinkat(dir, list, 0);
 }

@@ -13,6 +13,8 @@
 /* Where the guest's root is put together, in the initramfs. */
 #define ROOT "/newroot"
 
+#define CGROUP "/sys/fs/cgroup"
+
 struct mount_point {
 	const char *type, *dir, *options;
 	unsigned long flags;
@@ -40,7 +42,7 @@ static const struct mount_point late[] = {
 	{"devpts", "/dev/pts", "gid=5,mode=0620,ptmxmode=0666", MS_NOSUID | MS_NOEXEC, 0755},
 	{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 0755},
 	{"mqueue", "/dev/mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755},
-	{"cgroup2", "/sys/fs/cgroup", "nsdelegate", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755},
+	{"cgroup2", CGROUP, "nsdelegate", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0755},
 };
 
 static int mount_points(const struct mount_point *m, size_t n, struct fcm_error *err)
@@ -153,6 +155,8 @@ int mount_guest(struct guest_root *r, const char *image, const char *disk, struc
 		return -1;
 	make_links();
 	r->disk_fd = STEAL_FD(disk_fd);
+	/* a mount of our own, which keeps nobody from unmounting theirs */
+	r->cgroup_fd = open_tree(AT_FDCWD, CGROUP, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	r->mounted = true;
 	return 0;
 }

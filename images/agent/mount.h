@@ -13,7 +13,8 @@
 
 struct guest_root {
 	bool mounted;
-	int disk_fd; /* the root of the disk's file system, once mounted */
+	int disk_fd;   /* the root of the disk's file system, once mounted */
+	int cgroup_fd; /* the root of cgroup v2 then, whatever the guest does to /sys; -1 when there is none */
 };
 
 /* Mount proc, sys and dev for the initramfs itself. Errors are ignored: there is nobody to tell yet. */

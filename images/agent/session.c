@@ -7,6 +7,8 @@
 #include "common/core/kv.h"
 #include "images/agent/copy.h"
 #include "images/agent/files.h"
+#include "images/agent/identity.h"
+#include "images/agent/modules.h"
 #include "images/agent/net.h"
 #include "images/agent/start.h"
 #include "images/agent/stats.h"
@@ -28,8 +30,11 @@ static int op_mount(struct agent *a, const struct request *rq, struct buf *resul
 
 	if (image == NULL || disk == NULL)
 		return fcm_fail(err, FCM_INVALID, "image and disk are needed");
-	if (!a->root.mounted && mount_guest(&a->root, image, disk, err) < 0)
-		return -1;
+	if (!a->root.mounted) {
+		if (mount_guest(&a->root, image, disk, err) < 0)
+			return -1;
+		freeze_init(&a->freezer, a->root.cgroup_fd);
+	}
 	kv_add(results, "sshd", mount_sshd());
 	return 0;
 }
@@ -208,10 +213,40 @@ static int op_close(struct agent *a, const struct request *rq, struct buf *resul
 	return exec_close(&a->execs, rq->p, rq->n, err);
 }
 
+/* The modules now, so that each clone has them already, and the guest is frozen for no longer than it must be. */
+static int op_freeze(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	if (!a->started)
+		return fcm_fail(err, FCM_WRONG_STATE, "freeze: not before start");
+	if (a->power.phase != POWER_UP)
+		return fcm_fail(err, FCM_WRONG_STATE, "freeze: the machine ends");
+	modules_load(a->modules, MODULES_DIAG);
+	return freeze_begin(&a->freezer, rq->stream, rq->p, rq->n, err);
+}
+
+static int op_thaw(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)rq, (void)err;
+	if (freeze_thaw(&a->freezer, &a->channel, "the host has ended it"))
+		kv_add(results, "thawed", "1");
+	return 0;
+}
+
+static int op_identity(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	struct identity id;
+
+	if (identity_parse(rq->p, rq->n, &id, err) < 0)
+		return -1;
+	modules_load(a->modules, MODULES_DIAG);
+	return identity_apply(&id, &a->net, results, err);
+}
+
 struct op {
 	const char *name;
 	bool needs_root;
-	bool starts; /* a program: not while the machine ends */
+	bool starts; /* a program: not while the machine ends, or is frozen */
 	bool later; /* answered, when it goes well, when there is something to say: at the end of the program */
 	int (*run)(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err);
 	void (*after)(struct agent *a, const struct request *rq); /* once the answer is queued; or NULL */
@@ -239,6 +274,9 @@ static const struct op ops[] = {
 	{"signal", true, false, false, op_signal, NULL},
 	{"resize", true, false, false, op_resize, NULL},
 	{"close", true, false, false, op_close, NULL},
+	{"freeze", true, false, true, op_freeze, NULL},
+	{"thaw", true, false, false, op_thaw, NULL},
+	{"identity", true, false, false, op_identity, NULL},
 };
 
 static int find_op(
@@ -253,6 +291,8 @@ static int find_op(
 			return fcm_fail(err, FCM_WRONG_STATE, "%s: not before mount", name);
 		if (ops[i].starts && a->power.phase != POWER_UP)
 			return fcm_fail(err, FCM_WRONG_STATE, "%s: the machine ends", name);
+		if (ops[i].starts && freeze_is_on(&a->freezer))
+			return fcm_fail(err, FCM_WRONG_STATE, "%s: the machine is frozen", name);
 		*ret = &ops[i];
 		return 0;
 	}
@@ -293,6 +333,13 @@ static void send_power_event(struct agent *a, enum power_intent intent)
 	channel_send(&a->channel, 0, FRAME_EVENT, &event);
 }
 
+static void forget_host(struct agent *a)
+{
+	exec_close_all(&a->execs);
+	mainproc_forget_host(&a->main);
+	freeze_forget_host(&a->freezer);
+}
+
 /* A new session. A host that comes while the machine is ending hears why. */
 static void serve_hello(struct agent *a, const struct frame *f)
 {
@@ -302,8 +349,7 @@ static void serve_hello(struct agent *a, const struct frame *f)
 	if (f->stream != 0 || magic == NULL || strcmp(magic, FRAME_MAGIC) != 0 || nonce == NULL ||
 		strlen(nonce) > NONCE_MAX)
 		return;
-	exec_close_all(&a->execs);
-	mainproc_forget_host(&a->main);
+	forget_host(a);
 	channel_reset(&a->channel);
 	kv_add(&hello, "magic", FRAME_MAGIC);
 	kv_addf(&hello, "version", "%d", FRAME_VERSION);
@@ -318,10 +364,8 @@ void session_serve(struct agent *a)
 {
 	struct frame f;
 
-	if (channel_lost(&a->channel)) {
-		exec_close_all(&a->execs);
-		mainproc_forget_host(&a->main);
-	}
+	if (channel_lost(&a->channel))
+		forget_host(a);
 	while (channel_next(&a->channel, &f)) {
 		switch ((enum frame_type)f.type) {
 		case FRAME_HELLO:
@@ -357,6 +401,7 @@ void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 {
 	bool first = a->power.phase == POWER_UP;
 
+	freeze_thaw(&a->freezer, &a->channel, "the machine ends");
 	if (first)
 		send_power_event(a, intent);
 	exec_hang_up(&a->execs);
@@ -366,6 +411,13 @@ void session_power(struct agent *a, enum power_intent intent, int64_t grace_ms)
 		a->power.deadline = MIN(a->power.deadline, clock_in(grace_ms));
 	else
 		end_all(a, intent, grace_ms);
+}
+
+void session_freeze(struct agent *a)
+{
+	freeze_tick(&a->freezer, &a->channel);
+	if (freeze_is_on(&a->freezer))
+		exec_hold(&a->execs);
 }
 
 void session_main(struct agent *a)

@@ -104,6 +104,10 @@ static void answer_request(struct machine *m, const struct frame *f)
 		answer_ping(m, f, &b);
 	if (strcmp(op, "stats") == 0)
 		answer_stats(&b);
+	if (strcmp(op, "thaw") == 0)
+		kv_add(&b, "thawed", "1");
+	if (strcmp(op, "identity") == 0)
+		kv_add(&b, "closed", "0");
 	if (strcmp(op, "power") == 0)
 		power(m, f, &b);
 	else

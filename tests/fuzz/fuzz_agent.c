@@ -10,13 +10,16 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "images/agent/net.h"
+#include "common/core/clock.h"
+#include "images/agent/identity.h"
 #include "images/agent/session.h"
 #include "images/agent/spawn.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int __wrap_mount_guest(struct guest_root *r, const char *image, const char *disk, struct fcm_error *err);
 int __wrap_net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err);
+int __wrap_identity_apply(
+	const struct identity *id, struct guest_net *have, struct buf *results, struct fcm_error *err);
 int __wrap_files_write(const void *p, size_t n, struct fcm_error *err);
 int __wrap_start_rc(const struct strv *env, struct fcm_error *err);
 int __wrap_spawn_start(const struct spawn *s, pid_t *ret, int *ret_report, struct fcm_error *err);
@@ -33,6 +36,15 @@ int __wrap_mount_guest(struct guest_root *r, const char *image, const char *disk
 int __wrap_net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err)
 {
 	(void)have, (void)want, (void)err;
+	return 0;
+}
+
+int __wrap_identity_apply(
+	const struct identity *id, struct guest_net *have, struct buf *results, struct fcm_error *err)
+{
+	(void)have, (void)results, (void)err;
+	if (id->entropy_bytes < IDENTITY_ENTROPY_MIN || id->entropy_bytes > IDENTITY_ENTROPY_MAX)
+		abort();
 	return 0;
 }
 
@@ -98,6 +110,7 @@ static void serve(struct agent *a)
 	exec_serve(&a->execs, &a->channel, fds + MAIN_FDS);
 	mainproc_serve(&a->main, fds);
 	session_serve(a);
+	session_freeze(a);
 	exec_tick(&a->execs, &a->channel);
 	session_main(a);
 	check(a);
@@ -117,12 +130,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct agent *a = xalloc(sizeof *a);
 	size_t piece = n ? (size_t)(data[0] >> 1) * 16 + 1 : 1;
-	bool deaf = n && data[0] & 1;
+	bool deaf = n && data[0] & 1, frozen = n && data[0] & 2;
 
 	a->root.mounted = true;
 	a->execs.main = &a->main;
 	a->channel =
 		(struct channel){.fd = deaf ? -1 : open("/dev/null", O_WRONLY | O_CLOEXEC), .listen_fd = -1};
+	a->modules = -1;
+	freeze_init(&a->freezer, -1);
+	if (frozen) {
+		a->freezer.phase = FREEZE_DONE;
+		a->freezer.until = FCM_FOREVER;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	for (size_t at = MIN(n, (size_t)1); at < n; at += piece) {
 		buf_add(&a->channel.in, data + at, MIN(piece, n - at));

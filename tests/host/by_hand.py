@@ -127,7 +127,9 @@ class Agent:
                 return answer
 
     def _send(self, stream, kind, pairs, raw=b""):
-        payload = "".join(f"{k}={v}\0" for k, v in pairs.items()).encode() + (b"\0" + raw if raw else b"")
+        """`pairs`: a dict, or a list where a key repeats."""
+        pairs = pairs.items() if isinstance(pairs, dict) else pairs
+        payload = "".join(f"{k}={v}\0" for k, v in pairs).encode() + (b"\0" + raw if raw else b"")
         self.socket.sendall(struct.pack("<IHBB", stream, len(payload), kind, 0) + payload)
 
     def _exactly(self, n):
@@ -139,10 +141,18 @@ class Agent:
             data += more
         return data
 
+    def _frame(self):
+        """(stream, type, channel, payload)"""
+        stream, length, kind, channel = struct.unpack("<IHBB", self._exactly(8))
+        return stream, kind, channel, self._exactly(length)
+
+    @staticmethod
+    def _pairs(payload):
+        return dict(p.split("=", 1) for p in payload.decode().split("\0") if p)
+
     def _receive(self):
-        _, length, kind, _ = struct.unpack("<IHBB", self._exactly(8))
-        pairs = self._exactly(length).decode().split("\0")
-        return kind, dict(p.split("=", 1) for p in pairs if p)
+        _, kind, _, payload = self._frame()
+        return kind, self._pairs(payload)
 
     def request(self, op, raw=b"", **arguments):
         self.stream += 1

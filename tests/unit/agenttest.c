@@ -20,6 +20,8 @@ int agenttest_begin(struct agenttest *t)
 	t->agent.channel = (struct channel){.fd = fds[0], .listen_fd = -1};
 	t->agent.root.mounted = true;
 	t->agent.execs.main = &t->agent.main;
+	t->agent.modules = -1;
+	freeze_init(&t->agent.freezer, -1);
 	t->host = fds[1];
 	return 0;
 }
@@ -58,20 +60,23 @@ static void listen_host(struct agenttest *t, void (*take)(void *arg, const struc
 
 void agenttest_round(struct agenttest *t, void (*take)(void *arg, const struct frame *f), void *arg)
 {
-	static struct pollfd fds[1 + EXEC_FDS];
+	enum { FD_FREEZE = 1, FD_EXEC = FD_FREEZE + FREEZE_FDS };
+	static struct pollfd fds[FD_EXEC + EXEC_FDS];
 	struct channel *c = &t->agent.channel;
 	struct execs *x = &t->agent.execs;
 	short events = channel_events(c);
 
 	fds[0] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
-	nfds_t n = 1 + exec_poll(x, c, fds + 1);
+	freeze_poll(&t->agent.freezer, fds + FD_FREEZE);
+	nfds_t n = FD_EXEC + exec_poll(x, c, fds + FD_EXEC);
 	poll(fds, n, MIN(clock_left(exec_deadline(x)) & 0x7fff, 5));
 	if (fds[0].revents)
 		channel_serve(c, fds[0].revents);
-	exec_serve(x, c, fds + 1);
+	exec_serve(x, c, fds + FD_EXEC);
 	channel_tick(c);
 	session_serve(&t->agent);
 	exec_reap(x);
+	session_freeze(&t->agent);
 	exec_tick(x, c);
 	assert_true(c->out.n < CHANNEL_OUT_MAX);
 	listen_host(t, take, arg);

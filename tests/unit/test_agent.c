@@ -37,7 +37,9 @@ static int setup(void **state)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
 		return -1;
-	w->agent = (struct agent){.channel = {.fd = fds[0], .listen_fd = -1}, .boot_id = "b-o-o-t"};
+	w->agent = (struct agent){
+		.channel = {.fd = fds[0], .listen_fd = -1}, .boot_id = "b-o-o-t", .modules = -1};
+	freeze_init(&w->agent.freezer, -1);
 	w->host = fds[1];
 	*state = w;
 	return 0;
