@@ -11,6 +11,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/kv.h"
+#include "images/agent/hooks.h"
 #include "images/agent/probe.h"
 #include "images/agent/session.h"
 #include "images/agent/spawn.h"
@@ -267,6 +268,26 @@ int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 		sp.arg = &probe;
 	}
 	if (open_stdio(s, &sp, false, NULL, 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
+		return -1;
+	x->open[x->count++] = STEAL(s);
+	return 0;
+}
+
+int exec_hooks(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err)
+{
+	_cleanup_(free_streamp) struct stream *s = stream_new(number);
+	_cleanup_(spawn_done) struct spawn sp = {.stdio = {-1, -1, -1}};
+	_cleanup_(buf_done) struct buf env = {0};
+	struct hooks hooks = {.dir = HOOKS_DIR, .env = &sp.env};
+
+	if (check_room(x, number, err) < 0 || hooks_parse(kv, n, &hooks, &env, err) < 0)
+		return -1;
+	if (x->main && mainproc_runs(x->main))
+		kv_addf(&env, "env", "FCM_MAIN_PID=%d", (int)x->main->pid);
+	sp.run = hooks_run;
+	sp.arg = &hooks;
+	if (user_find("/etc", NULL, &sp.user, err) < 0 || make_env(env.p, env.n, &sp, err) < 0 ||
+		open_stdio(s, &sp, false, NULL, 0, err) < 0 || spawn_start(&sp, &s->pid, &s->report, err) < 0)
 		return -1;
 	x->open[x->count++] = STEAL(s);
 	return 0;

@@ -61,6 +61,9 @@ int exec_open_main(struct mainproc *m, struct spawn *sp, bool has_stdin, struct 
 /* op=probe, likewise. */
 int exec_probe(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err) must_check;
 
+/* op=hooks, likewise; not where the main process runs, but as the image's own programs do. */
+int exec_hooks(struct execs *x, uint32_t number, const void *kv, size_t n, struct fcm_error *err) must_check;
+
 /* op=signal, op=resize, op=close. -1 with FCM_NOT_FOUND when that stream isn't open (any more), with FCM_INVALID when the
  * arguments are wrong. */
 int exec_signal(struct execs *x, const void *kv, size_t n, struct fcm_error *err) must_check;

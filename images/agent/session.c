@@ -243,6 +243,12 @@ static int op_identity(struct agent *a, const struct request *rq, struct buf *re
 	return identity_apply(&id, &a->net, results, err);
 }
 
+static int op_hooks(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
+{
+	(void)results;
+	return exec_hooks(&a->execs, rq->stream, rq->p, rq->n, err);
+}
+
 struct op {
 	const char *name;
 	bool needs_root;
@@ -277,6 +283,7 @@ static const struct op ops[] = {
 	{"freeze", true, false, true, op_freeze, NULL},
 	{"thaw", true, false, false, op_thaw, NULL},
 	{"identity", true, false, false, op_identity, NULL},
+	{"hooks", true, true, true, op_hooks, NULL},
 };
 
 static int find_op(

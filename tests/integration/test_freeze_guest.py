@@ -1,4 +1,4 @@
-"""What a snapshot and a clone ask of a guest's agent (docs/AGENT.md: freeze, thaw, identity, net), in real guests.
+"""What a snapshot and a clone ask of a guest's agent (docs/AGENT.md: freeze, thaw, identity, net, hooks), in real guests.
 
 The daemon makes them and is stopped then: the VMs run on, and the test is their host. What stood still, a program tells which notes
 the time since the boot again and again.
@@ -19,6 +19,7 @@ HOST = {"assets": ("kernel", "tiny", "base", "debian")}
 
 REQ, RES, DATA, CREDIT = 2, 3, 5, 6
 TICKS = "while :; do read up rest </proc/uptime; echo $up >>/run/ticks; sleep 0.05; done"
+NAMES = {"id": "aaaaaaaa", "name": "twin", "ip": "172.16.0.99", "old_id": "bbbbbbbb", "old_name": "source", "old_ip": "172.16.0.98"}
 
 
 class Session(Agent):
@@ -220,10 +221,26 @@ def test_other_random_numbers(guest):
     assert "entropy" in guest.request("identity", entropy="00")["error"]
 
 
+def test_hooks(guest):
+    guest.sh("mkdir -p /etc/fcm/clone.d")
+    for name, script in (("20-fails", "echo no; exit 3"), ("10-says", "env | grep ^FCM_ | sort; id -u"), ("30-hangs", "sleep 100")):
+        guest.ok("file", path=f"/etc/fcm/clone.d/{name}", mode=755, raw=f"#!/bin/sh\n{script}\n".encode())
+    assert guest.ok("freeze", hold_ms=60000)
+    assert guest.request("hooks", **NAMES)["error"] == "hooks: the machine is frozen"
+    guest.ok("thaw")
+    answer, failed, said = guest.open([("op", "hooks"), ("timeout_ms", 3000), *NAMES.items()])
+    assert answer["exit"] == "1" and failed == "20-fails: exit status 3\n30-hangs: not done within 3000 ms\n", (answer, failed, said)
+    assert said.startswith("FCM_ID=aaaaaaaa\nFCM_IP=172.16.0.99\nFCM_NAME=twin\nFCM_OLD_ID=bbbbbbbb\n"), said
+    guest.sh("rm /etc/fcm/clone.d/[0-9]0-*")
+    answer, failed, _ = guest.open([("op", "hooks"), *NAMES.items()])
+    assert (answer["exit"], failed) == ("0", "")
+    assert "old_ip" in guest.request("hooks", id="a", name="b", ip="c", old_id="d", old_name="e")["error"]
+
+
 def test_a_main_process(host, vms):
     """What it prints: nothing meanwhile, nothing lost, nothing twice; its namespaces make no difference."""
     guest = say_hello(host, vms["main"])
-    assert guest.sh("tr '\\0' ' ' </proc/1/cmdline").startswith("sh -c n=0")
+    assert guest.sh("echo $FCM_MAIN_PID; tr '\\0' ' ' </proc/1/cmdline").startswith("sh -c n=0")
     guest.ok("freeze", hold_ms=60000)
     begin = guest.uptime()
     assert is_frozen(guest)
