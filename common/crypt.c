@@ -20,6 +20,10 @@ struct crypt_sha256 {
 	crypto_hash_sha256_state state;
 };
 
+struct crypt_blake2b {
+	crypto_generichash_state state; /* aligned to 64 bytes: malloc(3) doesn't do that */
+};
+
 void crypt_init(void)
 {
 	if (sodium_init() < 0)
@@ -54,6 +58,30 @@ void crypt_sha256_hex(struct crypt_sha256 *h, char ret[65])
 	uint8_t sum[crypto_hash_sha256_BYTES];
 
 	crypto_hash_sha256_final(&h->state, sum);
+	crypt_hex(sum, sizeof sum, ret);
+	free(h);
+}
+
+struct crypt_blake2b *crypt_blake2b_new(void)
+{
+	struct crypt_blake2b *h = aligned_alloc(_Alignof(struct crypt_blake2b), sizeof *h);
+
+	if (h == NULL)
+		abort();
+	crypto_generichash_init(&h->state, NULL, 0, CRYPT_HASH);
+	return h;
+}
+
+void crypt_blake2b_add(struct crypt_blake2b *h, const void *p, size_t n)
+{
+	crypto_generichash_update(&h->state, p, n);
+}
+
+void crypt_blake2b_hex(struct crypt_blake2b *h, char ret[65])
+{
+	uint8_t sum[CRYPT_HASH];
+
+	crypto_generichash_final(&h->state, sum, sizeof sum);
 	crypt_hex(sum, sizeof sum, ret);
 	free(h);
 }

@@ -8,8 +8,8 @@
 #include "common/model_check.h"
 #include "common/pattern.h"
 
-const char *const vm_state_names[] = {
-	"creating", "stopped", "starting", "running", "stopping", "failed", "destroying", NULL};
+const char *const vm_state_names[] = {"creating", "stopped", "starting", "running", "paused", "suspending",
+	"suspended", "stopping", "failed", "destroying", NULL};
 const char *const vm_restart_names[] = {"no", "on-failure", "always", "unless-stopped", NULL};
 const char *const ready_mode_names[] = {"auto", "none", "agent", "ssh", "tcp", "http", "log", "exec", NULL};
 const char *const health_names[] = {"none", "starting", "healthy", "unhealthy", NULL};
@@ -77,6 +77,31 @@ const struct field main_fields[] = {
 		.doc = "the signal that ends it, SIGTERM when left out"),
 	FIELD_END,
 };
+
+bool vm_state_up(enum vm_state state)
+{
+	switch (state) {
+	case VM_STARTING:
+	case VM_RUNNING:
+	case VM_PAUSED:
+	case VM_SUSPENDING:
+	case VM_STOPPING:
+		return true;
+	case VM_CREATING:
+	case VM_STOPPED:
+	case VM_SUSPENDED:
+	case VM_FAILED:
+	case VM_DESTROYING:
+	case VM_STATES:
+		break;
+	}
+	return false;
+}
+
+const char *vm_state_verb(enum vm_state state)
+{
+	return state == VM_PAUSED ? "resume" : "start";
+}
 
 bool main_given(const struct main_spec *m)
 {
@@ -183,6 +208,8 @@ const struct field vm_create_fields[] = {
 		.doc = "destroy it when it has ended"),
 	FK("hold", struct vm_create, spec.hold, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "its main process waits for POST .../start"),
+	F(struct vm_create, save_snapshot, FIELD_CHARS, .check = model_check_asset_or_none,
+		.flags = FIELD_OMIT_EMPTY, .doc = "a snapshot that is taken once it is up"),
 	F(struct vm_create, dry_run, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "only say what would be done"),
 	FIELD_END,
@@ -254,6 +281,7 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, host_key, FIELD_CHARS, .check = model_check_host_key),
 	F(struct vm_view, boots, FIELD_I64),
 	F(struct vm_view, disk_used, FIELD_I64),
+	F(struct vm_view, snapshot, FIELD_CHARS, .check = model_check_id_or_none, .flags = FIELD_OMIT_EMPTY),
 	FK("image_id", struct vm_view, image_id.s, FIELD_CHARS, .check = model_check_image_id,
 		.flags = FIELD_OMIT_EMPTY),
 	F(struct vm_view, image_ports, FIELD_STRV, .max = PUBLISH_MAX, .flags = FIELD_OMIT_EMPTY),
@@ -351,6 +379,42 @@ const struct field volume_request_fields[] = {
 		.flags = FIELD_OMIT_EMPTY, .doc = "name; chosen when left out"),
 	FK("size", struct volume_request, size_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB, .max = VM_MAX_DISK_MIB,
 		.flags = FIELD_OMIT_EMPTY, .doc = "size in MiB; that of a VM's disk when left out"),
+	FIELD_END,
+};
+
+const struct field snapshot_request_fields[] = {
+	F(struct snapshot_request, name, FIELD_CHARS, .check = model_check_asset_or_none,
+		.flags = FIELD_OMIT_EMPTY, .doc = "name; chosen when left out"),
+	F(struct snapshot_request, note, FIELD_CHARS, .check = model_check_line, .flags = FIELD_OMIT_EMPTY,
+		.doc = "what it is for"),
+	F(struct snapshot_request, disk_only, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "without memory: what begins with it boots"),
+	F(struct snapshot_request, stop, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "end the VM once it is saved"),
+	FIELD_END,
+};
+
+const struct field clone_request_fields[] = {
+	F(struct clone_request, name, FIELD_CHARS, .check = model_check_name_or_none,
+		.flags = FIELD_OMIT_EMPTY, .doc = "name; chosen when left out"),
+	F(struct clone_request, count, FIELD_U32, .min = 1, .max = CLONE_MAX, .flags = FIELD_OMIT_EMPTY,
+		.doc = "how many"),
+	F(struct clone_request, publish, FIELD_STRV, .max = PUBLISH_MAX, .check = model_check_publish,
+		.flags = FIELD_OMIT_EMPTY, .doc = "ports to publish: those of the source are not"),
+	FK("expose", struct clone_request, expose_port, FIELD_U32, .min = 1, .max = 65535,
+		.flags = FIELD_OMIT_EMPTY, .doc = "port that gets a public HTTPS name"),
+	F(struct clone_request, disk_only, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "boot it, without the memory"),
+	F(struct clone_request, ready, FIELD_OBJECT, .sub = ready_fields, .check = model_check_ready,
+		.flags = FIELD_OMIT_EMPTY, .doc = "what it waits for"),
+	FIELD_END,
+};
+
+const struct field restore_request_fields[] = {
+	F(struct restore_request, snapshot, FIELD_CHARS, .check = model_check_asset, .flags = FIELD_REQUIRED,
+		.doc = "name or id of the snapshot"),
+	F(struct restore_request, disk_only, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "boot it, without the memory"),
 	FIELD_END,
 };
 

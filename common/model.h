@@ -14,12 +14,21 @@ enum vm_state {
 	VM_STOPPED,
 	VM_STARTING,
 	VM_RUNNING,
+	VM_PAUSED,
+	VM_SUSPENDING,
+	VM_SUSPENDED,
 	VM_STOPPING,
 	VM_FAILED,
 	VM_DESTROYING,
 	VM_STATES
 };
 extern const char *const vm_state_names[];
+
+/* Has a VM in this state a VMM, or is it about to have one, or still has one? */
+bool vm_state_up(enum vm_state state);
+
+/* The command that makes a VM in this state run, for hints: "start", "resume". */
+const char *vm_state_verb(enum vm_state state);
 
 enum vm_restart { RESTART_NO, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_UNLESS_STOPPED };
 extern const char *const vm_restart_names[];
@@ -56,6 +65,7 @@ enum {
 	EXEC_MAX_INPUT = 1 << 20, /* bytes */
 	EXEC_MAX_SECONDS = 7 * 86400,
 	EXEC_MAX_ROWS = 1000, /* and columns */
+	CLONE_MAX = 64,	      /* of one request */
 };
 
 /* When a start is done (docs/API.md, "Readiness"). READY_AUTO: the guest is set up, and where the image has an ssh server,
@@ -145,9 +155,10 @@ struct vm_spec {
 /* Copy what *src owns. *dst holds nothing yet. */
 void vm_spec_copy(struct vm_spec *dst, const struct vm_spec *src);
 
-/* The body of POST /v1/vms: a spec, and whether to wait. */
+/* The body of POST /v1/vms: a spec, and what is done besides. */
 struct vm_create {
 	struct vm_spec spec;
+	char save_snapshot[64]; /* take a snapshot of that name once it is up; "": none */
 	bool dry_run;
 };
 
@@ -201,6 +212,7 @@ struct vm_view {
 	int64_t boots;
 	int64_t disk_used; /* bytes */
 	struct vm_exited exited;
+	char snapshot[9];	  /* the id of the snapshot that it began as, or went back to last; or "" */
 	struct image_id image_id; /* what spec.image meant when the VM was made */
 	struct strv image_ports;  /* that the image names: "80/tcp" */
 };
@@ -281,6 +293,34 @@ struct publish_request {
 	struct strv publish;
 };
 extern const struct field publish_request_fields[], unpublish_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/snapshots. */
+struct snapshot_request {
+	char name[64]; /* "": choose one */
+	char note[256];
+	bool disk_only; /* without memory: what begins with it boots */
+	bool stop;	/* the VM ends once it is saved */
+};
+extern const struct field snapshot_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/clone and /v1/snapshots/{snapshot}/clone. */
+struct clone_request {
+	char name[64]; /* "": choose one; of several "<name>-1" and so on */
+	uint32_t count;
+	struct strv publish;
+	uint32_t expose_port;
+	bool disk_only;
+	struct ready_spec ready;
+};
+extern const struct field clone_request_fields[];
+
+/* Body of POST /v1/vms/{vm}/restore. */
+struct restore_request {
+	char snapshot[64]; /* its name or id */
+	bool disk_only;
+};
+extern const struct field restore_request_fields[];
+
 /* Body of POST /v1/volumes. */
 struct volume_request {
 	char name[64];	   /* "": choose one */

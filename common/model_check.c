@@ -252,6 +252,16 @@ int model_check_host_key(const void *value, const char *key, struct fcm_error *e
 	return 0;
 }
 
+int model_check_id_or_none(const void *value, const char *key, struct fcm_error *err)
+{
+	return *(const char *)value ? model_check_id(value, key, err) : 0;
+}
+
+int model_check_line(const void *value, const char *key, struct fcm_error *err)
+{
+	return one_line(value) ? 0 : fcm_fail_field(err, FCM_INVALID, key, "%s: no text on one line", key);
+}
+
 int model_check_who(const void *value, const char *key, struct fcm_error *err)
 {
 	if (*(const char *)value == '\0' || !one_line(value))

@@ -30,7 +30,7 @@ AGAIN_MAX = 3
 # How many parts run at a time. Those in namespaces often wait for a time to pass; a host is one processor's work.
 LANES = {"in namespaces": 3, "making hosts": 2, "in hosts": 2}
 # Of the parts that run beside others these begin first, so that all lanes end together.
-LONGEST = ("test_undo", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
+LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
            "test_ways_out", "test_ready", "test_exec_guest", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
@@ -126,7 +126,7 @@ def in_namespaces(parts_):
 
 
 def integration_parts(build, asan):
-    result = [pytest(file.stem, [file], build, 600) for file in test_files("integration")]
+    result = [pytest(file.stem, [file], build, 900) for file in test_files("integration")]
     sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
     return [*result, pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10")]
 

@@ -154,26 +154,41 @@ int dir_open(int dirfd, const char *name, struct fcm_error *err)
 	return fd < 0 ? fcm_fail_errno(err, "open %s", name) : fd;
 }
 
-static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err);
-
-static int empty_dir(int fd, dev_t dev, uint64_t *freed, struct fcm_error *err)
+static int by_text(const void *a, const void *b)
 {
-	int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
+{
+	int own = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_(closedirp) DIR *d = own < 0 ? NULL : fdopendir(own);
 	struct dirent *e;
 
 	if (d == NULL) {
-		if (own >= 0)
-			close(own);
-		return fcm_fail_errno(err, "read a directory");
+		fcm_fail_errno(err, "read a directory");
+		fcm_closep(&own);
+		return -1;
 	}
-	rewinddir(d);
-	while ((e = readdir(d))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		if (remove_entry(fd, e->d_name, dev, freed, err) < 0)
+	while ((e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			strv_add(ret, e->d_name);
+	if (ret->n)
+		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
+	return 0;
+}
+
+static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err);
+
+static int empty_dir(int fd, dev_t dev, uint64_t *freed, struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv names = {0};
+
+	if (dir_names(fd, &names, err) < 0)
+		return -1;
+	for (size_t i = 0; i < names.n; i++)
+		if (remove_entry(fd, names.v[i], dev, freed, err) < 0)
 			return -1;
-	}
 	return 0;
 }
 

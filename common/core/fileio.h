@@ -33,6 +33,9 @@ int dir_make(const char *path, mode_t mode, struct fcm_error *err) must_check;
 /* Open a directory, not following a link at its end. Returns the descriptor, or -1. */
 int dir_open(int dirfd, const char *name, struct fcm_error *err) must_check;
 
+/* The names of what is in the directory `dirfd`, sorted. */
+int dir_names(int dirfd, struct strv *ret, struct fcm_error *err) must_check;
+
 /* Remove a directory below `dirfd` with everything in it; links are removed, never followed; it doesn't cross into
  * another file system. A missing one is fine. Adds the disk bytes it freed to *freed when that isn't NULL. */
 int dir_remove(int dirfd, const char *name, uint64_t *freed, struct fcm_error *err) must_check;

@@ -24,6 +24,9 @@ field_json *api_vm_json(struct vm *vm, bool show_env);
 /* The results of the operations on VMs: the VM, and how it went. */
 field_json *api_vm_result(const struct op *op);
 
+/* A snapshot as JSON. */
+field_json *api_snapshot_json(const struct snapshot *s);
+
 /* Is the VM running or about to? */
 bool api_vm_up(struct vm *vm);
 

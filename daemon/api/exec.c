@@ -91,7 +91,7 @@ struct guest *exec_guest(struct vm *vm, struct fcm_error *err)
 		return NULL;
 	}
 	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
-	fcm_hint(err, "fcm start %s", vm->view.name);
+	fcm_hint(err, "fcm %s %s", vm_state_verb(state), vm->view.name);
 	return NULL;
 }
 
@@ -137,6 +137,16 @@ int exec_too_late(const struct exec *e, struct fcm_error *err)
 
 /* ---- the result ---- */
 
+/* A main process goes on with its VM; a command ends with its stream. */
+static int broken_off(const struct exec *e, struct fcm_error *err)
+{
+	const char *name = e->vm->view.name;
+
+	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' was suspended", name);
+	return e->attached ? fcm_hint(err, "fcm start %s, then fcm attach %s", name, name)
+			   : fcm_hint(err, "fcm start %s, and the command again", name);
+}
+
 static int broken(const struct exec *e, struct fcm_error *err)
 {
 	registry_lock();
@@ -144,8 +154,10 @@ static int broken(const struct exec *e, struct fcm_error *err)
 	registry_unlock();
 	if (state == VM_RUNNING)
 		return fcm_wrap(err, "the command in '%s'", e->vm->view.name);
+	if (state == VM_SUSPENDING || state == VM_SUSPENDED)
+		return broken_off(e, err);
 	fcm_fail(err, FCM_GUEST, "the command in '%s' ended with its VM", e->vm->view.name);
-	return fcm_hint(err, "fcm start %s", e->vm->view.name);
+	return fcm_hint(err, "fcm %s %s", vm_state_verb(state), e->vm->view.name);
 }
 
 int exec_result(const struct exec *e, struct exec_result *ret, struct fcm_error *err)

@@ -134,7 +134,7 @@ static int broken(const struct copy *c, struct fcm_error *err)
 	if (state == VM_RUNNING)
 		return fcm_wrap(err, "%s files of '%s'", c->verb, c->vm->view.name);
 	fcm_fail(err, FCM_GUEST, "%s files of '%s': the VM ended meanwhile", c->verb, c->vm->view.name);
-	return fcm_hint(err, "fcm start %s", c->vm->view.name);
+	return fcm_hint(err, "fcm %s %s", vm_state_verb(state), c->vm->view.name);
 }
 
 /* How it went, after GUEST_RESULT or GUEST_BROKEN. */

@@ -6,6 +6,7 @@
 #include "common/core/clock.h"
 #include "daemon/api/api.h"
 #include "daemon/engine/pull.h"
+#include "daemon/engine/snapshots.h"
 #include "daemon/image/image.h"
 #include "daemon/image/tags.h"
 
@@ -122,8 +123,34 @@ static field_json *strings_json(const struct strv *l)
 	return list;
 }
 
-/* The VMs that have an image, by their names. */
-static void users_of(const struct image_id *id, struct strv *ret)
+/* What needs an image, by names. */
+struct users {
+	struct strv vms, snapshots;
+};
+
+static void users_done(struct users *u)
+{
+	strv_done(&u->vms);
+	strv_done(&u->snapshots);
+}
+
+static int snapshots_of(const struct image_id *id, struct strv *ret, struct fcm_error *err)
+{
+	struct snapshot *all = NULL;
+	size_t n;
+
+	if (engine_snapshots(&all, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(all[i].vm.image_id.s, id->s) == 0)
+			strv_add(ret, all[i].name);
+		snapshot_done(&all[i]);
+	}
+	free(all);
+	return 0;
+}
+
+static void vms_of(const struct image_id *id, struct strv *ret)
 {
 	struct vm **all;
 	size_t n = registry_all(&all);
@@ -144,21 +171,21 @@ static int need_ref(const struct request *rq, const char **ret, struct fcm_error
 
 int api_image_get(struct request *rq, struct fcm_error *err)
 {
-	struct strv names = {0}, users = {0};
+	_cleanup_(users_done) struct users users = {.vms = {0}};
+	_cleanup_(strv_done) struct strv names = {0};
 	struct image_info info;
 	struct image_id id;
 	const char *ref;
 
 	if (need_ref(rq, &ref, err) < 0 || image_resolve(ref, &id, err) < 0 ||
-		image_find(&id, &info, err) < 0)
+		image_find(&id, &info, err) < 0 || snapshots_of(&id, &users.snapshots, err) < 0)
 		return -1;
 	field_json *o = info_json(&info);
 	tags_list(&id, &names);
-	users_of(&id, &users);
+	vms_of(&id, &users.vms);
 	fj_set(o, "names", names_json(&names));
-	fj_set(o, "vms", strings_json(&users));
-	strv_done(&names);
-	strv_done(&users);
+	fj_set(o, "vms", strings_json(&users.vms));
+	fj_set(o, "snapshots", strings_json(&users.snapshots));
 	return http_reply(rq, 200, o);
 }
 
@@ -204,14 +231,15 @@ int api_images_tag(struct request *rq, struct fcm_error *err)
 	return http_reply(rq, 200, o);
 }
 
-/* image_used: `arg` gets the names of the VMs. */
+/* image_used: `arg` gets the names. What can't be known is in use. */
 static bool in_use(void *arg, const struct image_id *id)
 {
-	struct strv *users = arg;
+	struct users *users = arg;
+	struct fcm_error ignored;
 
-	strv_done(users);
-	users_of(id, users);
-	return users->n > 0;
+	users_done(users);
+	vms_of(id, &users->vms);
+	return snapshots_of(id, &users->snapshots, &ignored) < 0 || users->vms.n || users->snapshots.n;
 }
 
 static int reply_removed(struct request *rq, struct image_removed *removed)
@@ -225,29 +253,31 @@ static int reply_removed(struct request *rq, struct image_removed *removed)
 	return http_reply(rq, 200, o);
 }
 
-static int fail_in_use(const char *ref, const struct strv *users, struct fcm_error *err)
+static int fail_in_use(const char *ref, const struct users *users, struct fcm_error *err)
 {
+	const struct strv *l = users->vms.n ? &users->vms : &users->snapshots;
+	const char *what = users->vms.n ? "VM" : "snapshot";
 	_cleanup_(buf_done) struct buf list = {0};
 
-	for (size_t i = 0; i < MIN(users->n, (size_t)5); i++)
-		buf_printf(&list, "%s%s", i ? ", " : "", users->v[i]);
-	fcm_fail(err, FCM_WRONG_STATE, "image '%.80s' is the disk's lower layer of %zu VM%s: %s%s", ref,
-		users->n, users->n == 1 ? "" : "s", list.p, users->n > 5 ? ", ..." : "");
-	return fcm_hint(err, "destroy the VMs first, or give the image another name: fcm image tag");
+	for (size_t i = 0; i < MIN(l->n, (size_t)5); i++)
+		buf_printf(&list, "%s%s", i ? ", " : "", l->v[i]);
+	fcm_fail(err, FCM_WRONG_STATE, "image '%.80s' is the disk's lower layer of %zu %s%s: %s%s", ref, l->n,
+		what, l->n == 1 ? "" : "s", list.p, l->n > 5 ? ", ..." : "");
+	return fcm_hint(err, "%s the %ss first, or give the image another name: fcm image tag",
+		users->vms.n ? "destroy" : "remove", what);
 }
 
 int api_image_delete(struct request *rq, struct fcm_error *err)
 {
+	_cleanup_(users_done) struct users users = {.vms = {0}};
 	struct image_removed removed = {0};
-	struct strv users = {0};
 	const char *ref;
 
 	if (need_ref(rq, &ref, err) < 0)
 		return -1;
 	int r = image_remove(ref, in_use, &users, &removed, err);
-	if (r < 0 && err->code == FCM_WRONG_STATE && users.n)
+	if (r < 0 && err->code == FCM_WRONG_STATE && (users.vms.n || users.snapshots.n))
 		fail_in_use(ref, &users, err);
-	strv_done(&users);
 	if (r == 0)
 		return reply_removed(rq, &removed);
 	image_removed_done(&removed);
@@ -257,11 +287,10 @@ int api_image_delete(struct request *rq, struct fcm_error *err)
 int api_images_prune(struct request *rq, struct fcm_error *err)
 {
 	const struct prune_request *body = http_body(rq);
+	_cleanup_(users_done) struct users users = {.vms = {0}};
 	struct image_removed removed = {0};
-	struct strv users = {0};
 	int r = image_prune(body->all, in_use, &users, &removed, err);
 
-	strv_done(&users);
 	if (r == 0)
 		return reply_removed(rq, &removed);
 	image_removed_done(&removed);

@@ -45,6 +45,21 @@ static int send_signal(struct vm *vm, uint32_t signal, struct fcm_error *err)
 	return rc;
 }
 
+int api_vm_pause(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_pause(http_vm(rq)), 200, api_vm_result, err);
+}
+
+int api_vm_resume(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_resume(http_vm(rq)), 200, api_vm_result, err);
+}
+
+int api_vm_suspend(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_suspend(http_vm(rq)), 200, api_vm_result, err);
+}
+
 int api_vm_kill(struct request *rq, struct fcm_error *err)
 {
 	const struct kill_request *body = http_body(rq);

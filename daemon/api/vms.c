@@ -27,6 +27,7 @@ field_json *api_vm_result(const struct op *op)
 	fj_set_int(v, "took_ms", op->took_ms);
 	fj_set_bool(v, "changed", op->changed);
 	fj_set_bool(v, "forced", op->forced);
+	fj_set_bool(v, "resumed", op->resumed);
 	return v;
 }
 
@@ -47,7 +48,7 @@ int api_vm_runs(struct vm *vm, struct fcm_error *err)
 	enum vm_state state = vm->view.state;
 	registry_unlock();
 	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[state]);
-	return fcm_hint(err, "fcm start %s", vm->view.name);
+	return fcm_hint(err, "fcm %s %s", vm_state_verb(state), vm->view.name);
 }
 
 static int dry_run(struct request *rq, const struct strv *lines)
@@ -68,6 +69,16 @@ static int check_main(const struct vm_spec *s, struct fcm_error *err)
 	return 0;
 }
 
+/* With the snapshot that was wanted. */
+static field_json *created(const struct op *op)
+{
+	field_json *v = api_vm_result(op);
+
+	if (op->save)
+		fj_set(v, "saved", api_snapshot_json(&op->hold.snapshot));
+	return v;
+}
+
 int api_vms_create(struct request *rq, struct fcm_error *err)
 {
 	const struct vm_create *body = http_body(rq);
@@ -76,8 +87,8 @@ int api_vms_create(struct request *rq, struct fcm_error *err)
 	if (check_main(&body->spec, err) < 0)
 		return -1;
 	if (!body->dry_run)
-		return api_run(rq, engine_create(&body->spec), 201, api_vm_result, err);
-	return engine_describe_create(&body->spec, &lines, err) < 0 ? -1 : dry_run(rq, &lines);
+		return api_run(rq, engine_create(body), 201, created, err);
+	return engine_describe_create(body, &lines, err) < 0 ? -1 : dry_run(rq, &lines);
 }
 
 int api_vms_list(struct request *rq, struct fcm_error *err)
@@ -134,8 +145,9 @@ static int state_from_name(const char *name, enum vm_state *ret, struct fcm_erro
 			*ret = (enum vm_state)i;
 			return 0;
 		}
-	return fcm_fail_field(
-		err, FCM_INVALID, "state", "state: one of creating stopped starting running stopping failed");
+	return fcm_fail_field(err, FCM_INVALID, "state",
+		"state: one of creating stopped starting running paused suspending suspended stopping "
+		"failed");
 }
 
 /* ?state=ended is no state of its own: it no longer runs, and won't by itself. One that is gone has ended, too. */

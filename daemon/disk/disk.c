@@ -94,26 +94,42 @@ static int fill_disk(
 	return 0;
 }
 
-int disk_make(
-	int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
+int disk_copy(int from, int dirfd, const char *name, uid_t uid, struct fcm_error *err)
 {
-	auto_close int template = open_template(templates_dirfd, mib, err);
 	auto_free char *temp = xprintf("%s" TEMP, name);
 
-	if (template <0)
-		return -1;
 	if (unlinkat(dirfd, temp, 0) < 0 && errno != ENOENT)
 		return fcm_fail_errno(err, "remove a half-made disk");
-	if (fill_disk(dirfd, temp, name, template, uid, err) < 0) {
+	if (fill_disk(dirfd, temp, name, from, uid, err) < 0) {
 		unlinkat(dirfd, temp, 0);
 		return -1;
 	}
 	return 0;
 }
 
+int disk_make(
+	int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
+{
+	auto_close int template = open_template(templates_dirfd, mib, err);
+
+	return template <0 ? -1 : disk_copy(template, dirfd, name, uid, err);
+}
+
 int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
 {
 	return disk_make(vm_dirfd, DISK, templates_dirfd, mib, uid, err);
+}
+
+int disk_open(int vm_dirfd, struct fcm_error *err)
+{
+	int fd = openat(vm_dirfd, DISK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? fcm_fail_errno(err, "open the disk") : fd;
+}
+
+int disk_replace(int vm_dirfd, int from, uid_t uid, struct fcm_error *err)
+{
+	return disk_copy(from, vm_dirfd, DISK, uid, err);
 }
 
 uint64_t disk_used(int vm_dirfd)

@@ -16,8 +16,15 @@
 int disk_make(int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid,
 	struct fcm_error *err) must_check;
 
-/* The same for <vm_dirfd>/rootfs.img. */
+/* Make <dirfd>/<name>, owned by uid (0600), a copy of the open disk `from`, likewise. */
+int disk_copy(int from, int dirfd, const char *name, uid_t uid, struct fcm_error *err) must_check;
+
+/* disk_make() for <vm_dirfd>/rootfs.img. */
 int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err) must_check;
+
+/* Open it, for reading; and make it a copy of another, likewise. */
+int disk_open(int vm_dirfd, struct fcm_error *err) must_check;
+int disk_replace(int vm_dirfd, int from, uid_t uid, struct fcm_error *err) must_check;
 
 /* Bytes that the disk occupies now; 0 when there is none. */
 uint64_t disk_used(int vm_dirfd);

@@ -97,16 +97,23 @@ static int write_facts(int dirfd, const char *vm, struct fcm_error *err)
 	return file_write_atomic(dirfd, FACTS, 0600, text, strlen(text), err);
 }
 
-static int fill(const char *temp, const char *vm, int templates_dirfd, unsigned mib, struct fcm_error *err)
+/* What a new one holds: an empty file system, or what another disk has. */
+struct content {
+	int templates_dirfd;
+	unsigned mib;
+	int from; /* or -1 */
+};
+
+static int fill(const char *temp, const char *vm, const struct content *c, struct fcm_error *err)
 {
 	if (mkdirat(volumes_fd, temp, 0700) < 0)
 		return fcm_fail_errno(err, "make a directory for the volume");
 	auto_close int fd = dir_open(volumes_fd, temp, err);
 	if (fd < 0)
 		return -1;
-	return disk_make(fd, VOLUME_FILE, templates_dirfd, mib, geteuid(), err) < 0
-		       ? -1
-		       : write_facts(fd, vm, err);
+	int rc = c->from < 0 ? disk_make(fd, VOLUME_FILE, c->templates_dirfd, c->mib, geteuid(), err)
+			     : disk_copy(c->from, fd, VOLUME_FILE, geteuid(), err);
+	return rc < 0 ? -1 : write_facts(fd, vm, err);
 }
 
 static int enter(const char *temp, const struct asset_name *name, struct fcm_error *err)
@@ -118,16 +125,23 @@ static int enter(const char *temp, const struct asset_name *name, struct fcm_err
 	return fsync(volumes_fd) < 0 ? fcm_fail_errno(err, "fsync the volumes") : 0;
 }
 
-int volume_make(const struct asset_name *name, const char *vm, int templates_dirfd, unsigned mib,
-	struct fcm_error *err)
+static int make(const struct asset_name *name, const char *vm, const struct content *c, struct fcm_error *err)
 {
 	struct temp_name temp = temp_name();
 	struct fcm_error ignored;
 
-	if (fill(temp.s, vm, templates_dirfd, mib, err) == 0 && enter(temp.s, name, err) == 0)
+	if (fill(temp.s, vm, c, err) == 0 && enter(temp.s, name, err) == 0)
 		return 0;
 	(void)!dir_remove(volumes_fd, temp.s, NULL, &ignored);
 	return -1;
+}
+
+int volume_make(const struct asset_name *name, const char *vm, int templates_dirfd, unsigned mib,
+	struct fcm_error *err)
+{
+	const struct content c = {.templates_dirfd = templates_dirfd, .mib = mib, .from = -1};
+
+	return make(name, vm, &c, err);
 }
 
 /* ---- look ---- */
@@ -155,6 +169,29 @@ static void read_facts(int dirfd, struct facts *ret)
 		field_decode(facts_fields, text.p, text.n, FIELD_DISK, ret, &ignored) < 0 ||
 		(*ret->vm && !vm_id_valid(ret->vm)))
 		*ret = (struct facts){0};
+}
+
+int volume_open(const struct asset_name *name, struct fcm_error *err)
+{
+	auto_close int dir = open_volume(name, err);
+
+	if (dir < 0)
+		return -1;
+	int fd = openat(dir, VOLUME_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? fail_missing(name, err)
+				       : fcm_fail_errno(err, "open the volume '%s'", name->s);
+	return fd;
+}
+
+int volume_copy(const struct asset_name *name, const char *vm, int from, struct fcm_error *err)
+{
+	const struct content c = {.from = from};
+	auto_close int dir = open_volume(name, err);
+
+	if (dir >= 0)
+		return disk_copy(from, dir, VOLUME_FILE, geteuid(), err);
+	return err->code == FCM_NOT_FOUND ? make(name, vm, &c, err) : -1;
 }
 
 int volume_find(const struct asset_name *name, struct volume_info *ret, struct fcm_error *err)
@@ -210,14 +247,11 @@ int volume_list(struct volume_info **ret, size_t *ret_n, struct fcm_error *err)
 
 int volume_give(const struct asset_name *name, uid_t uid, struct fcm_error *err)
 {
-	auto_close int dir = open_volume(name, err);
+	auto_close int fd = volume_open(name, err);
 
-	if (dir < 0)
+	if (fd < 0)
 		return -1;
-	auto_close int fd = openat(dir, VOLUME_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return fail_missing(name, err);
-	if (fd < 0 || fchown(fd, uid, (gid_t)-1) < 0 || fchmod(fd, 0644) < 0)
+	if (fchown(fd, uid, (gid_t)-1) < 0 || fchmod(fd, 0644) < 0)
 		return fcm_fail_errno(err, "give the volume '%s' to uid %u", name->s, uid);
 	return 0;
 }

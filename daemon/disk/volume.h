@@ -32,6 +32,12 @@ int volume_init(const char *state_dir, struct fcm_error *err) must_check;
 int volume_make(const struct asset_name *name, const char *vm, int templates_dirfd, unsigned mib,
 	struct fcm_error *err) must_check;
 
+/* Make one that is a copy of the open disk `from`, likewise; one that is there gets its content. */
+int volume_copy(const struct asset_name *name, const char *vm, int from, struct fcm_error *err) must_check;
+
+/* Open its file, for reading. FCM_NOT_FOUND. */
+int volume_open(const struct asset_name *name, struct fcm_error *err) must_check;
+
 /* What there is of it. FCM_NOT_FOUND. A volume.json that can't be read costs `vm` and `created` only. */
 int volume_find(const struct asset_name *name, struct volume_info *ret, struct fcm_error *err) must_check;
 

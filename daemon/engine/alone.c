@@ -152,11 +152,11 @@ int op_revive_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
-static int adopt_claimed(struct op *op, struct fcm_error *err)
+int claimed_adopt(struct op *op, struct fcm_error *err)
 {
 	bool kept;
 
-	op->table = &table_adopt;
+	op->table = op->vm->view.state == VM_PAUSED ? &table_adopt_paused : &table_adopt;
 	if (steps_run(op, &kept, err) == 0)
 		return 0;
 	if (op_vmm_lives(op)) {
@@ -186,7 +186,7 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	case REPAIR_NONE:
 		break;
 	case REPAIR_ADOPT:
-		rc = adopt_claimed(op, err);
+		rc = claimed_adopt(op, err);
 		break;
 	case REPAIR_ENDED:
 		rc = ended_claimed(op, err);
@@ -203,6 +203,9 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	case REPAIR_RESTART:
 		op->want_running = true;
 		rc = stop_again(op, err) < 0 ? -1 : claimed_release(op, VM_STARTING, err);
+		break;
+	case REPAIR_SUSPEND:
+		rc = claimed_release(op, VM_SUSPENDED, err);
 		break;
 	case REPAIR_DESTROY:
 		rc = claimed_run(op, &table_destroy, err);
@@ -245,7 +248,7 @@ static int reconnect_claimed(struct op *op, struct fcm_error *err)
 		return -1;
 	op->patience_ms = RETRY_MS;
 	/* of one that runs on, `reason` tells what is wrong, without a line in the log for each try */
-	return adopt_claimed(op, err) < 0 && !op_vmm_lives(op) ? -1 : 0;
+	return claimed_adopt(op, err) < 0 && !op_vmm_lives(op) ? -1 : 0;
 }
 
 /* Has another run begun meanwhile whose guest isn't set up? Its own wish for that found this operation planned. */

@@ -6,6 +6,7 @@
 #include "common/core/log.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/ops.h"
+#include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 
 enum { CLAIM_MS = 120000 }; /* how long an operation waits for the one before it */
@@ -65,12 +66,26 @@ struct before {
 	struct vm_reason reason;
 };
 
+/* Has the roll-back brought it back to what it was: running, standing still, or with its memory on the disk? */
+static bool stands(const struct op *op, const struct before *b)
+{
+	const struct op_table *t = op->table;
+
+	if (t == &table_snapshot || t == &table_snapshot_stop || t == &table_pause || t == &table_resume)
+		return !vm_state_up(b->state) || op_vmm_lives(op);
+	if (t == &table_suspend)
+		return op_vmm_lives(op) && !saved_there(op->vm);
+	return t == &table_start && b->state == VM_SUSPENDED && saved_there(op->vm);
+}
+
 /* Write down that a table failed: a VM that wasn't touched yet is what it was, any other one has failed. So has one that
  * nobody waits for and that doesn't run: where else would its user see why? */
 static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	bool untouched = strcmp(err->step, "admit") == 0 || strcmp(err->step, "publish") == 0 ||
+	bool ends_running = op->table->desired == WANT_RUNNING; /* else `publish` is undone, behind `begin` */
+	bool untouched = stands(op, b) || strcmp(err->step, "admit") == 0 ||
+			 (ends_running && strcmp(err->step, "publish") == 0) ||
 			 strcmp(err->step, "begin") == 0;
 	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
 

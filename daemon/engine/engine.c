@@ -17,6 +17,7 @@
 #include "daemon/engine/events.h"
 #include "daemon/engine/mainlog.h"
 #include "daemon/engine/ops.h"
+#include "daemon/engine/saved.h"
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/timekeeper.h"
@@ -147,6 +148,7 @@ static enum repair what_to_do(const struct vm *vm)
 		.lives = vm->shim_pidfd >= 0,
 		.booted = vm->run.booted,
 		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
+		.saved = saved_there(vm),
 		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
 	};
 
@@ -270,7 +272,8 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 	the.driver = vmm_choose(config, &the.probe);
 	the.tsc_khz = bootargs_tsc_khz();
 	the.kvm_gid = kvm_group();
-	if (open_templates(err) < 0 || events_start(store_dirfd(), err) < 0 || load_all(err) < 0)
+	if (open_templates(err) < 0 || snapshots_init(store_dirfd(), err) < 0 ||
+		events_start(store_dirfd(), err) < 0 || load_all(err) < 0)
 		return -1;
 	size_t n = registry_all(&all);
 	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ||
@@ -334,12 +337,15 @@ static struct vm *vm_from_spec(const struct vm_spec *spec)
 	return vm;
 }
 
-struct op *engine_create(const struct vm_spec *spec)
+struct op *engine_create(const struct vm_create *rq)
 {
-	struct vm *vm = vm_from_spec(spec);
+	struct vm *vm = vm_from_spec(&rq->spec);
 	struct op *op = op_new(&table_create, vm, op_create_run);
+	struct snapshot *s = &op->hold.snapshot;
 
 	vm_unref(vm);
+	op->save = rq->save_snapshot[0];
+	fcm_copy(s->name, sizeof s->name, rq->save_snapshot);
 	return op;
 }
 
@@ -358,6 +364,21 @@ struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms)
 	op->grace_ms = grace_ms;
 	op->urgent = grace_ms == 0;
 	return op;
+}
+
+struct op *engine_pause(struct vm *vm)
+{
+	return op_new(&table_pause, vm, op_pause_run);
+}
+
+struct op *engine_resume(struct vm *vm)
+{
+	return op_new(&table_resume, vm, op_resume_run);
+}
+
+struct op *engine_suspend(struct vm *vm)
+{
+	return op_new(&table_suspend, vm, op_suspend_run);
 }
 
 struct op *engine_restart(struct vm *vm, int64_t grace_ms)
@@ -407,9 +428,9 @@ struct op *engine_add_keys(struct vm *vm, const struct strv *keys)
 	return op;
 }
 
-int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err)
+int engine_describe_create(const struct vm_create *rq, struct strv *ret, struct fcm_error *err)
 {
-	struct op *op = engine_create(spec);
+	struct op *op = engine_create(rq);
 	int rc = step_image.run(op, err) < 0 || registry_choose(op->vm, op, false, err) < 0 ||
 				 step_admit.run(op, err) < 0
 			 ? -1
@@ -417,6 +438,11 @@ int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct 
 
 	if (rc == 0)
 		steps_describe(op, ret);
+	if (rc == 0 && op->save) {
+		op->table = &table_snapshot;
+		op->hold.snapshot.memory = true;
+		steps_describe(op, ret);
+	}
 	op_unref(op);
 	return rc;
 }

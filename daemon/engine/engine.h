@@ -60,10 +60,13 @@ char *engine_path(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- operations (each gives an op that isn't started yet, with one reference) ---- */
 
-/* Create a VM from a checked request. */
-struct op *engine_create(const struct vm_spec *spec);
+/* Create a VM from a checked request. With a snapshot to be saved op->hold is it when it is done. */
+struct op *engine_create(const struct vm_create *rq);
 struct op *engine_start(struct vm *vm, const struct ready_spec *ready); /* an empty one: the VM's own */
 struct op *engine_stop_vm(struct vm *vm, int64_t grace_ms);		/* 0: kill */
+struct op *engine_pause(struct vm *vm);
+struct op *engine_resume(struct vm *vm);
+struct op *engine_suspend(struct vm *vm);
 struct op *engine_restart(struct vm *vm, int64_t grace_ms);
 struct op *engine_destroy(struct vm *vm, bool force);
 struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain);    /* port 0: unexpose */
@@ -78,5 +81,5 @@ struct park_result {
 void engine_park(int64_t grace_ms, struct park_result *ret);
 
 /* What create would do, a line each; nothing is done. */
-int engine_describe_create(const struct vm_spec *spec, struct strv *ret, struct fcm_error *err) must_check;
+int engine_describe_create(const struct vm_create *rq, struct strv *ret, struct fcm_error *err) must_check;
 void engine_describe_destroy(struct vm *vm, struct strv *ret);

@@ -18,8 +18,9 @@
 
 /* The first VM_STATES are states, in their order. */
 enum { DESTROYED = VM_STATES, HEALTHY, UNHEALTHY, EXPOSED, PENDING, UNEXPOSED, NAMES };
-const char *const event_names[] = {"creating", "stopped", "starting", "running", "stopping", "failed",
-	"destroying", "destroyed", "healthy", "unhealthy", "exposed", "pending", "unexposed", NULL};
+const char *const event_names[] = {"creating", "stopped", "starting", "running", "paused", "suspending",
+	"suspended", "stopping", "failed", "destroying", "destroyed", "healthy", "unhealthy", "exposed",
+	"pending", "unexposed", NULL};
 _Static_assert(ARRAY_SIZE(event_names) == NAMES + 1, "event_names");
 
 struct entry {

@@ -27,6 +27,7 @@ struct op *op_new(
 	op->run = run;
 	op->what = table ? table->name : "";
 	op->refs = 1;
+	op->hold.fd = -1;
 	op->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return op;
 }
@@ -51,6 +52,7 @@ void op_unref(struct op *op)
 	vm_unref(op->vm);
 	fcm_closep(&op->wake);
 	buf_done(&op->progress);
+	snapshot_drop(&op->hold);
 	strv_done(&op->keys);
 	strv_done(&op->publish);
 	field_done(ready_fields, &op->ready);

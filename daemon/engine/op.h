@@ -15,6 +15,7 @@
 #include "daemon/engine/step.h"
 #include "daemon/engine/vm.h"
 #include "daemon/image/image.h"
+#include "daemon/store/snapshot.h"
 
 /* What destroy removed: the receipt that the client prints. */
 struct op_receipt {
@@ -23,6 +24,14 @@ struct op_receipt {
 	uint64_t bytes;
 	char left[200]; /* what could not be taken away and doesn't keep the VM from going, or "" */
 };
+
+/* A snapshot that somebody uses: nobody removes it meanwhile. With fd -1 there is none. */
+struct snapshot_hold {
+	int fd; /* its directory */
+	struct snapshot snapshot;
+	bool temporary; /* it was never visible, and goes with its hold */
+};
+void snapshot_drop(struct snapshot_hold *h);
 
 struct op {
 	const struct op_table *table; /* NULL without a VM */
@@ -36,15 +45,22 @@ struct op {
 	bool urgent;		 /* it kills the VM: what waits for the guest shall not keep it waiting */
 	enum vm_state end_state; /* of table_ended: the state that the VM is left in */
 	bool want_running;	 /* a stop that is half of a restart */
+	bool discard;		 /* a start: without the saved machine */
 	bool park;		 /* the host goes down: keep `desired`, and say why in `reason` */
 	struct vm_expose expose,
-		before;	     /* expose and unexpose: what is wanted, and what was; sync: the status */
-	struct strv keys;    /* add_keys */
-	struct strv publish; /* publish: the ports, */
-	bool unpublish;	     /* to be taken away; */
+		before;		   /* expose and unexpose: what is wanted, and what was; sync: the status */
+	struct snapshot_hold hold; /* the one that is taken, or of which the VM is made */
+	bool save;		   /* create: the one that is taken once it is up */
+	bool disk_only;		   /* without its memory */
+	struct strv keys;	   /* add_keys */
+	struct strv publish;	   /* publish: the ports, */
+	bool unpublish;		   /* to be taken away; */
 	struct publish_list ports_before; /* and what was published before */
 	int64_t boots;			  /* reconnect: the run whose guest is to be set up, */
 	int64_t delay_ms;		  /* and how long to wait before */
+	bool was_paused;		  /* before `pause` */
+	int64_t paused_at;		  /* when `pause` did it, */
+	int64_t pause_ms;		  /* and how long it took until the VM ran on */
 	int64_t patience_ms;		  /* how long the guest's agent may take to answer; 0: boot_seconds */
 	struct ready_spec
 		ready;		/* start: what is waited for, where it says anything; else what the VM says */
@@ -55,6 +71,7 @@ struct op {
 	int rc;
 	struct fcm_error err;
 	bool changed, forced;
+	bool resumed; /* a start: the VM went on where it was */
 	int64_t took_ms;
 	struct op_receipt receipt;
 	struct image_info image; /* pull */

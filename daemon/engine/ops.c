@@ -8,6 +8,8 @@
 #include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/health.h"
+#include "daemon/engine/saved.h"
+#include "daemon/engine/snapshots.h"
 #include "daemon/engine/supervise.h"
 
 int op_create_run(struct op *op, struct fcm_error *err)
@@ -23,6 +25,8 @@ int op_create_run(struct op *op, struct fcm_error *err)
 		vm_set_reason(vm, fcm_code_info(err->code)->wire, err);
 		VM_SET(vm, view->state = VM_FAILED);
 	}
+	if (rc == 0 && op->save && (rc = snapshot_take(op, err)) < 0)
+		fcm_wrap(err, "VM '%s' is up, but there is no snapshot of it", vm->view.name);
 	registry_drop(vm);
 	op->changed = true;
 	return rc;
@@ -59,7 +63,10 @@ int op_start_run(struct op *op, struct fcm_error *err)
 	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
-	if (vm->view.state != VM_RUNNING || !op_vmm_lives(op)) {
+	if (vm->view.state == VM_PAUSED && op_vmm_lives(op)) {
+		op->changed = op->resumed = true;
+		rc = claimed_run(op, &table_resume, err);
+	} else if (vm->view.state != VM_RUNNING || !op_vmm_lives(op)) {
 		op->changed = true;
 		vm->crashes = 0;
 		rc = claimed_start(op, err);
@@ -78,6 +85,12 @@ static bool is_down(const struct vm *vm)
 	return vm->view.state == VM_STOPPED && vm->shim_pidfd < 0;
 }
 
+/* One that is suspended loses its memory, as with a power cut. */
+static int drop_saved(struct vm *vm, struct fcm_error *err)
+{
+	return vm->view.state == VM_SUSPENDED ? saved_discard(vm, err) : 0;
+}
+
 int op_stop_run(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -87,7 +100,7 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 	int rc = 0;
 	if (!is_down(vm) || vm->view.desired != WANT_STOPPED) {
 		op->changed = !is_down(vm);
-		rc = claimed_run(op, &table_stop, err);
+		rc = drop_saved(vm, err) < 0 ? -1 : claimed_run(op, &table_stop, err);
 	}
 	registry_drop(vm);
 	supervise_remove(vm);
@@ -109,6 +122,70 @@ int op_restart_run(struct op *op, struct fcm_error *err)
 		rc = claimed_run(op, &table_stop, err) < 0 ? -1 : claimed_start(op, err);
 	registry_drop(op->vm);
 	return rc;
+}
+
+static int fail_state(const struct vm *vm, struct fcm_error *err)
+{
+	const char *verb = vm_state_verb(vm->view.state);
+
+	fcm_fail(err, FCM_WRONG_STATE, "VM '%s' is %s", vm->view.name, vm_state_names[vm->view.state]);
+	return fcm_hint(err, "fcm %s %s", verb, vm->view.name);
+}
+
+int claimed_reach(struct op *op, struct fcm_error *err)
+{
+	return op->vm->vmm || !op_vmm_lives(op) ? 0 : claimed_adopt(op, err);
+}
+
+/* Run `table` on a VM in state `from`, unless it is what it becomes by that. */
+static int change(struct op *op, enum vm_state from, enum vm_state also, struct fcm_error *err)
+{
+	struct vm *vm = op->vm;
+	const struct op_table *table = op->table;
+	int rc = 0;
+
+	if (claimed_begin(op, err) < 0)
+		return -1;
+	enum vm_state is = vm->view.state;
+	bool lives = op_vmm_lives(op);
+	if ((is == from || is == also) && lives) {
+		op->changed = true;
+		rc = claimed_reach(op, err) < 0 ? -1 : claimed_run(op, table, err);
+	} else if (is != table->end || (vm_state_up(is) && !lives)) {
+		rc = fail_state(vm, err);
+	}
+	registry_drop(vm);
+	return rc;
+}
+
+int op_pause_run(struct op *op, struct fcm_error *err)
+{
+	return change(op, VM_RUNNING, VM_RUNNING, err);
+}
+
+int op_resume_run(struct op *op, struct fcm_error *err)
+{
+	return change(op, VM_PAUSED, VM_PAUSED, err);
+}
+
+/* One whose machine is saved already has a suspend behind it that got stuck. */
+static int finish_suspend(struct op *op, struct fcm_error *err)
+{
+	if (claimed_begin(op, err) < 0)
+		return -1;
+	op->changed = true;
+	int rc = claimed_release(op, VM_SUSPENDED, err);
+	registry_drop(op->vm);
+	return rc;
+}
+
+int op_suspend_run(struct op *op, struct fcm_error *err)
+{
+	registry_lock();
+	bool failed = op->vm->view.state == VM_FAILED;
+	registry_unlock();
+	return failed && saved_there(op->vm) ? finish_suspend(op, err)
+					     : change(op, VM_RUNNING, VM_PAUSED, err);
 }
 
 int op_park_run(struct op *op, struct fcm_error *err)

@@ -10,6 +10,11 @@ int op_create_run(struct op *op, struct fcm_error *err);
 int op_start_run(struct op *op, struct fcm_error *err); /* changed = false when it ran already */
 int op_stop_run(struct op *op, struct fcm_error *err);	/* changed = false when it was stopped */
 int op_restart_run(struct op *op, struct fcm_error *err);
+int op_pause_run(struct op *op, struct fcm_error *err);	  /* changed = false when it was paused */
+int op_resume_run(struct op *op, struct fcm_error *err);  /* changed = false when it ran */
+int op_suspend_run(struct op *op, struct fcm_error *err); /* changed = false when it was suspended */
+int op_snapshot_run(struct op *op, struct fcm_error *err);
+int op_restore_run(struct op *op, struct fcm_error *err);
 int op_park_run(struct op *op, struct fcm_error *err); /* changed = false when it didn't run */
 int op_destroy_run(struct op *op, struct fcm_error *err);
 int op_expose_run(struct op *op, struct fcm_error *err);
@@ -20,6 +25,11 @@ int op_keys_run(struct op *op, struct fcm_error *err);
  * started (op->repair, see reconcile.h); the agent's channel broke; it isn't healthy; its TAP is gone; a pending
  * site. */
 int op_ended_run(struct op *op, struct fcm_error *err);
+/* Attach to a VM that lives, as a daemon does that has just begun; whoever holds it. */
+int claimed_adopt(struct op *op, struct fcm_error *err);
+
+/* The same for one that may not have been reached yet: requests come while a new daemon still adopts. */
+int claimed_reach(struct op *op, struct fcm_error *err);
 int op_revive_run(struct op *op, struct fcm_error *err);
 int op_unhealthy_run(struct op *op, struct fcm_error *err);
 int op_repair_run(struct op *op, struct fcm_error *err);

@@ -1,7 +1,7 @@
 #include "daemon/engine/reconcile.h"
 
 const char *const repair_names[] = {
-	"none", "adopt", "ended", "release", "start", "stop", "restart", "destroy", NULL};
+	"none", "adopt", "ended", "release", "start", "stop", "restart", "suspend", "destroy", NULL};
 
 /* After a reboot of the host: does the policy start it again? */
 static bool comes_back(const struct found *f)
@@ -25,11 +25,20 @@ enum repair reconcile(const struct found *f)
 			return f->booted ? REPAIR_ADOPT : REPAIR_START;
 		return f->same_boot || comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
 	case VM_RUNNING:
+	case VM_PAUSED:
 		if (f->lives)
 			return REPAIR_ADOPT;
 		if (f->same_boot)
 			return REPAIR_ENDED;
 		return comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
+	case VM_SUSPENDING:
+		if (f->saved)
+			return REPAIR_SUSPEND;
+		if (f->lives)
+			return REPAIR_ADOPT;
+		return f->same_boot ? REPAIR_ENDED : comes_back(f) ? REPAIR_START : REPAIR_RELEASE;
+	case VM_SUSPENDED:
+		return f->lives ? REPAIR_SUSPEND : REPAIR_NONE;
 	case VM_STOPPED:
 		if (f->lives)
 			return REPAIR_STOP;

@@ -14,6 +14,7 @@ enum repair {
 	REPAIR_START,	/* release, then start */
 	REPAIR_STOP,	/* finish a stop */
 	REPAIR_RESTART, /* finish a restart */
+	REPAIR_SUSPEND, /* finish a suspend: its memory is on the disk */
 	REPAIR_DESTROY, /* finish a destroy, or roll back a create */
 };
 extern const char *const repair_names[];
@@ -28,6 +29,7 @@ struct found {
 	bool lives;	/* its shim is there */
 	bool booted;	/* and its CPUs were let run: before that nobody could adopt it */
 	bool same_boot; /* the host has not been rebooted since it was started */
+	bool saved;	/* its memory is on the disk, whole */
 	bool parked;	/* reason.code is REASON_HOST_SHUTDOWN */
 };
 

@@ -211,7 +211,7 @@ static int choose_name(struct vm *vm, struct fcm_error *err)
 	if (other) {
 		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
 			vm_state_names[other->view.state]);
-		return fcm_hint(err, "fcm create --name %s-2, or fcm destroy %s", v->name, v->name);
+		return fcm_hint(err, "try --name %s-2, or fcm destroy %s", v->name, v->name);
 	}
 	if (by_id(v->name))
 		return fcm_fail_field(err, FCM_NAME_TAKEN, "name",
@@ -256,12 +256,12 @@ static int volumes_free(const struct vm *vm, struct fcm_error *err)
 	return 0;
 }
 
-/* May its VMM have a volume open, now or in a moment? */
+/* May its VMM have a volume open, now or in a moment? Or does a memory that is on the disk know what is on it? */
 static bool has_volumes(const struct vm *vm)
 {
 	enum vm_state s = vm->view.state;
 
-	return vm->has_volumes || vm->view.vmm_pid || s == VM_STARTING || s == VM_RUNNING || s == VM_STOPPING;
+	return vm->has_volumes || vm->view.vmm_pid || vm_state_up(s) || s == VM_SUSPENDED;
 }
 
 /* Who keeps `vm` from having this volume now: several may read it, or one may write. */
@@ -559,7 +559,7 @@ static bool occupies(const struct vm *vm)
 {
 	enum vm_state s = vm->view.state;
 
-	return vm->admitted || s == VM_STARTING || s == VM_RUNNING || s == VM_STOPPING;
+	return vm->admitted || vm_state_up(s);
 }
 
 void registry_count(size_t *ret_total, size_t *ret_running)

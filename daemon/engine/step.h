@@ -69,10 +69,15 @@ extern const struct step step_volumes, step_give;			      /* steps_volumes.c */
 extern const struct step step_begin, step_end;				      /* steps_state.c */
 extern const struct step step_filter, step_tap, step_cgroup;		      /* steps_host.c */
 extern const struct step step_vmm, step_attach, step_boot, step_quiet;	      /* steps_vmm.c */
-extern const struct step step_guest, step_ready;			      /* steps_guest.c */
-extern const struct step step_want, step_site;				      /* site.c */
-extern const struct step step_publish, step_ports;			      /* steps_publish.c */
+extern const struct step step_guest, step_ready;		       /* steps_guest.c, steps_ready.c */
+extern const struct step step_freeze, step_pause;		       /* steps_pause.c */
+extern const struct step step_save;				       /* saved.c */
+extern const struct step step_shot, step_copy, step_seal, step_unpack; /* steps_snapshot.c */
+extern const struct step step_want, step_site;			       /* site.c */
+extern const struct step step_publish, step_ports;		       /* steps_publish.c */
 
 /* The tables (tables.c). */
 extern const struct op_table table_create, table_start, table_stop, table_destroy, table_adopt, table_ended;
 extern const struct op_table table_expose, table_unexpose, table_publish;
+extern const struct op_table table_pause, table_resume, table_adopt_paused;
+extern const struct op_table table_suspend, table_snapshot, table_snapshot_stop, table_clone, table_revert;

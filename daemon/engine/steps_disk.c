@@ -10,6 +10,7 @@
 #include "common/crypt.h"
 #include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/snapshots.h"
 #include "daemon/image/image.h"
 
 /* ---- admit: would it work at all? ---- */
@@ -65,9 +66,13 @@ static int admit(struct op *op, struct fcm_error *err)
 
 	if (engine()->driver == NULL)
 		return fcm_fail(err, FCM_NO_VMM, "no VMM works here: %s", engine()->probe.reason);
+	if (op->save && snapshot_could(op, err) < 0)
+		return -1;
 	if (engine_pin_image(op->vm, err) < 0 || image_path(&op->vm->view.image_id, &image_file, err) < 0 ||
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)
+		return -1;
+	if (op->table == &table_clone && snapshot_loads(op, err) < 0)
 		return -1;
 	return admit_memory(op->vm, err) < 0 || registry_take_volumes(op->vm, err) < 0 ||
 			       engine_has_room(err) < 0

@@ -27,8 +27,11 @@
 #define GUEST_FACTS "/run/fcm/instance.json"
 
 enum {
-	SLICE_MS = 200,	   /* how often a wait looks whether it still makes sense */
-	CONNECT_MS = 1000, /* one wait for a connection to the agent */
+	ENTROPY_BYTES = 64,
+	MACHINE_ID_BYTES = 16, /* machine-id(5) */
+	HOOKS_MS = 120000,     /* for all of them */
+	SLICE_MS = 200,	       /* how often a wait looks whether it still makes sense */
+	CONNECT_MS = 1000,     /* one wait for a connection to the agent */
 	CALL_MS =
 		20000, /* one request to the agent; mounting a large disk after a crash replays its journal */
 };
@@ -61,10 +64,9 @@ static int connect_agent(struct op *op, int64_t deadline, struct fcm_error *err)
 	return fd;
 }
 
-static int say_hello(struct op *op, struct fcm_error *err)
+int guest_reach(struct op *op, int64_t deadline, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	int64_t deadline = clock_in(patience_ms(op));
 	int fd = connect_agent(op, deadline, err);
 	const struct guest_events events = {
 		.power = supervise_power, .main = supervise_main, .lost = supervise_lost, .arg = vm};
@@ -116,7 +118,7 @@ static int put_text(struct vm *vm, const char *path, struct buf *text, struct fc
 }
 
 /* As well as a busy host can. A guest that doesn't take the time, or whose host doesn't know it, is a guest all the same. */
-static void set_clock(struct vm *vm)
+void guest_set_clock(struct vm *vm)
 {
 	struct fcm_error err;
 
@@ -278,20 +280,123 @@ int guest_start_main(struct vm *vm, struct fcm_error *err)
 	return call(vm, &rq, NULL, err) < 0 ? -1 : mainlog_watch(vm, err);
 }
 
+/* ---- a guest that goes on from a saved machine ---- */
+
+static void add_random(struct buf *rq, const char *key, size_t bytes)
+{
+	uint8_t random[ENTROPY_BYTES];
+	char hex[2 * ENTROPY_BYTES + 1];
+
+	crypt_random(random, bytes);
+	crypt_hex(random, bytes, hex);
+	kv_add(rq, key, hex);
+}
+
+/* Nobody else may have its random numbers; and where it has become another VM, it must not have that one's names. */
+static int renew(struct vm *vm, struct fcm_error *err)
+{
+	struct buf rq = {0};
+
+	if (vm->run.loaded == LOADED_NOT)
+		return 0;
+	kv_add(&rq, "op", "identity");
+	add_random(&rq, "entropy", ENTROPY_BYTES);
+	if (vm->run.loaded == LOADED_CLONE) {
+		add_random(&rq, "machine_id", MACHINE_ID_BYTES);
+		kv_add(&rq, "mac", vm->view.mac);
+	}
+	return call(vm, &rq, NULL, err);
+}
+
+/* A daemon that was killed may have left it frozen, too. An agent of before there was such a thing doesn't know the word. */
+static int thaw(struct vm *vm, bool adopted, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf answer = {0};
+	struct buf rq = {0};
+	struct fcm_error ignored;
+
+	if (vm->run.loaded == LOADED_NOT && !adopted)
+		return 0;
+	kv_add(&rq, "op", "thaw");
+	if (call(vm, &rq, &answer, adopted ? &ignored : err) < 0)
+		return adopted ? 0 : -1;
+	if (vm->run.loaded == LOADED_CLONE && kv_get(answer.p, answer.n, "thawed") == NULL)
+		log_line(LOG_LEVEL_WARN, vm->id.s,
+			"its programs ran on as those of '%s' before it was another VM", vm->run.was_name);
+	return 0;
+}
+
+int guest_await(struct op *op, const struct buf *request, int64_t patience_ms, const char *what,
+	char why[PROBE_WHY], struct fcm_error *err)
+{
+	int64_t deadline = clock_in(patience_ms);
+	enum probe_state state;
+	struct probe *probe;
+	int rc = 0;
+
+	if (probe_begin(op->vm->guest, request, &probe, err) < 0)
+		return -1;
+	while (rc == 0 && (state = probe_poll(probe, why)) == PROBE_LATER) {
+		struct pollfd p = {.fd = probe_fd(probe), .events = POLLIN};
+		rc = wait_goes_on(op, deadline, patience_ms, what, err);
+		poll(&p, 1, rc == 0 ? SLICE_MS : 0);
+	}
+	probe_free(probe);
+	return rc < 0 ? -1 : state == PROBE_GOOD;
+}
+
+/* What its user wants done in a clone (docs/AGENT.md, "Hooks"). One that fails keeps nothing from running. */
+static void run_hooks(struct op *op)
+{
+	const struct vm *vm = op->vm;
+	_cleanup_(buf_done) struct buf rq = {0};
+	struct fcm_error err;
+	char why[PROBE_WHY];
+
+	if (vm->run.loaded != LOADED_CLONE)
+		return;
+	kv_add(&rq, "op", "hooks");
+	kv_add(&rq, "id", vm->id.s);
+	kv_add(&rq, "name", vm->view.name);
+	kv_add(&rq, "ip", ip_dotted(vm->view.ip).s);
+	kv_add(&rq, "old_id", vm->run.was_id);
+	kv_add(&rq, "old_name", vm->run.was_name);
+	kv_add(&rq, "old_ip", ip_dotted(vm->run.was_ip).s);
+	int rc = guest_await(op, &rq, HOOKS_MS, "the hooks of /etc/fcm/clone.d have not ended", why, &err);
+	if (rc < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
+	else if (rc == 0)
+		log_line(LOG_LEVEL_WARN, vm->id.s, "a hook of /etc/fcm/clone.d failed: %s", why);
+}
+
+/* It has learned all of it. */
+static int note_renewed(struct vm *vm, struct fcm_error *err)
+{
+	if (vm->run.loaded == LOADED_NOT)
+		return 0;
+	vm->run.loaded = LOADED_NOT;
+	return store_run_save(&vm->id, &vm->run, err);
+}
+
 static int setup(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	set_clock(vm);
+	guest_set_clock(vm);
+	if (renew(vm, err) < 0)
+		return -1;
 	/* the volumes first: what is written then lands in them where they are in the way */
 	if (mount_root(vm, vm->sshd, err) < 0 || volumes_mount(op, err) < 0 || network(vm, err) < 0 ||
 		names(vm, err) < 0 || put_facts(vm, err) < 0)
 		return -1;
 	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
 		return -1;
-	if (start_image(vm, err) < 0)
+	if (thaw(vm, op->table == &table_adopt, err) < 0 || start_image(vm, err) < 0)
 		return -1;
-	return vm->view.spec.hold ? 0 : guest_start_main(vm, err);
+	if (!vm->view.spec.hold && guest_start_main(vm, err) < 0)
+		return -1;
+	run_hooks(op);
+	return note_renewed(vm, err);
 }
 
 /* Every request of the setup may be repeated, so an adopted guest simply gets it again: the last daemon may
@@ -303,7 +408,7 @@ static int guest_up(struct op *op, struct fcm_error *err)
 		supervise_new(op->vm); /* set it up when nobody waits */
 		return 0;
 	}
-	if (say_hello(op, err) < 0)
+	if (guest_reach(op, clock_in(patience_ms(op)), err) < 0)
 		return -1;
 	if (setup(op, err) < 0)
 		return op_last_words(op, err);

@@ -90,14 +90,14 @@ static int end(struct op *op, struct fcm_error *err)
 	struct vm_reason reason = state == VM_RUNNING ? vm_network(vm) : vm->view.reason;
 
 	VM_SET(vm, view->disk_used = used; view->state = state; view->reason = reason;
-		if (state != VM_RUNNING) view->started = 0;
+		if (state != VM_RUNNING && state != VM_PAUSED) view->started = 0;
 		else if (view->started == 0) view->started = clock_wall());
 	if (store_vm_save(&vm->view, err) < 0) {
 		if (t == &table_create || t == &table_start)
 			return -1;
 		log_error(LOG_LEVEL_WARN, vm->id.s, err); /* it is true, written or not */
 	}
-	return state == VM_RUNNING ? supervise_watch(vm, err) : 0;
+	return state == VM_RUNNING || state == VM_PAUSED ? supervise_watch(vm, err) : 0;
 }
 
 static void describe_end(const struct op *op, bool undo, struct strv *ret)

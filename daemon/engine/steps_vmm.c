@@ -14,6 +14,7 @@
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/mainlog.h"
+#include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/volumes.h"
 #include "daemon/guest/intake.h"
@@ -26,6 +27,7 @@ enum {
 	BOOT_MS = 20000, /* Firecracker reads kernel and initrd in it: 0.1 s, but a busy host has taken 6 */
 	START_MS =
 		30000, /* shim and VMM up and answering; 35 ms on an idle machine, seconds when many start at once */
+	LOAD_MS = 60000,     /* a machine's memory, from a disk that may be busy */
 	ADOPT_MS = 5000,     /* for one that runs already; a slower one is left alone and tried again */
 	END_MS = 200,	     /* from a VMM that closes its socket to its end */
 	DIE_MS = 5000,	     /* from SIGKILL to the end of the process */
@@ -38,7 +40,7 @@ enum {
 /* All that a driver must know of a VM, with the strings it points to. */
 struct vmm_facts {
 	struct vmm_config config;
-	char *image, *vmlinux, *initrd, *disk, *run, *volumes[VMM_VOLUMES];
+	char *image, *vmlinux, *initrd, *disk, *run, *saved, *volumes[VMM_VOLUMES];
 };
 
 static void vmm_facts_done(struct vmm_facts *f)
@@ -48,6 +50,7 @@ static void vmm_facts_done(struct vmm_facts *f)
 	free(f->initrd);
 	free(f->disk);
 	free(f->run);
+	free(f->saved);
 	for (size_t i = 0; i < ARRAY_SIZE(f->volumes); i++)
 		free(f->volumes[i]);
 }
@@ -76,6 +79,7 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		return -1;
 	ret->disk = engine_path("%s/rootfs.img", vm->id.s);
 	ret->run = engine_path("%s/jail/run", vm->id.s);
+	ret->saved = vm->loading ? engine_path("%s/" SAVED, vm->id.s) : NULL;
 	ret->config = (struct vmm_config){
 		.id = vm->id,
 		.vcpus = v->spec.vcpus,
@@ -90,11 +94,13 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.image = ret->image,
 		.disk = ret->disk,
 		.run = ret->run,
+		.saved = ret->saved,
 		.disk_mib_per_second = engine()->config->disk_mib_per_second,
 		.disk_ops_per_second = engine()->config->disk_ops_per_second,
 		.accel = engine()->probe.accel,
 		.tsc_khz = engine()->tsc_khz,
 	};
+	fcm_copy(ret->config.saved_id.s, sizeof ret->config.saved_id.s, vm->run.was_id);
 	net_mac(v->ip, ret->config.mac);
 	add_volumes(&v->spec, ret);
 	return vm_name_parse(v->name, "name", &ret->config.name, err);
@@ -236,6 +242,24 @@ static int remove_leftovers(const struct vm *vm, struct fcm_error *err)
 	return 0;
 }
 
+/* What it begins with: nothing, or a saved machine. */
+static int find_saved(struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(snapshot_done) struct snapshot s = {0};
+
+	vm->loading = saved_there(vm);
+	vm->run.loaded = LOADED_NOT;
+	if (!vm->loading)
+		return 0;
+	if (saved_read(vm, &s, err) < 0)
+		return -1;
+	fcm_copy(vm->run.was_id, sizeof vm->run.was_id, s.vm.id);
+	fcm_copy(vm->run.was_name, sizeof vm->run.was_name, s.vm.name);
+	vm->run.was_ip = s.vm.ip;
+	vm->run.loaded = strcmp(s.vm.id, vm->id.s) == 0 ? LOADED_SAME : LOADED_CLONE;
+	return 0;
+}
+
 static int vmm_up(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -246,10 +270,10 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 	vm->intent = GUEST_CRASHED;
 	vm->main_exit = -1;
 	vm->offered = false;
-	vm->run.booted = false;
+	vm->run.booted = vm->paused = vm->frozen = false;
 	vm->run.console = console_begin(vm);
 	/* A host that lost its power left sockets behind, on which Firecracker doesn't start. */
-	if (remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
+	if (find_saved(vm, err) < 0 || remove_leftovers(vm, err) < 0 || vmm_facts(vm, &facts, err) < 0 ||
 		vm->driver->plan(&facts.config, &plan, err) < 0 || spawn(vm, &facts, &plan, err) < 0)
 		return -1;
 	fcm_copy(vm->run.vmm_driver, sizeof vm->run.vmm_driver, vm->driver->name);
@@ -257,7 +281,7 @@ static int vmm_up(struct op *op, struct fcm_error *err)
 		store_run_save(&vm->id, &vm->run, err) < 0)
 		return -1;
 	link_socket(vm);
-	VM_SET(vm, view->boots++; view->vmm_pid = vm->run.vmm.pid;
+	VM_SET(vm, view->boots += vm->run.loaded != LOADED_SAME; view->vmm_pid = vm->run.vmm.pid;
 		fcm_copy(view->vmm, sizeof view->vmm, vm->driver->name);
 		fcm_copy(view->accel, sizeof view->accel, facts.config.accel == VMM_KVM ? "kvm" : "tcg");
 		fcm_copy(view->vmm_reason, sizeof view->vmm_reason, engine()->probe.reason));
@@ -301,6 +325,7 @@ static int vmm_down(struct op *op, struct fcm_error *err)
 	if (end_processes(vm, err) < 0)
 		return -1;
 	fcm_closep(&vm->shim_pidfd);
+	vm->paused = vm->frozen = false;
 	if (remove_leftovers(vm, err) < 0)
 		return -1;
 	VM_SET(vm, view->vmm_pid = 0);
@@ -351,11 +376,18 @@ static int with_last_words(const struct op *op, struct fcm_error *err)
 	return op_vmm_lives(op) ? -1 : op_last_words(op, err);
 }
 
+/* A daemon that was killed while it made a snapshot left its VM paused. */
+static int wake(struct vm *vm, struct fcm_error *err)
+{
+	vm->paused = vm->view.state == VM_PAUSED;
+	return vm->paused ? 0 : vm->driver->resume(vm->vmm, clock_in(ADOPT_MS), err);
+}
+
 static int attach(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	_cleanup_(vmm_facts_done) struct vmm_facts facts = {0};
-	bool adopt = op->table == &table_adopt;
+	bool adopt = op->table != &table_create && op->table != &table_start && op->table != &table_clone;
 	int64_t deadline = clock_in(adopt ? ADOPT_MS : START_MS);
 
 	if (vm->vmm)
@@ -366,11 +398,12 @@ static int attach(struct op *op, struct fcm_error *err)
 	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
 		return with_last_words(op, err);
 	if (adopt)
-		return 0;
-	if (vmm_facts(vm, &facts, err) < 0 ||
-		vm->driver->configure(vm->vmm, &facts.config, deadline, err) < 0)
-		return with_last_words(op, err);
-	return 0;
+		return wake(vm, err);
+	if (vmm_facts(vm, &facts, err) < 0)
+		return -1;
+	int rc = vm->loading ? vm->driver->load(vm->vmm, &facts.config, clock_in(LOAD_MS), err)
+			     : vm->driver->configure(vm->vmm, &facts.config, deadline, err);
+	return rc < 0 ? with_last_words(op, err) : 0;
 }
 
 static int detach(struct op *op, struct fcm_error *err)
@@ -401,9 +434,15 @@ static int boot(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (vm->driver->boot(vm->vmm, clock_in(BOOT_MS), err) < 0)
+	/* with the first instruction the disk is no longer the one that the saved memory knows */
+	if (vm->loading && saved_discard(vm, err) < 0)
+		return -1;
+	int rc = vm->loading ? vm->driver->resume(vm->vmm, clock_in(BOOT_MS), err)
+			     : vm->driver->boot(vm->vmm, clock_in(BOOT_MS), err);
+	if (rc < 0)
 		return with_last_words(op, err);
 	vm->run.booted = true;
+	op->resumed = vm->loading;
 	return store_run_save(&vm->id, &vm->run, err);
 }
 
@@ -443,6 +482,15 @@ static bool ask_machine(struct vm *vm)
 	       vm->driver->soft_off(vm->vmm, clock_in(ASK_MS), &err) == 0;
 }
 
+/* One that stands still can't end by itself. */
+static void let_run(struct vm *vm)
+{
+	struct fcm_error err;
+
+	if (vm->paused && vm->vmm && vm->driver->resume(vm->vmm, clock_in(ASK_MS), &err) == 0)
+		vm->paused = false;
+}
+
 static int quiet(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
@@ -450,6 +498,7 @@ static int quiet(struct op *op, struct fcm_error *err)
 
 	(void)err;
 	supervise_unwatch(vm); /* the end that comes now is wanted */
+	let_run(vm);
 	if (op->grace_ms > 0 && (ask_agent(vm, op->grace_ms) || ask_machine(vm)) && ends_by(vm, deadline))
 		return 0;
 	op->forced = !ends_by(vm, clock_ms());

@@ -2,28 +2,18 @@
  * A VM's volumes: made when it is created, given to its uid before each run, mounted by its guest. Its undo takes away those
  * that go with the VM; one with a name of its user's stays, also when the create that made it fails.
  */
-#include <poll.h>
 #include <string.h>
 
 #include "common/core/clock.h"
 #include "common/core/kv.h"
 #include "daemon/engine/engine.h"
-#include "daemon/engine/probe.h"
 #include "daemon/engine/volumes.h"
 #include "daemon/engine/wait.h"
 
 enum {
 	MOUNT_MS = 20000, /* one answer: a journal may have to be replayed */
 	FILL_MS = 600000, /* to copy what the image has into a new volume */
-	SLICE_MS = 200,	  /* how often a wait looks whether it still makes sense */
 };
-
-static bool is_own(const struct vm *vm, const struct volume_ref *ref)
-{
-	size_t n = strlen(vm->id.s);
-
-	return strncmp(ref->name.s, vm->id.s, n) == 0 && ref->name.s[n] == '.';
-}
 
 /* It is there, and may be this VM's. */
 static int check(const struct vm *vm, const struct volume_ref *ref, struct fcm_error *err)
@@ -41,7 +31,7 @@ static int check(const struct vm *vm, const struct volume_ref *ref, struct fcm_e
 /* Two creates may make the same one at a time. */
 static int ensure(const struct vm *vm, const struct volume_ref *ref, struct fcm_error *err)
 {
-	const char *owner = is_own(vm, ref) ? vm->id.s : "";
+	const char *owner = volumes_is_own(vm, ref) ? vm->id.s : "";
 	int rc = check(vm, ref, err);
 
 	if (rc < 0 && err->code == FCM_NOT_FOUND)
@@ -95,7 +85,7 @@ static void volumes_describe(const struct op *op, bool undo, struct strv *ret)
 	size_t n = volumes_parse(&op->vm->view.spec.volumes, refs);
 
 	for (size_t i = 0; i < n; i++) {
-		bool own = is_own(op->vm, &refs[i]);
+		bool own = volumes_is_own(op->vm, &refs[i]);
 		auto_free char *path = engine_path("volumes/%s", refs[i].name.s);
 		if (undo && own)
 			strv_addf(ret, "remove %s", path);
@@ -154,38 +144,19 @@ static int ask_mount(
 	return 0;
 }
 
-static int wait_filled(
-	struct op *op, struct probe *probe, const struct volume_ref *ref, struct fcm_error *err)
-{
-	int64_t deadline = clock_in(FILL_MS);
-	char why[PROBE_WHY];
-	enum probe_state state;
-
-	while ((state = probe_poll(probe, why)) == PROBE_LATER) {
-		struct pollfd p = {.fd = probe_fd(probe), .events = POLLIN};
-		if (wait_goes_on(op, deadline, FILL_MS, "a new volume was not filled", err) < 0)
-			return -1;
-		poll(&p, 1, SLICE_MS);
-	}
-	if (state == PROBE_GOOD)
-		return 0;
-	return fcm_fail(err, FCM_GUEST, "fill the volume '%s' with what the image has at %s: %s", ref->name.s,
-		ref->path, why);
-}
-
 static int fill(struct op *op, size_t i, const struct volume_ref *ref, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf rq = {0};
-	struct probe *probe;
+	char why[PROBE_WHY];
 
 	kv_add(&rq, "op", "fill");
 	add_device(&rq, i);
 	kv_add(&rq, "path", ref->path);
-	if (probe_begin(op->vm->guest, &rq, &probe, err) < 0)
-		return -1;
-	int rc = wait_filled(op, probe, ref, err);
-	probe_free(probe);
-	return rc;
+	int rc = guest_await(op, &rq, FILL_MS, "a new volume was not filled", why, err);
+	if (rc == 0)
+		return fcm_fail(err, FCM_GUEST, "fill the volume '%s' with what the image has at %s: %s",
+			ref->name.s, ref->path, why);
+	return rc < 0 ? -1 : 0;
 }
 
 int volumes_mount(struct op *op, struct fcm_error *err)

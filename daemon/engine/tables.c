@@ -48,5 +48,35 @@ const struct op_table table_unexpose = {
 const struct op_table table_publish = {
 	"publish", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(publish), DO(ports)}};
 
+const struct op_table table_pause = {
+	"pause", VM_RUNNING, VM_PAUSED, WANT_RUNNING, {DO(freeze), DO(pause), DO(end)}};
+
+const struct op_table table_resume = {
+	"resume", VM_PAUSED, VM_RUNNING, WANT_RUNNING, {UNDO(pause), UNDO(freeze), DO(end)}};
+
+const struct op_table table_adopt_paused = {
+	"adopt-paused", VM_PAUSED, VM_PAUSED, WANT_RUNNING, {DO(attach), KEEP(publish), DO(end)}};
+
+const struct op_table table_suspend = {"suspend", VM_SUSPENDING, VM_SUSPENDED, WANT_STOPPED,
+	{DO(begin), DO(freeze), DO(pause), DO(save), RELEASE, DO(end)}};
+
+/* The VM stands still between the rows of pause, and its state isn't touched: a daemon that is killed leaves a VM that the next
+ * one lets run on. */
+const struct op_table table_snapshot = {"snapshot", VM_RUNNING, VM_RUNNING, WANT_RUNNING,
+	{DO(shot), DO(freeze), DO(pause), DO(copy), UNDO(pause), UNDO(freeze), DO(seal)}};
+
+/* Of a VM that is stopped when it is whole. */
+const struct op_table table_snapshot_stop = {"snapshot-stop", VM_RUNNING, VM_RUNNING, WANT_RUNNING,
+	{DO(shot), DO(freeze), DO(pause), DO(copy), DO(seal)}};
+
+const struct op_table table_clone = {"clone", VM_STARTING, VM_RUNNING, WANT_RUNNING,
+	{DO(reserve), DO(admit), DO(publish), DO(directory), DO(volumes), DO(unpack), DO(filter), DO(tap),
+		DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site),
+		DO(end)}};
+
+const struct op_table table_revert = {"revert", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {DO(unpack), DO(end)}};
+
 const struct op_table *const op_tables[] = {&table_create, &table_start, &table_stop, &table_destroy,
-	&table_adopt, &table_ended, &table_expose, &table_unexpose, &table_publish, NULL};
+	&table_adopt, &table_ended, &table_expose, &table_unexpose, &table_publish, &table_pause,
+	&table_resume, &table_adopt_paused, &table_suspend, &table_snapshot, &table_snapshot_stop,
+	&table_clone, &table_revert, NULL};

@@ -39,6 +39,9 @@ struct vm {
 	struct loop_source *watch; /* tells supervise.c that the shim has ended */
 
 	_Atomic bool set_up;	   /* the guest has taken its setup from this daemon */
+	bool frozen;		   /* its agent holds all programs still */
+	bool paused;		   /* and its virtual CPUs don't run */
+	bool loading;		   /* it begins with the machine in <id>/saved */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
 	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct mainlog *mainlog;   /* collects what its main process prints (mainlog.h), or NULL */
@@ -174,6 +177,9 @@ int vm_main_exit(const struct vm *vm);
 
 /* What a running VM's `reason` says of its network: nothing, or that its TAP is gone. */
 struct vm_reason vm_network(const struct vm *vm);
+
+/* Tell the guest the time, as well as a busy host can (steps_guest.c). Called by the holder of the busy slot. */
+void guest_set_clock(struct vm *vm);
 
 /* Write the VM's authorized keys into its running guest (steps_guest.c). Called by the holder of the busy
  * slot. */

@@ -14,6 +14,13 @@ size_t volumes_parse(const struct strv *volumes, struct volume_ref ret[VM_MAX_VO
 	return n;
 }
 
+bool volumes_is_own(const struct vm *vm, const struct volume_ref *ref)
+{
+	size_t n = strlen(vm->id.s);
+
+	return strncmp(ref->name.s, vm->id.s, n) == 0 && ref->name.s[n] == '.';
+}
+
 static int by_path(const void *a, const void *b)
 {
 	const struct volume_ref *x = a, *y = b;

@@ -12,6 +12,9 @@
  * it, and each keeps its place among the guest's drives. Entries that are none are left out. Memory only. */
 void volumes_choose(struct strv *volumes, const struct vm_id *id);
 
+/* Does this one go with the VM? */
+bool volumes_is_own(const struct vm *vm, const struct volume_ref *ref);
+
 /* The entries, checked; returns how many. */
 size_t volumes_parse(const struct strv *volumes, struct volume_ref ret[VM_MAX_VOLUMES]);
 

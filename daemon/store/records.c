@@ -31,6 +31,10 @@ static const struct field run_fields[] = {
 	F(struct vm_run, vmm, FIELD_OBJECT, .sub = proc_fields, .flags = FIELD_NULL_EMPTY),
 	F(struct vm_run, vmm_driver, FIELD_CHARS),
 	F(struct vm_run, booted, FIELD_BOOL),
+	F(struct vm_run, loaded, FIELD_U32, .max = LOADED_CLONE),
+	F(struct vm_run, was_id, FIELD_CHARS),
+	F(struct vm_run, was_name, FIELD_CHARS),
+	F(struct vm_run, was_ip, FIELD_IPV4),
 	F(struct vm_run, console, FIELD_I64),
 	FIELD_END,
 };

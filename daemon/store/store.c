@@ -4,7 +4,6 @@
  */
 #include "daemon/store/store.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -15,12 +14,6 @@
 #include "daemon/store/store_internal.h"
 
 static int state_fd = -1, run_fd = -1;
-
-static void close_dir(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
 
 /* Open `path`, made if missing, and give it `mode`; on a read-only file system it may stay as it is. */
 static int open_own(const char *path, mode_t mode, struct fcm_error *err)
@@ -60,23 +53,16 @@ static bool is_temp(const char *name)
 	       strcmp(name + n - 4, ".tmp") == 0;
 }
 
-static DIR *list_dir(int fd)
-{
-	int own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = own < 0 ? NULL : fdopendir(own);
-
-	if (d == NULL && own >= 0)
-		close(own);
-	return d;
-}
-
 static void sweep(int fd)
 {
-	_cleanup_(close_dir) DIR *d = list_dir(fd);
+	_cleanup_(strv_done) struct strv names = {0};
+	struct fcm_error ignored;
 
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (is_temp(e->d_name))
-			unlinkat(fd, e->d_name, 0); /* if it stays, the next start tries again */
+	if (dir_names(fd, &names, &ignored) < 0)
+		return;
+	for (size_t i = 0; i < names.n; i++)
+		if (is_temp(names.v[i]))
+			unlinkat(fd, names.v[i], 0); /* if it stays, the next start tries again */
 }
 
 static int sweep_all(struct fcm_error *err)
@@ -192,21 +178,14 @@ static bool is_dir(int fd, const char *name)
 	return fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int store_vm_list(struct strv *ret, struct fcm_error *err)
 {
-	_cleanup_(close_dir) DIR *d = list_dir(state_fd);
+	_cleanup_(strv_done) struct strv names = {0};
 
-	if (d == NULL)
-		return fcm_fail_errno(err, "list the state directory");
-	for (struct dirent *e; (e = readdir(d));)
-		if (vm_id_valid(e->d_name) && is_dir(state_fd, e->d_name))
-			strv_add(ret, e->d_name);
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
+	if (dir_names(state_fd, &names, err) < 0)
+		return fcm_wrap(err, "the state directory");
+	for (size_t i = 0; i < names.n; i++)
+		if (vm_id_valid(names.v[i]) && is_dir(state_fd, names.v[i]))
+			strv_add(ret, names.v[i]);
 	return 0;
 }

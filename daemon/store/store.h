@@ -49,12 +49,22 @@ int store_hostkey_load(const struct vm_id *id, uint8_t ret[STORE_HOSTKEY], struc
 int store_hostkey_save(
 	const struct vm_id *id, const uint8_t key[STORE_HOSTKEY], struct fcm_error *err) must_check;
 
+/* A guest that goes on from a saved machine, and hasn't taken its setup since. */
+enum vm_loaded {
+	LOADED_NOT,
+	LOADED_SAME,  /* it is the VM that was saved */
+	LOADED_CLONE, /* it is another one */
+};
+
 /* The runtime record. Loading: FCM_NOT_FOUND, FCM_CONFIG when it is broken. Removing a missing one is fine. */
 struct vm_run {
 	struct proc_id shim;
 	struct proc_id vmm;
 	char vmm_driver[16];
-	bool booted;	 /* its CPUs were let run */
+	bool booted;		      /* its CPUs were let run */
+	uint32_t loaded;	      /* enum vm_loaded: what the guest must still learn */
+	char was_id[9], was_name[64]; /* whose machine it was that it goes on as */
+	struct in_addr was_ip;
 	int64_t console; /* bytes that earlier runs had written to the console: where this one's begin */
 };
 int store_run_load(const struct vm_id *id, struct vm_run *ret, struct fcm_error *err) must_check;

@@ -100,6 +100,18 @@ def test_asset_in_the_path(api, route, name):
     refused(api.put(f"/v1/{route}/{name}", b"x", headers={"Content-Type": "application/x-tar"}), (400, 404))
 
 
+@pytest.mark.parametrize("snapshot", ["nosuch", "%2e%2e", "..%2f..%2fetc%2fshadow", "a%00b", "%2f", "a" * 5000, "-", ".", "*", "%ff"],
+                         ids=lambda v: v[:20])
+@pytest.mark.parametrize("method, pattern", [r for r in ROUTES if "{snapshot}" in r[1]], ids=str)
+def test_snapshot_in_the_path(api, method, pattern, snapshot):
+    refused(api.call(method, pattern.replace("{snapshot}", snapshot)), (400, 404, 414, 431))
+
+
+@pytest.mark.parametrize("name", ["../x", "..", ".", "A", "-a", "a b", "a/b", "x\n", "ü", "a" * 64, 1, True, [], {}], ids=ascii)
+def test_save_snapshot(api, name):
+    refused(api.post("/v1/vms", {"name": "victim", "save_snapshot": name}))
+
+
 class TestOneVm:
     """Hostile values for what is asked of a VM that exists."""
 
@@ -167,6 +179,32 @@ class TestOneVm:
     @pytest.mark.parametrize("key", KEYS, ids=lambda k: ascii(k)[:20])
     def test_more_keys(self, api, key):
         refused(api.put("/v1/vms/web/ssh-keys", {"keys": [key]}), (400, 413))
+
+    @pytest.mark.parametrize("field, values", [
+        ("name", ["../x", "..", ".", ".x", "A", "-a", "a b", "a/b", "x\n", "x\0", "ü", "a" * 64, 1, True, [], {}]),
+        ("note", ["a\nb", "a\tb", "\x1b[31m", "\u202ex", "x" * 256, 1, [], {}]), ("disk_only", [1, "yes", [], {}]), ("stop", [0, "no", []]),
+        ("live", [True]), ("nmae", ["x"])])
+    def test_snapshot(self, api, field, values):
+        for value in values:
+            answer = refused(api.post("/v1/vms/web/snapshots", {field: value}))
+            assert answer.error.get("field") == field or answer.code == "bad_json", (value, answer)
+        assert api.get("/v1/snapshots").ok()["snapshots"] == []
+
+    @pytest.mark.parametrize("field, values", [
+        ("name", [n for n in NAMES if n and len(n) < 100] + [1, [], {}]), ("count", [n for n in NUMBERS if n != ""] + [65]),
+        ("publish", ["80", ["0:0"], ["65536:80"], ["80/icmp"], ["x"], [1], ["80"] * 65, {}]), ("expose", [n for n in NUMBERS if n != 0]),
+        ("disk_only", [1, "yes", []]), ("ready", ["ssh", 1, [], {"mode": "nosuch"}, {"mode": "tcp"}, {"mode": "http", "url": "https://x"}]),
+        ("cpus", [2]), ("memory", [512]), ("image", ["tiny"]), ("env", [{}]), ("snapshot", ["x"])], ids=lambda v: v if isinstance(v, str) else "")
+    def test_clone(self, api, field, values):
+        """By either route; nothing is made, not even the snapshot of the moment."""
+        for value in values:
+            answer = refused(api.post("/v1/vms/web/clone", {field: value}))
+            assert (answer.error.get("field") or "").startswith(field) or answer.code == "bad_json", (value, answer)
+
+    @pytest.mark.parametrize("body", [{}, {"snapshot": ""}, {"snapshot": None}, {"snapshot": 1}, {"snapshot": "../x"}, {"snapshot": "a" * 64},
+                                      {"snapshot": "x\0"}, {"snapshot": "x", "disk_only": 1}, {"snapshot": "x", "stop": True}], ids=ascii)
+    def test_restore(self, api, body):
+        refused(api.post("/v1/vms/web/restore", body))
 
     def test_destroy_takes_no_prefix(self, host, api):
         vm = host.vm("web")

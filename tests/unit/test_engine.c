@@ -54,6 +54,37 @@ static void the_living_are_kept(void **unused)
 	}
 }
 
+/* With its memory on the disk, whole, a suspend only has to be finished; without, it never was. */
+static void suspended(void **unused)
+{
+	struct found f = {.state = VM_SUSPENDING, .same_boot = true, .lives = true, .booted = true};
+
+	(void)unused;
+	assert_int_equal(reconcile(&f), REPAIR_ADOPT);
+	f.saved = true;
+	assert_int_equal(reconcile(&f), REPAIR_SUSPEND);
+	f.lives = false;
+	assert_int_equal(reconcile(&f), REPAIR_SUSPEND);
+	f.same_boot = false;
+	assert_int_equal(reconcile(&f), REPAIR_SUSPEND);
+	f.saved = false;
+	assert_int_equal(reconcile(&f), REPAIR_RELEASE);
+	f = (struct found){.state = VM_SUSPENDED, .restart = RESTART_ALWAYS, .saved = true};
+	assert_int_equal(reconcile(&f), REPAIR_NONE);
+	f.lives = true;
+	assert_int_equal(reconcile(&f), REPAIR_SUSPEND);
+}
+
+static void the_paused_are_kept(void **unused)
+{
+	(void)unused;
+	for (int r = RESTART_NO; r <= RESTART_UNLESS_STOPPED; r++) {
+		assert_int_equal(found(VM_PAUSED, WANT_RUNNING, r, true, true), REPAIR_ADOPT);
+		assert_int_equal(found(VM_PAUSED, WANT_RUNNING, r, false, true), REPAIR_ENDED);
+	}
+	assert_int_equal(found(VM_PAUSED, WANT_RUNNING, RESTART_ALWAYS, false, false), REPAIR_START);
+}
+
 /* A daemon that was killed between the VMM's start and its boot: nobody else will boot it. */
 static void the_unborn_are_started_again(void **unused)
 {
@@ -280,6 +311,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(half_things_go),
 		cmocka_unit_test(the_living_are_kept),
+		cmocka_unit_test(suspended),
+		cmocka_unit_test(the_paused_are_kept),
 		cmocka_unit_test(the_unborn_are_started_again),
 		cmocka_unit_test(planned_restarts_are_kept),
 		cmocka_unit_test(after_a_reboot),

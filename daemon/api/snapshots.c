@@ -1,0 +1,168 @@
+/*
+ * Snapshots: take, list, show, remove; VMs that are made of them, and those that go back to one.
+ */
+#include "daemon/engine/snapshots.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/core/log.h"
+#include "daemon/api/api.h"
+
+field_json *api_snapshot_json(const struct snapshot *s)
+{
+	field_json *v = snapshot_json(s, false);
+	struct vm_id id;
+
+	fcm_copy(id.s, sizeof id.s, s->id);
+	fj_set_int(v, "on_disk", (int64_t)snapshot_on_disk(&id));
+	return v;
+}
+
+static field_json *taken(const struct op *op)
+{
+	field_json *v = api_snapshot_json(&op->hold.snapshot);
+
+	fj_set_int(v, "took_ms", op->took_ms);
+	return v;
+}
+
+int api_vm_snapshot(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_snapshot(http_vm(rq), http_body(rq), false), 201, taken, err);
+}
+
+int api_snapshots_list(struct request *rq, struct fcm_error *err)
+{
+	struct snapshot *all = NULL;
+	size_t n;
+
+	if (engine_snapshots(&all, &n, err) < 0)
+		return -1;
+	field_json *o = fj_object(), *list = fj_array();
+	for (size_t i = 0; i < n; i++) {
+		fj_append(list, api_snapshot_json(&all[i]));
+		snapshot_done(&all[i]);
+	}
+	free(all);
+	fj_set(o, "snapshots", list);
+	return http_reply(rq, 200, o);
+}
+
+int api_snapshot_get(struct request *rq, struct fcm_error *err)
+{
+	_cleanup_(snapshot_drop) struct snapshot_hold h = {.fd = -1};
+
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), &h, err) < 0)
+		return -1;
+	return http_reply(rq, 200, api_snapshot_json(&h.snapshot));
+}
+
+int api_snapshot_remove(struct request *rq, struct fcm_error *err)
+{
+	uint64_t freed = 0;
+	struct vm_id id;
+
+	if (engine_snapshot_remove(http_param(rq, "snapshot"), &id, &freed, err) < 0)
+		return -1;
+	field_json *o = fj_object();
+	fj_set_str(o, "id", id.s);
+	fj_set_int(o, "bytes", (int64_t)freed);
+	return http_reply(rq, 200, o);
+}
+
+int api_vm_restore(struct request *rq, struct fcm_error *err)
+{
+	const struct restore_request *body = http_body(rq);
+	struct snapshot_hold h = {.fd = -1};
+
+	if (engine_snapshot_hold(body->snapshot, &h, err) < 0)
+		return -1;
+	return api_run(rq, engine_restore(http_vm(rq), &h, body->disk_only), 200, api_vm_result, err);
+}
+
+/* ---- clone ---- */
+
+/* Wait for the end of an operation. A client that goes away is waited for no more; the operation goes on. */
+static int wait_over(struct op *op, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf lines = {0};
+
+	while (!op_poll(op, &lines)) {
+		struct pollfd p[] = {
+			{.fd = op_wake_fd(op), .events = POLLIN}, {.fd = http_stop_fd(), .events = POLLIN}};
+		poll(p, ARRAY_SIZE(p), -1);
+		if (p[1].revents)
+			return fcm_fail(
+				err, FCM_UNAVAILABLE, "the daemon is stopping; the operation goes on");
+		lines.n = 0;
+	}
+	if (op->rc < 0)
+		*err = op->err;
+	return op->rc;
+}
+
+static int start(struct request *rq, struct op *op, struct fcm_error *err)
+{
+	log_line(LOG_LEVEL_INFO, op->vm->id.s[0] ? op->vm->id.s : NULL, "%s '%s' for %s, request %s",
+		op->what, op->vm->view.name, http_token(rq)->name, http_request_id(rq));
+	return op_start(op, err);
+}
+
+/* All at one time; the answer has those that came of it, and an error is that of the first that didn't. */
+static int clone_all(struct request *rq, const struct snapshot_hold *h, struct fcm_error *err)
+{
+	const struct clone_request *body = http_body(rq);
+	uint32_t count = MAX(body->count, 1u), begun = 0;
+	struct op *ops[CLONE_MAX];
+	field_json *o = fj_object(), *list = fj_array();
+	struct fcm_error why;
+	int rc = 0;
+
+	while (rc == 0 && begun < count) {
+		auto_free char *name = count == 1 || *body->name == '\0'
+					       ? xstrdup(body->name)
+					       : xprintf("%.56s-%u", body->name, begun + 1);
+		ops[begun] = engine_clone(h, body, name);
+		rc = start(rq, ops[begun], err);
+		if (rc < 0)
+			op_unref(ops[begun]);
+		else
+			begun++;
+	}
+	for (uint32_t i = 0; i < begun; i++) {
+		if (wait_over(ops[i], &why) == 0)
+			fj_append(list, api_vm_result(ops[i]));
+		else if (rc == 0)
+			rc = (*err = why, -1);
+		op_unref(ops[i]);
+	}
+	fj_set(o, "vms", list);
+	if (rc == 0)
+		return http_reply(rq, 201, o);
+	if (count > 1)
+		fcm_wrap(err, "%zu of %u clones were made", fj_len(list), count);
+	fj_free(o);
+	return -1;
+}
+
+int api_snapshot_clone(struct request *rq, struct fcm_error *err)
+{
+	_cleanup_(snapshot_drop) struct snapshot_hold h = {.fd = -1};
+
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), &h, err) < 0)
+		return -1;
+	return clone_all(rq, &h, err);
+}
+
+int api_vm_clone(struct request *rq, struct fcm_error *err)
+{
+	const struct clone_request *body = http_body(rq);
+	const struct snapshot_request wish = {.disk_only = body->disk_only};
+	struct op *op = engine_snapshot(http_vm(rq), &wish, true);
+	int rc = start(rq, op, err) < 0 || wait_over(op, err) < 0 ? -1 : clone_all(rq, &op->hold, err);
+
+	op_unref(op);
+	return rc;
+}
