@@ -72,6 +72,13 @@ char *api_vm_path(const char *vm, const char *rest)
 	return xprintf("/v1/vms/%s%s", escaped, rest);
 }
 
+char *api_snapshot_path(const char *snapshot, const char *rest)
+{
+	auto_free char *escaped = httpc_escape(snapshot);
+
+	return xprintf("/v1/snapshots/%s%s", escaped, rest);
+}
+
 /* ---- what FCM_DEBUG=1 shows ---- */
 
 char *api_redact(const char *s)
@@ -277,7 +284,7 @@ int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret
 	return perform_json(a, &rq, path, ret, err);
 }
 
-/* ---- progress: lines of JSON, the last of which is the result or the error ---- */
+/* ---- progress: lines of JSON, the last of which is the result or the error; where there is none, that is all ---- */
 
 struct progress {
 	const struct api *api;
@@ -298,6 +305,10 @@ static const char *phase_of(const char *step)
 		{"quiet", "the guest shuts down"},
 		{"boot", "the guest boots"},
 		{"ready", "its sshd starts"},
+		{"save", "its memory is written down"},
+		{"copy", "its memory and disk are copied"},
+		{"seal", "the snapshot is written down"},
+		{"unpack", "the snapshot's disk is copied"},
 		{"site", "Caddy reloads"},
 	};
 
@@ -315,7 +326,7 @@ static int take_line(struct progress *p, const char *line, size_t n)
 		return -1;
 	if (p->api->debug)
 		fprintf(stderr, "< %.*s\n", (int)n, line);
-	if (fj_get(v, "result") || fj_get(v, "error")) {
+	if (*fj_get_str(v, "event") == '\0') {
 		fj_free(p->last);
 		p->last = v;
 		return 0;
@@ -360,7 +371,8 @@ static int progress_end(struct progress *p, field_json **ret, struct fcm_error *
 	const field_json *e = fj_get(p->last, "error");
 	if (e)
 		return fail_object(p->api, e, err);
-	*ret = fj_ref((field_json *)fj_get(p->last, "result"));
+	field_json *result = fj_get(p->last, "result");
+	*ret = fj_ref(result ? result : p->last);
 	return 0;
 }
 

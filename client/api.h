@@ -21,11 +21,14 @@ const char *api_place(struct api *a);
 /* The path of a VM's route: "/v1/vms/<escaped vm><rest>"; the caller's. */
 char *api_vm_path(const char *vm, const char *rest);
 
+/* The same of a snapshot's: "/v1/snapshots/<escaped snapshot><rest>". */
+char *api_snapshot_path(const char *snapshot, const char *rest);
+
 /* A read: at most 30 s. `*ret` is the caller's. */
 int api_get(struct api *a, const char *path, field_json **ret, struct fcm_error *err) must_check;
 
 /* A change, which takes as long as it takes; `body` may be NULL and stays the caller's. `doing` names the operation on
- * the progress line of a terminal ("start web"), or is NULL for the routes that have no progress. */
+ * the progress line of a terminal ("start web"), or is NULL for what is done at once. */
 int api_change(struct api *a, const char *method, const char *path, const field_json *body, const char *doing,
 	field_json **ret, struct fcm_error *err) must_check;
 

@@ -19,6 +19,7 @@ struct globals {
 /* One run of fcm. */
 struct cli {
 	struct globals globals;
+	const struct command *command;
 	const char *called; /* the command's name or alias, as it was typed */
 	struct api *api;    /* connects to the daemon at the first request */
 	int argc;	    /* what isn't an option, without the command's name */
@@ -58,16 +59,20 @@ enum { ANY_ARGS = 1 << 20 };
 extern const struct command *const commands[];
 
 extern const struct command cmd_create, cmd_run, cmd_attach, cmd_ls, cmd_ps, cmd_inspect, cmd_ssh,
-	cmd_ssh_config, cmd_proxy, cmd_stop, cmd_start, cmd_restart, cmd_kill, cmd_destroy, cmd_logs,
-	cmd_stats, cmd_events, cmd_exec, cmd_cp, cmd_console, cmd_expose, cmd_unexpose, cmd_publish,
-	cmd_unpublish, cmd_port, cmd_wait, cmd_token, cmd_info, cmd_version, cmd_doctor, cmd_daemon,
-	cmd_image, cmd_images, cmd_pull, cmd_login, cmd_logout, cmd_rmi, cmd_volume, cmd_assets, cmd_help;
+	cmd_ssh_config, cmd_proxy, cmd_stop, cmd_start, cmd_restart, cmd_kill, cmd_pause, cmd_resume,
+	cmd_suspend, cmd_destroy, cmd_logs, cmd_snapshot, cmd_restore, cmd_clone, cmd_stats, cmd_events,
+	cmd_exec, cmd_cp, cmd_console, cmd_expose, cmd_unexpose, cmd_publish, cmd_unpublish, cmd_port,
+	cmd_wait, cmd_token, cmd_info, cmd_version, cmd_doctor, cmd_daemon, cmd_image, cmd_images, cmd_pull,
+	cmd_login, cmd_logout, cmd_rmi, cmd_volume, cmd_assets, cmd_help;
 
 extern const struct option_row global_options[];
 extern const struct field global_fields[];
 
 /* The command of that name or alias; NULL with FCM_USAGE, which names the nearest. */
 const struct command *command_find(const char *name, struct fcm_error *err);
+
+/* Is `word` one of the words of `list`, which are separated by spaces? NULL has none. */
+bool words_have(const char *list, const char *word);
 
 /* `fcm --help` and `fcm COMMAND --help`. */
 void help_all(FILE *f);

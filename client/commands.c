@@ -5,7 +5,8 @@
 
 const struct command *const commands[] = {&cmd_create, &cmd_run, &cmd_ls, &cmd_ps, &cmd_inspect, &cmd_exec,
 	&cmd_attach, &cmd_cp, &cmd_ssh, &cmd_ssh_config, &cmd_proxy, &cmd_stop, &cmd_start, &cmd_restart,
-	&cmd_kill, &cmd_destroy, &cmd_logs, &cmd_stats, &cmd_events, &cmd_console, &cmd_expose, &cmd_unexpose,
+	&cmd_kill, &cmd_pause, &cmd_resume, &cmd_suspend, &cmd_snapshot, &cmd_restore, &cmd_clone,
+	&cmd_destroy, &cmd_logs, &cmd_stats, &cmd_events, &cmd_console, &cmd_expose, &cmd_unexpose,
 	&cmd_publish, &cmd_unpublish, &cmd_port, &cmd_wait, &cmd_image, &cmd_images, &cmd_pull, &cmd_login,
 	&cmd_logout, &cmd_rmi, &cmd_volume, &cmd_assets, &cmd_token, &cmd_info, &cmd_doctor, &cmd_daemon,
 	&cmd_version, &cmd_help, NULL};
@@ -35,14 +36,13 @@ const struct field global_fields[] = {
 	FIELD_END,
 };
 
-/* Is `name` one of the words of `list`? */
-static bool has_word(const char *list, const char *name)
+bool words_have(const char *list, const char *word)
 {
-	size_t len = strlen(name);
+	size_t len = strlen(word);
 
 	while (list && *list) {
 		size_t n = strcspn(list, " ");
-		if (n == len && strncmp(list, name, n) == 0)
+		if (n == len && strncmp(list, word, n) == 0)
 			return true;
 		list += n + (list[n] == ' ');
 	}
@@ -88,7 +88,7 @@ static const char *nearest(const char *name)
 const struct command *command_find(const char *name, struct fcm_error *err)
 {
 	for (size_t i = 0; commands[i]; i++)
-		if (strcmp(commands[i]->name, name) == 0 || has_word(commands[i]->aliases, name))
+		if (strcmp(commands[i]->name, name) == 0 || words_have(commands[i]->aliases, name))
 			return commands[i];
 	const char *near = nearest(name);
 	fcm_fail(err, FCM_USAGE, "there is no command '%s'", name);

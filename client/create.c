@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "client/clone.h"
 #include "client/cp.h"
 #include "client/out.h"
 #include "client/pull.h"
@@ -30,6 +31,7 @@ const struct field create_fields[] = {
 	F(struct create_options, ready, FIELD_OBJECT, .sub = ready_options_fields),
 	F(struct create_options, health, FIELD_OBJECT, .sub = health_fields),
 	F(struct create_options, detach, FIELD_BOOL),
+	F(struct create_options, snapshot, FIELD_CHARS),
 	F(struct create_options, pull, FIELD_ENUM, .names = pull_names),
 	FIELD_END,
 };
@@ -238,7 +240,17 @@ static void print_plan(const struct cli *cli, const field_json *answer)
 		printf("%s\n", fj_text(fj_at(plan, i)));
 }
 
-static void print_created(const struct cli *cli, const field_json *vm)
+/* "    saved  warm · 61 MB, with memory · paused for 48 ms" */
+static void print_saved(const field_json *snapshot)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	vm_snapshot_words(snapshot, &b);
+	out_hint("    saved  %s · %s · paused for %s", fj_get_str(snapshot, "name"), b.p,
+		clock_span(fj_get_int(snapshot, "pause_ms", 0)).s);
+}
+
+void create_print_vm(const struct cli *cli, const field_json *vm)
 {
 	auto_free char *words = vm_words(vm), *note = vm_url_note(vm);
 	const char *name = fj_get_str(vm, "name");
@@ -250,6 +262,8 @@ static void print_created(const struct cli *cli, const field_json *vm)
 	out_hint("    shell  fcm ssh %s", name);
 	if (*vm_url(vm))
 		out_hint("    url    %s%s", vm_url(vm), note);
+	if (fj_get(vm, "saved"))
+		print_saved(fj_get(vm, "saved"));
 }
 
 static int fail_create(const char *name, struct fcm_error *err)
@@ -277,9 +291,63 @@ static int post(struct cli *cli, const struct create_options *o, const field_jso
 	return api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
 }
 
+/* ---- --snapshot: a clone ---- */
+
+/* The rest is as the snapshot has it. */
+static bool clone_takes(const char *key)
+{
+	static const char *const keys[] = {
+		"vm.name", "vm.publish", "vm.expose", "vm.auto_remove", "snapshot", "detach"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (strcmp(keys[i], key) == 0)
+			return true;
+	return strncmp(key, "ready.", 6) == 0;
+}
+
+static int check_clone(const struct cli *cli, const char *image, struct fcm_error *err)
+{
+	if (image)
+		return fcm_fail(err, FCM_USAGE, "with --snapshot there is no image: leave out '%s'", image);
+	for (size_t i = 0; i < cli->given.n; i++) {
+		if (clone_takes(cli->given.v[i]))
+			continue;
+		fcm_fail(err, FCM_USAGE, "--%s doesn't go with --snapshot, which decides it",
+			options_name(cli->command->options, cli->given.v[i]));
+		return fcm_hint(
+			err, "what does: --name, --publish, --expose, --wait-ready, and of run -d and --rm");
+	}
+	return 0;
+}
+
+static int create_clone(
+	struct cli *cli, struct create_options *o, const char *image, field_json **ret, struct fcm_error *err)
+{
+	auto_free char *path = api_snapshot_path(o->snapshot, "/clone");
+	struct clone_request rq = {.publish = o->vm.spec.publish,
+		.expose_port = o->vm.spec.expose_port,
+		.auto_remove = o->vm.spec.auto_remove};
+	auto_json field_json *vms = NULL;
+
+	if (check_clone(cli, image, err) < 0)
+		return -1;
+	fcm_copy(rq.name, sizeof rq.name, o->vm.spec.name);
+	auto_json field_json *body = field_encode(clone_request_fields, &rq, true);
+	if (ready_add(&o->ready, body, err) < 0 || clone_at(cli, path, o->snapshot, body, &vms, err) < 0)
+		return -1;
+	*ret = fj_ref(fj_at(vms, 0));
+	return 0;
+}
+
 int create_vm(
 	struct cli *cli, struct create_options *o, const char *image, field_json **ret, struct fcm_error *err)
 {
+	if (o->snapshot[0])
+		return create_clone(cli, o, image, ret, err);
+	if (o->vm.save_snapshot[0] && o->maps.n) {
+		fcm_fail(err, FCM_USAGE, "--save-snapshot is taken before the files of --map are there");
+		return fcm_hint(err, "make the VM first, then: fcm snapshot create");
+	}
 	auto_json field_json *body = fj_object(), *vm = NULL;
 	auto_free char *doing = xprintf(*o->vm.spec.name ? "create %s" : "create", o->vm.spec.name);
 
@@ -306,7 +374,7 @@ void create_print(const struct cli *cli, const struct create_options *o, const f
 	if (o->vm.dry_run)
 		print_plan(cli, answer);
 	else
-		print_created(cli, answer);
+		create_print_vm(cli, answer);
 }
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)

@@ -14,7 +14,8 @@ struct create_options {
 	struct strv maps; /* "DIR:/PATH" */
 	struct ready_options ready;
 	struct health_spec health;
-	bool detach; /* of run */
+	bool detach;	   /* of run */
+	char snapshot[64]; /* to begin with, or "" */
 	enum { PULL_MISSING, PULL_ALWAYS, PULL_NEVER } pull;
 };
 extern const struct field create_fields[];
@@ -30,6 +31,8 @@ extern const struct field create_fields[];
 		{"image", 0, "NAME", "vm.image", "the image, also as the argument (default base)"},          \
 		{"pull", 0, "WHEN", "pull", "get the image: missing (the default), always, never"},          \
 		{"kernel", 0, "NAME", "vm.kernel", "the kernel (default default)"},                          \
+		{"snapshot", 0, "SNAPSHOT", "snapshot", "begin with it: a clone, as of fcm clone"},          \
+		{"save-snapshot", 0, "NAME", "vm.save_snapshot", "take a snapshot of it once it is up"},     \
 		{"publish", 'p', "PORT", "vm.publish", "a port as 8080:80 or just 80 (fcm help publish)"},   \
 		{"publish-all", 'P', NULL, "vm.publish_all",                                                 \
 			"every port that the image names, at free ones"},                                    \
@@ -62,5 +65,8 @@ extern const struct field create_fields[];
 int create_vm(struct cli *cli, struct create_options *o, const char *image, field_json **ret,
 	struct fcm_error *err) must_check;
 
-/* Say what was made, or, with --dry-run, what would be. */
+/* Say what was made. */
+void create_print_vm(const struct cli *cli, const field_json *vm);
+
+/* The same, or, with --dry-run, what would be. */
 void create_print(const struct cli *cli, const struct create_options *o, const field_json *answer);

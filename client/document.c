@@ -157,6 +157,8 @@ static void bash_lists(const struct option_row *rows)
 	bash_names(rows, "");
 	fputs("' files+='", stdout);
 	bash_names(rows, "FILE");
+	fputs("' snapshots+='", stdout);
+	bash_names(rows, "SNAPSHOT");
 	fputs("'", stdout);
 }
 

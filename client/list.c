@@ -153,7 +153,7 @@ static field_json *only_running(const field_json *vms)
 	field_json *some = fj_array();
 
 	for (size_t i = 0; i < fj_len(vms); i++)
-		if (strcmp(fj_get_str(fj_at(vms, i), "state"), "running") == 0)
+		if (vm_up(fj_at(vms, i)))
 			fj_append(some, fj_ref(fj_at(vms, i)));
 	return some;
 }
@@ -205,7 +205,7 @@ const struct command cmd_ls = {
 
 const struct command cmd_ps = {
 	.name = "ps",
-	.summary = "list the VMs that run",
+	.summary = "list the VMs that run or are paused",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),

@@ -58,6 +58,7 @@ static int run_command(
 	if (r == 0 && cli->globals.help) {
 		help_command(stdout, cmd);
 	} else if (r == 0) {
+		cli->command = cmd;
 		cli->called = argv[0];
 		cli->argc = argc - first;
 		cli->argv = argv + first;

@@ -158,6 +158,14 @@ int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **ar
 	return 0;
 }
 
+const char *options_name(const struct option_row *rows, const char *key)
+{
+	for (; rows && rows->name; rows++)
+		if (strcmp(rows->key ? rows->key : rows->name, key) == 0)
+			return rows->name;
+	return key;
+}
+
 void options_print(FILE *f, const struct option_row *rows)
 {
 	enum { DOC_COLUMN = 26 };

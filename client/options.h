@@ -36,5 +36,8 @@ enum { OPTION_SETS = 2 };
 int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **argv, bool first_ends,
 	int *ret_first, struct fcm_error *err) must_check;
 
+/* The name of the option that sets the field `key`. */
+const char *options_name(const struct option_row *rows, const char *key);
+
 /* One line a row, aligned, for --help. */
 void options_print(FILE *f, const struct option_row *rows);

@@ -1,5 +1,5 @@
 /*
- * fcm start, stop, restart, kill: idempotent, several VMs at once, each with its own result.
+ * fcm start, stop, restart, kill, pause, resume, suspend: idempotent, several VMs at once, each with its own result.
  */
 #include <signal.h>
 #include <unistd.h>
@@ -69,9 +69,9 @@ static int start_one(struct cli *cli, const char *name, void *options, struct fc
 	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
-		out_result(cli, fj_get_str(vm, "name"), vm, "%s in %s · %s · disk kept",
-			fj_get_str(vm, "state"), clock_span(fj_get_int(vm, "took_ms", 0)).s,
-			fj_get_str(vm, "ip"));
+		out_result(cli, fj_get_str(vm, "name"), vm, "%s in %s · %s · %s", fj_get_str(vm, "state"),
+			clock_span(fj_get_int(vm, "took_ms", 0)).s, fj_get_str(vm, "ip"),
+			fj_get_bool(vm, "resumed") ? "where it was" : "disk kept");
 	fj_free(vm);
 	return 0;
 }
@@ -104,21 +104,19 @@ static int restart_one(struct cli *cli, const char *name, void *options, struct 
 	return 0;
 }
 
-static int kill_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
+/* A verb that takes nothing; `done` and `more` say what it did. */
+static int plain(struct cli *cli, const char *name, const char *verb, const char *done, const char *more,
+	struct fcm_error *err)
 {
-	const struct kill_request *o = options;
-	field_json *vm = NULL, *body = o->signal ? field_encode(kill_request_fields, o, true) : NULL;
+	auto_json field_json *vm = NULL;
 
-	if (power(cli, name, "kill", body, &vm, err) < 0)
+	if (power(cli, name, verb, NULL, &vm, err) < 0)
 		return -1;
-	if (o->signal && o->signal != SIGKILL)
-		out_result(cli, fj_get_str(vm, "name"), vm, "signal %u sent", o->signal);
-	else if (vm_unchanged(vm))
+	if (vm_unchanged(vm))
 		print_unchanged(cli, vm);
 	else
-		out_result(cli, fj_get_str(vm, "name"), vm, "killed in %s",
-			clock_span(fj_get_int(vm, "took_ms", 0)).s);
-	fj_free(vm);
+		out_result(cli, fj_get_str(vm, "name"), vm, "%s in %s%s", done,
+			clock_span(fj_get_int(vm, "took_ms", 0)).s, more);
 	return 0;
 }
 
@@ -126,6 +124,37 @@ static const struct option_row kill_options[] = {
 	{"signal", 's', "SIGNAL", NULL, "sent to its main process (else the VM ends)"},
 	{0},
 };
+
+static int kill_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
+{
+	const struct kill_request *o = options;
+	auto_json field_json *vm = NULL;
+
+	if (o->signal == 0 || o->signal == SIGKILL)
+		return plain(cli, name, "kill", "killed", "", err);
+	if (power(cli, name, "kill", field_encode(kill_request_fields, o, true), &vm, err) < 0)
+		return -1;
+	out_result(cli, fj_get_str(vm, "name"), vm, "signal %u sent", o->signal);
+	return 0;
+}
+
+static int pause_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
+{
+	(void)options;
+	return plain(cli, name, "pause", "paused", "", err);
+}
+
+static int resume_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
+{
+	(void)options;
+	return plain(cli, name, "resume", "running again", "", err);
+}
+
+static int suspend_one(struct cli *cli, const char *name, void *options, struct fcm_error *err)
+{
+	(void)options;
+	return plain(cli, name, "suspend", "suspended", " · memory on the disk", err);
+}
 
 static int run_start(struct cli *cli, void *options, struct fcm_error *err)
 {
@@ -151,11 +180,29 @@ static int run_kill(struct cli *cli, void *options, struct fcm_error *err)
 	return each_argument(cli, kill_one, options);
 }
 
+static int run_pause(struct cli *cli, void *options, struct fcm_error *err)
+{
+	(void)err;
+	return each_argument(cli, pause_one, options);
+}
+
+static int run_resume(struct cli *cli, void *options, struct fcm_error *err)
+{
+	(void)err;
+	return each_argument(cli, resume_one, options);
+}
+
+static int run_suspend(struct cli *cli, void *options, struct fcm_error *err)
+{
+	(void)err;
+	return each_argument(cli, suspend_one, options);
+}
+
 const struct command cmd_start = {
 	.name = "start",
 	.args = "VM...",
-	.summary = "start VMs that are stopped",
-	.details = READY_DETAILS,
+	.summary = "start VMs that are stopped or suspended",
+	.details = "One that is suspended goes on where it was; one that is stopped boots.\n" READY_DETAILS,
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.options = start_options,
@@ -168,6 +215,7 @@ const struct command cmd_stop = {
 	.name = "stop",
 	.args = "VM...",
 	.summary = "stop VMs: ask the guest, then force it",
+	.details = "One that is suspended loses its memory, as by a power cut, and keeps its disk.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.options = time_options,
@@ -198,4 +246,38 @@ const struct command cmd_kill = {
 	.fields = kill_request_fields,
 	.size = sizeof(struct kill_request),
 	.run = run_kill,
+};
+
+const struct command cmd_pause = {
+	.name = "pause",
+	.args = "VM...",
+	.summary = "let VMs stand still, in memory",
+	.details = "No program of it runs, and it keeps its memory, its address and its ports; fcm\n"
+		   "resume lets it go on, with the right time. It doesn't outlive the host: fcm\n"
+		   "suspend does.",
+	.min_args = 1,
+	.max_args = ANY_ARGS,
+	.run = run_pause,
+};
+
+const struct command cmd_resume = {
+	.name = "resume",
+	.aliases = "unpause",
+	.args = "VM...",
+	.summary = "let VMs that are paused go on",
+	.details = "One that is suspended goes on with fcm start.",
+	.min_args = 1,
+	.max_args = ANY_ARGS,
+	.run = run_resume,
+};
+
+const struct command cmd_suspend = {
+	.name = "suspend",
+	.args = "VM...",
+	.summary = "write the memory of VMs to the disk, and end their VMMs",
+	.details = "fcm start brings one back where it was, after a reboot of the host too: same\n"
+		   "programs, address, published ports and public name. fcm stop drops the memory.",
+	.min_args = 1,
+	.max_args = ANY_ARGS,
+	.run = run_suspend,
 };

@@ -68,7 +68,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	if (o->detach || o->vm.dry_run || fj_len(fj_get(fj_get(vm, "main"), "args")) == 0)
 		create_print(cli, o, vm);
 	else
-		r = attach_main(cli, vm, o->vm.spec.main.with_stdin, true, err);
+		r = attach_main(cli, vm, o->snapshot[0] || o->vm.spec.main.with_stdin, true, err);
 	fj_free(vm);
 	return r;
 }

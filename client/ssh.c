@@ -45,8 +45,8 @@ static int find_running(struct cli *cli, const char *vm, field_json **ret, struc
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s: %s", name, state, vm_reason(v));
 	else
 		fcm_fail(err, FCM_WRONG_STATE, "'%s' is %s", name, state);
-	if (strcmp(state, "stopped") == 0)
-		fcm_hint(err, "fcm start %s", name);
+	if (strcmp(state, "stopped") == 0 || strcmp(state, "suspended") == 0 || strcmp(state, "paused") == 0)
+		fcm_hint(err, "fcm %s %s", vm_verb(v), name);
 	else if (strcmp(state, "failed") == 0)
 		fcm_hint(err, "fcm logs %s shows its console, fcm start %s starts it again", name, name);
 	else

@@ -8,6 +8,7 @@
 #include "client/command.h"
 #include "client/out.h"
 #include "client/term.h"
+#include "client/vmtext.h"
 #include "common/core/clock.h"
 
 struct stats_options {
@@ -190,7 +191,7 @@ static int sample_running(struct cli *cli, field_json *rows, struct fcm_error *e
 		return -1;
 	const field_json *vms = fj_get(answer, "vms");
 	for (size_t i = 0; i < fj_len(vms); i++)
-		if (strcmp(fj_get_str(fj_at(vms, i), "state"), "running") == 0)
+		if (vm_up(fj_at(vms, i)))
 			fj_append(rows, fj_ref(fj_at(vms, i)));
 	return 0;
 }

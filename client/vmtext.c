@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include "client/out.h"
+#include "common/model.h"
+
 const char *vm_url(const field_json *vm)
 {
 	return fj_get_str(fj_get(vm, "expose"), "url");
@@ -22,6 +25,23 @@ const char *vm_reason(const field_json *vm)
 	return fj_get_str(fj_get(vm, "reason"), "message");
 }
 
+bool vm_up(const field_json *vm)
+{
+	const char *state = fj_get_str(vm, "state");
+
+	return strcmp(state, "running") == 0 || strcmp(state, "paused") == 0;
+}
+
+const char *vm_verb(const field_json *vm)
+{
+	const char *state = fj_get_str(vm, "state");
+	int i = 0;
+
+	while (i < VM_STATES && strcmp(vm_state_names[i], state) != 0)
+		i++;
+	return vm_state_verb((enum vm_state)i);
+}
+
 bool vm_unchanged(const field_json *answer)
 {
 	return fj_get(answer, "changed") && !fj_get_bool(answer, "changed");
@@ -34,6 +54,16 @@ char *vm_words(const field_json *vm)
 
 	return xprintf("%s · %s · %s (%s%s%.*s)", fj_get_str(vm, "ip"), fj_get_str(vm, "image"),
 		fj_get_str(vm, "vmm"), accel, n ? ": " : "", (int)n, why);
+}
+
+void vm_snapshot_words(const field_json *snapshot, struct buf *b)
+{
+	out_bytes(b, fj_get_int(snapshot, "on_disk", 0));
+	if (!fj_get_bool(snapshot, "memory"))
+		buf_str(b, ", disk only");
+	else
+		buf_printf(b, ", with memory%s",
+			fj_get_bool(snapshot, "frozen") ? "" : " (clones boot: its agent didn't answer)");
 }
 
 static bool about_vm(enum fcm_code code)

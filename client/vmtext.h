@@ -9,6 +9,9 @@
 /* "172.16.0.50 · base · qemu (tcg: no usable KVM)"; the caller's. */
 char *vm_words(const field_json *vm);
 
+/* What a snapshot holds: "61 MB, with memory" or "5.0 MB, disk only". */
+void vm_snapshot_words(const field_json *snapshot, struct buf *b);
+
 /* The URL that it is exposed at, or "". */
 const char *vm_url(const field_json *vm);
 
@@ -21,6 +24,12 @@ int vm_failed(struct fcm_error *err, const char *verb, const char *name);
 
 /* Does the answer of an operation say that there was nothing to do? */
 bool vm_unchanged(const field_json *answer);
+
+/* Does it run, or is it paused? Then it has its VMM, its memory and its ports. */
+bool vm_up(const field_json *vm);
+
+/* The command that makes it run, for hints: "start", or "resume" for one that is paused. */
+const char *vm_verb(const field_json *vm);
 
 /* Why it failed, or "". */
 const char *vm_reason(const field_json *vm);

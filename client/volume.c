@@ -2,10 +2,9 @@
  * fcm volume: disks that outlive the VMs that have them.
  */
 #include <inttypes.h>
-#include <string.h>
 
-#include "client/command.h"
 #include "client/out.h"
+#include "client/verb.h"
 #include "common/core/clock.h"
 #include "common/model.h"
 
@@ -175,40 +174,18 @@ static int prune(struct cli *cli, void *options_, struct fcm_error *err)
 	return 0;
 }
 
-static const struct verb {
-	const char *name, *alias;
-	int min, max;
-	int (*run)(struct cli *cli, void *options, struct fcm_error *err);
-} verbs[] = {
-	{"create", NULL, 0, ANY_ARGS, create},
-	{"ls", "list", 0, 0, list},
-	{"inspect", NULL, 1, ANY_ARGS, inspect},
-	{"rm", "remove", 1, ANY_ARGS, rm},
-	{"prune", NULL, 0, 0, prune},
+static const struct verb verbs[] = {
+	{"create", NULL, "size", "takes names", 0, ANY_ARGS, create},
+	{"ls", "list", NULL, "takes no name", 0, 0, list},
+	{"inspect", NULL, NULL, "needs a name", 1, ANY_ARGS, inspect},
+	{"rm", "remove", "force", "needs a name", 1, ANY_ARGS, rm},
+	{"prune", NULL, "all", "takes no name", 0, 0, prune},
+	{0},
 };
-
-static const struct verb *find_verb(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (strcmp(verbs[i].name, name) == 0 || (verbs[i].alias && strcmp(verbs[i].alias, name) == 0))
-			return &verbs[i];
-	return NULL;
-}
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)
 {
-	const struct verb *verb = find_verb(cli->argv[0]);
-
-	if (verb == NULL) {
-		fcm_fail(err, FCM_USAGE, "there is no 'fcm volume %s'", cli->argv[0]);
-		return fcm_hint(err, "fcm volume create, ls, inspect, rm or prune");
-	}
-	cli->argc--;
-	cli->argv++;
-	if (cli->argc >= verb->min && cli->argc <= verb->max)
-		return verb->run(cli, options_, err);
-	fcm_fail(err, FCM_USAGE, "volume %s %s", verb->name, verb->min ? "needs a name" : "takes no name");
-	return fcm_hint(err, "fcm volume --help");
+	return verb_run(cli, verbs, options_, err);
 }
 
 const struct command cmd_volume = {

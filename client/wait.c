@@ -18,7 +18,7 @@ static const struct field wait_fields[] = {
 };
 
 static const struct option_row options[] = {
-	{"state", 0, "STATE", NULL, "running (the default), stopped or failed"},
+	{"state", 0, "STATE", NULL, "running (the default), stopped, paused, suspended, ..."},
 	{"timeout", 0, "SECONDS", NULL, "give up after so long (default 30): exit status 8"},
 	{0},
 };

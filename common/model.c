@@ -405,6 +405,8 @@ const struct field clone_request_fields[] = {
 		.flags = FIELD_OMIT_EMPTY, .doc = "port that gets a public HTTPS name"),
 	F(struct clone_request, disk_only, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
 		.doc = "boot it, without the memory"),
+	F(struct clone_request, auto_remove, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY,
+		.doc = "destroy it when it has ended"),
 	F(struct clone_request, ready, FIELD_OBJECT, .sub = ready_fields, .check = model_check_ready,
 		.flags = FIELD_OMIT_EMPTY, .doc = "what it waits for"),
 	FIELD_END,

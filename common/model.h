@@ -309,7 +309,7 @@ struct clone_request {
 	uint32_t count;
 	struct strv publish;
 	uint32_t expose_port;
-	bool disk_only;
+	bool disk_only, auto_remove;
 	struct ready_spec ready;
 };
 extern const struct field clone_request_fields[];

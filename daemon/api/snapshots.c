@@ -116,10 +116,12 @@ static int clone_all(struct request *rq, const struct snapshot_hold *h, struct f
 	const struct clone_request *body = http_body(rq);
 	uint32_t count = MAX(body->count, 1u), begun = 0;
 	struct op *ops[CLONE_MAX];
-	field_json *o = fj_object(), *list = fj_array();
 	struct fcm_error why;
 	int rc = 0;
 
+	if (api_check_auto_remove(body->auto_remove, h->snapshot.vm.spec.restart, err) < 0)
+		return -1;
+	field_json *o = fj_object(), *list = fj_array();
 	while (rc == 0 && begun < count) {
 		auto_free char *name = count == 1 || *body->name == '\0'
 					       ? xstrdup(body->name)

@@ -61,10 +61,9 @@ static int dry_run(struct request *rq, const struct strv *lines)
 	return http_reply(rq, 200, o);
 }
 
-/* What goes together. */
-static int check_main(const struct vm_spec *s, struct fcm_error *err)
+int api_check_auto_remove(bool auto_remove, enum vm_restart restart, struct fcm_error *err)
 {
-	if (s->auto_remove && s->restart != RESTART_NO)
+	if (auto_remove && restart != RESTART_NO)
 		return fcm_fail_field(err, FCM_INVALID, "auto_remove", "auto_remove: only with restart no");
 	return 0;
 }
@@ -84,7 +83,7 @@ int api_vms_create(struct request *rq, struct fcm_error *err)
 	const struct vm_create *body = http_body(rq);
 	_cleanup_(strv_done) struct strv lines = {0};
 
-	if (check_main(&body->spec, err) < 0)
+	if (api_check_auto_remove(body->spec.auto_remove, body->spec.restart, err) < 0)
 		return -1;
 	if (!body->dry_run)
 		return api_run(rq, engine_create(body), 201, created, err);

@@ -10,6 +10,7 @@
 #include "common/core/signals.h"
 #include "common/core/volume.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/snapshots.h"
 #include "daemon/image/image.h"
 
 enum {
@@ -309,6 +310,9 @@ static int take_image(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	int rc;
 
+	/* before anything else: an image that isn't here may be pulled for minutes */
+	if (op->save && snapshot_could(op, err) < 0)
+		return -1;
 	if (engine_pin_image(vm, err) < 0 || image_config_load(&vm->view.image_id, &image, err) < 0)
 		return -1;
 	VM_SET(vm, rc = defaults_apply(&view->spec, &image, &view->image_ports, err);

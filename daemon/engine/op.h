@@ -30,6 +30,7 @@ struct snapshot_hold {
 	int fd; /* its directory */
 	struct snapshot snapshot;
 	bool temporary; /* it was never visible, and goes with its hold */
+	bool unseen;	/* it is such a one, of another hold */
 };
 void snapshot_drop(struct snapshot_hold *h);
 

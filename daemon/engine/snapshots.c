@@ -386,13 +386,13 @@ static struct vm *vm_of(const struct snapshot *s, const struct clone_request *rq
 	own_volumes(s, &v->spec.volumes);
 	strv_done(&v->spec.publish);
 	strv_copy(&v->spec.publish, &rq->publish);
-	v->spec.auto_remove = v->spec.hold = false;
+	v->spec.auto_remove = rq->auto_remove;
+	v->spec.hold = false;
 	if (ready_given(&rq->ready)) {
 		field_done(ready_fields, &v->spec.ready);
 		ready_copy(&v->spec.ready, &rq->ready);
 	}
 	fcm_copy(v->name, sizeof v->name, name);
-	fcm_copy(v->snapshot, sizeof v->snapshot, s->id);
 	v->image_id = s->vm.image_id;
 	v->schema = 1;
 	v->state = VM_CREATING;
@@ -411,6 +411,7 @@ static void hold_again(const struct snapshot_hold *h, struct snapshot_hold *ret)
 	if (ret->fd < 0 || snapshot_read(ret->fd, &ret->snapshot, &ignored) < 0)
 		fcm_closep(&ret->fd);
 	fcm_copy(ret->snapshot.id, sizeof ret->snapshot.id, h->snapshot.id);
+	ret->unseen = h->temporary;
 	if (ret->fd >= 0)
 		hold_id(h->snapshot.id);
 }

@@ -16,8 +16,8 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* The VM's own data, and who its VMM is; false when it doesn't run. While the state says
- * `running` vm->run.vmm is written only with the lock held. */
+/* The VM's own data, and who its VMM is; false when it has none. While the state says
+ * `running` or `paused` vm->run.vmm is written only with the lock held. */
 static bool look(struct vm *vm, struct vm_stats *ret, struct proc_id *ret_vmm)
 {
 	registry_lock();
@@ -38,7 +38,7 @@ static bool look(struct vm *vm, struct vm_stats *ret, struct proc_id *ret_vmm)
 		.net_received = -1,
 		.net_sent = -1};
 	fcm_copy(ret->name, sizeof ret->name, v->name);
-	bool runs = v->state == VM_RUNNING;
+	bool runs = v->state == VM_RUNNING || v->state == VM_PAUSED;
 	if (runs)
 		*ret_vmm = vm->run.vmm;
 	registry_unlock();
@@ -86,7 +86,7 @@ static void ask_guests(struct vm *const *vms, struct vm_stats *stats, size_t n)
 	auto_free struct guest_stats *said = xalloc((n + 1) * sizeof *said);
 
 	for (size_t i = 0; i < n; i++)
-		guests[i] = stats[i].pid >= 0 ? vm_guest(vms[i]) : NULL;
+		guests[i] = stats[i].pid >= 0 && stats[i].state == VM_RUNNING ? vm_guest(vms[i]) : NULL;
 	guest_stats_ask(guests, n, clock_in(GUEST_STATS_MS), said);
 	for (size_t i = 0; i < n; i++) {
 		stats[i].guest = said[i];

@@ -66,8 +66,6 @@ static int admit(struct op *op, struct fcm_error *err)
 
 	if (engine()->driver == NULL)
 		return fcm_fail(err, FCM_NO_VMM, "no VMM works here: %s", engine()->probe.reason);
-	if (op->save && snapshot_could(op, err) < 0)
-		return -1;
 	if (engine_pin_image(op->vm, err) < 0 || image_path(&op->vm->view.image_id, &image_file, err) < 0 ||
 		asset_name_parse(spec->kernel, "kernel", &kernel, err) < 0 ||
 		kernel_paths(&kernel, &vmlinux, &initrd, err) < 0)

@@ -190,7 +190,8 @@ static int unpack(struct op *op, struct fcm_error *err)
 
 	if (saved_discard(vm, err) < 0 || unpack_disk(op, err) < 0 || unpack_volumes(op, err) < 0)
 		return -1;
-	VM_SET(vm, fcm_copy(view->snapshot, sizeof view->snapshot, op->hold.snapshot.id));
+	const struct snapshot *s = &op->hold.snapshot;
+	VM_SET(vm, fcm_copy(view->snapshot, sizeof view->snapshot, op->hold.unseen ? s->parent : s->id));
 	return op->disk_only ? 0 : saved_take(vm, op->hold.fd, err);
 }
 

@@ -27,7 +27,7 @@ def vm(name, id, **more):
 
 def stats(one, sample):
     """The sample-th sample of a VM: each is a second after the one before, and half a CPU busier."""
-    if one["state"] != "running":
+    if one["state"] not in ("running", "paused"):
         known = dict.fromkeys(("pid", "threads", "up_ms", "at_us", "cpu_us", "rss", "pss", "disk_read", "disk_written",
                                "net_received", "net_sent"))
         guest = dict.fromkeys(("memory", "available", "load", "disk", "disk_used"))
@@ -35,6 +35,8 @@ def stats(one, sample):
         known = {"pid": one["vmm_pid"], "threads": 5, "up_ms": 125000, "at_us": 10**6 * sample, "cpu_us": 10**9 + 500000 * sample,
                  "rss": 104857600, "pss": 81000000, "disk_read": 4308992, "disk_written": 8192, "net_received": 123456, "net_sent": 0}
         guest = {"memory": 512000000, "available": 448000000, "load": "0.12", "disk": 8589934592, "disk_used": 4194304}
+    if one["state"] == "paused":
+        guest = dict.fromkeys(guest)
     return {k: one[k] for k in ("id", "name", "state", "cpus", "memory")} | known | {"guest": guest}
 
 
@@ -49,7 +51,22 @@ VMS = {
                       memory=2048, reason={"code": "guest", "step": "boot", "time": "2020-01-01T00:00:43Z",
                                            "message": "the guest panicked 41 s after boot"}),
     "idle": vm("idle", "zzzz0001", ip="172.16.0.52", state="stopped", desired="stopped", started=None, vmm_pid=0),
+    "still": vm("still", "zzzz0002", ip="172.16.0.53", state="paused"),
+    "asleep": vm("asleep", "zzzz0003", ip="172.16.0.54", state="suspended", desired="stopped", started=None, vmm_pid=0),
 }
+
+
+def snapshot(name, id, of="web", **more):
+    return {"schema": 1, "id": id, "name": name, "note": "", "created": "2020-01-01T00:00:00Z", "parent": "", "memory": True, "frozen": True,
+            "pause_ms": 48, "vmm": "qemu", "vmm_version": "7.2.22", "accel": "tcg", "cpu": "", "cpu_flags": "", "vm": VMS[of],
+            "files": [{"name": "disk", "size": 8589934592, "mtime_ns": 1, "sum": "0" * 64}], "on_disk": 61000000} | more
+
+
+SNAPSHOTS = {s["name"]: s for s in [
+    snapshot("fresh", "snap0001", note="before anything was installed, so that there is a way back to it"),
+    snapshot("warm", "snap0002", parent="snap0001", note="nginx runs"), snapshot("idle-1", "snap0003", "idle", memory=False, on_disk=5000000),
+    snapshot("hot", "snap0004", parent="snap0002"), snapshot("cold", "snap0005", parent="snap0001", memory=False, on_disk=4000000),
+    snapshot("orphan", "snap0006", "asleep", parent="gone0000"), snapshot("still", "snap0007", "still", frozen=False)]}
 
 # name of a VM -> status, code, message and more of the error that every request about it gets
 ERRORS = {
@@ -127,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = url.path.strip("/").split("/")
         if parts[:2] == ["v1", "vms"] and len(parts) > 2:
             return self.vm_route(parts[2], parts[3] if len(parts) > 3 else "", query, body)
+        if parts[:2] == ["v1", "snapshots"]:
+            return self.snapshot_route(parts[2:], body)
         handler = {
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
@@ -233,7 +252,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "fcm images lists them; make one: fcm image build base"})
         if body.get("dry_run"):
             return self.answer(200, {"plan": PLAN})
+        if body.get("save_snapshot") in SNAPSHOTS:
+            return self.fail(409, "name_taken", "there is a snapshot 'warm' already", {
+                "field": "save_snapshot", "hint": "choose another name, or fcm snapshot rm warm"})
         made = vm(name, "n3wn3wn3", took_ms=2400)
+        if body.get("save_snapshot"):
+            made["saved"] = snapshot(body["save_snapshot"], "n3wn3wn3")
         if body.get("expose"):
             made["expose"] = expose(name, body["expose"], "pending", reason="certificate pending")
         return self.result(201, made)
@@ -257,8 +281,8 @@ class Handler(BaseHTTPRequestHandler):
             "tap": "tap_" + one["id"], "nft_elements": 4, "sites": 1, "bytes": 312000000}})
 
     def post_start(self, one, query, body):
-        changed = one["state"] != "running"
-        return self.result(200, one | {"state": "running", "changed": changed, "took_ms": 1300})
+        changed, resumed = one["state"] != "running", one["state"] in ("paused", "suspended")
+        return self.result(200, one | {"state": "running", "changed": changed, "resumed": resumed, "took_ms": 1300})
 
     def post_stop(self, one, query, body):
         changed = one["state"] == "running"
@@ -269,6 +293,58 @@ class Handler(BaseHTTPRequestHandler):
 
     def post_kill(self, one, query, body):
         return self.result(200, one | {"state": "stopped", "changed": one["state"] == "running", "took_ms": 12})
+
+    def post_pause(self, one, query, body):
+        if one["state"] not in ("running", "paused"):
+            return self.fail(409, "wrong_state", f"VM '{one['name']}' is {one['state']}", {"hint": f"fcm start {one['name']}"})
+        return self.result(200, one | {"state": "paused", "changed": one["state"] == "running", "took_ms": 5})
+
+    def post_resume(self, one, query, body):
+        return self.result(200, one | {"state": "running", "changed": one["state"] == "paused", "took_ms": 4})
+
+    def post_suspend(self, one, query, body):
+        return self.result(200, one | {"state": "suspended", "changed": one["state"] != "suspended", "took_ms": 320})
+
+    def post_snapshots(self, one, query, body):
+        name = body.get("name", one["name"] + "-2")
+        if name in SNAPSHOTS:
+            return self.fail(409, "name_taken", f"there is a snapshot '{name}' already", {
+                "field": "name", "hint": f"choose another name, or fcm snapshot rm {name}"})
+        memory = one["state"] != "stopped" and not body.get("disk_only", False)
+        return self.result(201, snapshot(name, "n3wn3wn3", one["name"], memory=memory, pause_ms=48 if one["state"] == "running" else 0,
+                                         frozen=one["name"] == "web", took_ms=310))
+
+    def post_restore(self, one, query, body):
+        if body["snapshot"] not in SNAPSHOTS:
+            return self.fail_snapshot(body["snapshot"])
+        of = SNAPSHOTS[body["snapshot"]]["vm"]["name"]
+        if of != one["name"]:
+            return self.fail(409, "wrong_state", f"the snapshot '{body['snapshot']}' is of another VM, {of}", {
+                "field": "snapshot", "hint": f"fcm clone {body['snapshot']} makes a VM of it"})
+        return self.result(200, one | {"state": "running", "changed": True, "resumed": not body.get("disk_only"), "took_ms": 410})
+
+    def post_clone(self, one, query, body):
+        count = body.get("count", 1)
+        name = body.get("name", "misty-comet")
+        names = [name] if count == 1 else [f"{name}-{n + 1}" for n in range(count)]
+        return self.answer(201, {"vms": [vm(each, "n3wn3wn3", took_ms=210, resumed=True) for each in names]})
+
+    def fail_snapshot(self, name):
+        return self.fail(404, "not_found", f"there is no snapshot '{name}'", {"hint": "fcm snapshot ls shows what there is"})
+
+    def snapshot_route(self, parts, body):
+        if not parts:
+            return self.answer(200, {"snapshots": list(SNAPSHOTS.values())})
+        one = SNAPSHOTS.get(parts[0]) or next((s for s in SNAPSHOTS.values() if s["id"] == parts[0]), None)
+        if one is None:
+            return self.fail_snapshot(parts[0])
+        if self.command == "DELETE" and one["name"] == "hot":
+            return self.fail(409, "busy", "a VM is just being made of the snapshot 'hot'")
+        if self.command == "DELETE":
+            return self.answer(200, {"id": one["id"], "bytes": one["on_disk"]})
+        if parts[1:] == ["clone"]:
+            return self.post_clone(None, None, body)
+        return self.answer(200, one)
 
     def get_logs(self, one, query, body):
         return self.answer(200, CONSOLE, "text/plain")

@@ -21,6 +21,18 @@ CASES = [
     ("login-colon", ["login", "-u", "a:b", "--password-stdin", "reg.test"], 2), ("logout", ["logout", "reg.test"], 3),
     ("taken", ["create", "--name", "web"], 4), ("busy", ["stop", "busy"], 4), ("forbidden", ["kill", "forbidden"], 5),
     ("full", ["create", "--name", "full"], 7), ("slow", ["start", "slow"], 8), ("wait", ["wait", "idle", "--timeout", "1"], 8),
+    ("usage-snapshot-verb", ["snapshot", "melt"], 2), ("usage-snapshot-create", ["snapshot", "create"], 2), ("usage-snapshot-ls", ["snapshot", "ls", "a", "b"], 2),
+    ("usage-snapshot-option", ["snapshot", "rm", "--note", "x", "warm"], 2), ("usage-volume-option", ["volume", "ls", "--size", "1g"], 2),
+    ("usage-snapshot-names", ["snapshot", "create", "--name", "a", "web", "b"], 2), ("usage-live-stop", ["snapshot", "create", "--live", "--stop", "web"], 2), ("snapshot-name", ["snapshot", "create", "web", "A b"], 2),
+    ("snapshot-taken", ["snapshot", "create", "--name", "warm", "web"], 4), ("snapshot-absent", ["snapshot", "inspect", "nope"], 3),
+    ("snapshot-held", ["snapshot", "rm", "hot"], 4), ("snapshot-no-vm", ["snapshot", "create", "nope"], 3),
+    ("restore-other", ["restore", "idle", "warm"], 4), ("restore-absent", ["restore", "web", "nope"], 3), ("pause-stopped", ["pause", "idle"], 4),
+    ("clone-none", ["clone"], 2), ("clone-both", ["clone", "web", "--snapshot", "warm"], 2), ("clone-absent", ["clone", "nope"], 3),
+    ("clone-ambiguous", ["clone", "still"], 2), ("clone-count", ["clone", "warm", "-n", "0"], 2), ("clone-many", ["clone", "warm", "-n", "1000"], 2),
+    ("save-taken", ["create", "--name", "nova", "--save-snapshot", "warm"], 4), ("save-map", ["create", "--save-snapshot", "x", "--map", "/etc:/srv"], 2),
+    ("snapshot-image", ["create", "--snapshot", "warm", "nginx"], 2), ("snapshot-cpus", ["create", "--snapshot", "warm", "--cpu", "2"], 2),
+    ("snapshot-memory", ["create", "--snapshot", "warm", "-m", "1g"], 2), ("snapshot-key", ["create", "--snapshot", "warm", "--ssh-key", "/x"], 2),
+    ("snapshot-save", ["create", "--snapshot", "warm", "--save-snapshot", "x"], 2),
     ("internal", ["destroy", "broken"], 1), ("guest", ["start", "noguest"], 1), ("proxy-answer", ["inspect", "html"], 6),
 ]
 
@@ -91,7 +103,8 @@ def test_every_command_without_a_daemon(fcm):
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
                  ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
                  ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"], ["pull", "x"],
-                 ["wait", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"],
+                 ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
+                 ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"],
                  ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv

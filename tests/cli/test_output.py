@@ -5,7 +5,8 @@ import re
 import fake_daemon
 import pytest
 
-COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "destroy",
+COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "pause", "resume", "suspend",
+            "snapshot", "restore", "clone", "destroy",
             "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "login", "logout", "rmi", "volume", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
@@ -28,7 +29,7 @@ def test_help_of(fcm, golden, command):
 
 
 @pytest.mark.parametrize("alias,name", [("list", "ls"), ("rm", "destroy"), ("preflight", "doctor"),
-                                        ("download-assets", "assets")])
+                                        ("download-assets", "assets"), ("unpause", "resume"), ("snapshots", "snapshot")])
 def test_aliases(fcm, alias, name):
     assert fcm(alias, "--help").out == fcm(name, "--help").out
 
@@ -49,6 +50,8 @@ def test_version(fcm, argv):
     ("ls-no-headings", ["ls", "--no-headings"]), ("ls-quiet", ["ls", "-q"]), ("ps", ["ps"]), ("ps-all", ["ps", "-aq"]),
     ("ls-json", ["ls", "--json"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
     ("stats", ["stats"]), ("stats-wide", ["stats", "-o", "wide", "web", "idle"]), ("stats-json", ["stats", "--json"]),
+    ("snapshot-ls", ["snapshot", "ls"]), ("snapshot-tree", ["snapshot", "ls", "--tree"]), ("snapshot-of", ["snapshot", "list", "asleep", "-o", "wide"]),
+    ("snapshot-quiet", ["snapshots", "-q"]), ("snapshot-inspect", ["snapshot", "show", "idle-1"]), ("snapshot-json", ["snapshot", "rm", "warm", "--json"]),
     ("logs", ["logs", "web"]), ("create-dry-run", ["create", "--dry-run"]),
     ("destroy-dry-run", ["destroy", "--dry-run", "web"]), ("destroy-json", ["destroy", "--json", "web"]),
 ])
@@ -76,6 +79,14 @@ def test_table_on_a_terminal(fcm, golden, width):
     ("create", ["create", "--name", "nova", "--expose", "80"]), ("start", ["start", "idle", "web"]), ("stop", ["stop", "web"]),
     ("destroy", ["destroy", "web"]), ("expose", ["expose", "web"]), ("doctor", ["doctor"]), ("wait", ["wait", "web"]),
     ("restart", ["restart", "web"]), ("kill", ["kill", "web"]), ("unexpose", ["unexpose", "web"]),
+    ("pause", ["pause", "web", "still"]), ("resume", ["unpause", "still", "web"]), ("suspend", ["suspend", "web", "still", "asleep"]),
+    ("start-suspended", ["start", "asleep", "still"]), ("stop-suspended", ["stop", "asleep"]),
+    ("snapshot-create", ["snapshot", "create", "web"]), ("snapshot-disk", ["snapshot", "create", "idle", "cold-1"]),
+    ("snapshot-not-frozen", ["snapshot", "create", "still"]), ("snapshot-rm", ["snapshot", "rm", "warm", "snap0001"]),
+    ("clone", ["clone", "warm", "-n", "2", "--name", "w", "-p", "80"]), ("restore", ["restore", "web", "warm"]),
+    ("restore-disk", ["snapshot", "restore", "--disk-only", "web", "warm"]),
+    ("create-saved", ["create", "--name", "nova", "--save-snapshot", "lukewarm"]), ("create-snapshot", ["create", "--snapshot", "warm"]),
+    ("create-dry-run", ["create", "--dry-run"]), ("snapshot-stop", ["snapshot", "create", "--stop", "web"]),
 ])
 def test_terminal(fcm, golden, name, argv):
     done = fcm.on_terminal(*argv, width=200, env={"NO_COLOR": "1"})
@@ -84,7 +95,7 @@ def test_terminal(fcm, golden, name, argv):
     assert "\x1b" not in settled
 
 
-@pytest.mark.parametrize("argv", [["ls"], ["images"]])
+@pytest.mark.parametrize("argv", [["ls"], ["images"], ["snapshots"], ["snapshots", "--tree"]])
 @pytest.mark.parametrize("width", [50, 64, 80])
 def test_tables_fit(fcm, argv, width):
     table = fcm.on_terminal(*argv, width=width, env={"NO_COLOR": "1"}).out.split("\ncosmic-nova:")[0]
@@ -177,7 +188,8 @@ def test_interrupt_clears_the_line(fcm, daemon):
 @pytest.mark.parametrize("argv", [["ls", "--json"], ["ps", "--json"], ["inspect", "web"], ["images", "--json"], ["info", "--json"],
                                   ["doctor", "--json"], ["create", "--json"], ["stop", "--json", "web"],
                                   ["expose", "--json", "web"], ["wait", "--json", "web"], ["token", "create", "--json"],
-                                  ["version", "--json"], ["create", "--dry-run", "--json"]])
+                                  ["version", "--json"], ["create", "--dry-run", "--json"], ["snapshots", "--json"], ["snapshots", "--tree", "--json"],
+                                  ["snapshot", "create", "--json", "web"], ["clone", "--json", "web"], ["restore", "--json", "web", "warm"]])
 def test_json(fcm, argv):
     json.loads(fcm(*argv).out)
 

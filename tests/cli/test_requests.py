@@ -86,6 +86,11 @@ def test_private_key_is_not_sent(fcm, daemon, tmp_path):
                                   "/v1/events?follow=1&since=5m&vm=a%2Fb&event=failed"),
     (["port", "web"], "/v1/vms/web"), (["publish", "web", "80"], "/v1/vms/web/publish"), (["unpublish", "web", "80"], "/v1/vms/web/unpublish"),
     (["wait", "idle", "--state", "stopped"], "/v1/vms/idle/wait?state=stopped&timeout=30"),
+    (["wait", "still", "--state", "paused"], "/v1/vms/still/wait?state=paused&timeout=30"), (["pause", "web"], "/v1/vms/web/pause"),
+    (["unpause", "web"], "/v1/vms/web/resume"), (["suspend", "web"], "/v1/vms/web/suspend"), (["snapshots"], "/v1/snapshots"),
+    (["snapshot", "delete", "a/b"], "/v1/snapshots/a%2Fb"), (["restore", "web", "warm"], "/v1/vms/web/restore"),
+    (["clone", "warm"], "/v1/snapshots/warm/clone"), (["clone", "web"], "/v1/vms/web/clone"), (["clone", "zzzz0002"], "/v1/vms/zzzz0002/clone"),
+    (["clone", "--snapshot", "still"], "/v1/snapshots/still/clone"), (["run", "--snapshot", "warm"], "/v1/snapshots/warm/clone"),
     (["image", "inspect", "ghcr.io/a/b:1"], "/v1/image?ref=ghcr.io%2Fa%2Fb%3A1"), (["rmi", "mine:1"], "/v1/image?ref=mine%3A1"),
     (["image", "rm", "x&ref=y"], "/v1/image?ref=x%26ref%3Dy"),
     (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"),
@@ -104,6 +109,44 @@ def test_image_verbs(fcm, daemon):
     assert last(daemon)["body"] == {"all": True}
     done = fcm("rmi", "used", "mine:1")
     assert done.status == 4 and done.out == "mine:1\n" and "1 VM: web" in done.err
+
+
+@pytest.mark.parametrize("argv, body", [
+    (["snapshot", "create", "web"], {}), (["snapshot", "create", "--live", "web"], {}), (["snapshot", "create", "web", "v1"], {"name": "v1"}),
+    (["snapshot", "create", "--stop", "--name", "v1", "--note", "so it was", "--disk-only", "web"],
+     {"name": "v1", "note": "so it was", "stop": True, "disk_only": True}),
+    (["restore", "web", "warm"], {"snapshot": "warm"}), (["restore", "web", "warm", "--disk-only"], {"snapshot": "warm", "disk_only": True}),
+    (["clone", "warm"], {}), (["clone", "--name", "web2", "--snapshot", "warm", "--publish", "9090:80"], {"name": "web2", "publish": ["9090:80"]}),
+    (["clone", "web", "-n", "3", "-p", "80", "-p", "53/udp", "--expose", "80", "--disk-only", "--wait-ready", "tcp=80"],
+     {"count": 3, "publish": ["80", "53/udp"], "expose": 80, "disk_only": True, "ready": {"mode": "tcp", "port": 80}}),
+    (["create", "--snapshot", "warm"], {}), (["run", "--rm", "-d", "--snapshot", "warm"], {"auto_remove": True}), (["run", "-d", "--snapshot", "warm", "--name", "w", "-p", "80", "--expose", "80", "--ready-timeout", "9"],
+     {"name": "w", "publish": ["80"], "expose": 80, "ready": {"mode": "auto", "timeout": 9}}),
+    (["create", "--save-snapshot", "lukewarm"], {"save_snapshot": "lukewarm"}),
+    (["run", "-d", "--save-snapshot", "lukewarm", "tiny"], {"save_snapshot": "lukewarm", "image": "tiny", "restart": "no"})])
+def test_snapshots(fcm, daemon, argv, body):
+    done = fcm(*argv)
+    assert done.status == 0 and done.err == "" and last(daemon)["method"] == "POST"
+    assert last(daemon)["body"] == body
+
+
+@pytest.mark.parametrize("argv, option", [
+    (["-i"], "interactive"), (["--restart", "no"], "restart"), (["-v", "/x"], "volume"), (["-e", "A=1"], "env"),
+    (["--env-file", "/dev/null"], "env-file"), (["--health-cmd", "true"], "health-cmd"), (["--pull", "always"], "pull"), (["--kernel", "k"], "kernel"),
+    (["--dry-run"], "dry-run"), (["--label", "a=b"], "label"), (["--tmpfs", "/x"], "tmpfs"), (["--image", "tiny"], "image")])
+def test_a_clone_takes_no_more(fcm, daemon, argv, option):
+    """Refused by the name that help shows, before anything is asked for."""
+    done = fcm("run", "--snapshot", "warm", *argv)
+    assert done.status == 125 and f"--{option} doesn't go with --snapshot," in done.err and not daemon.seen
+
+
+def test_a_prefix_of_an_id_is_no_name(fcm, daemon):
+    """What only begins an id gives way to a snapshot of that name."""
+    fake_daemon.SNAPSHOTS["8i5a"] = fake_daemon.snapshot("8i5a", "snap0008")
+    fake_daemon.VMS["8i5a"] = fake_daemon.VMS["web"]
+    try:
+        assert fcm("clone", "8i5a").status == 0 and last(daemon)["path"] == "/v1/snapshots/8i5a/clone"
+    finally:
+        del fake_daemon.SNAPSHOTS["8i5a"], fake_daemon.VMS["8i5a"]
 
 
 def test_stop_time(fcm, daemon):
@@ -222,12 +265,12 @@ def test_stats_watched_in_vain(fcm, daemon):
 
 def test_stats_on_a_pipe(fcm):
     """One sample after another, with one heading; as JSON a line each."""
-    for argv in (["stats", "--watch"], ["stats", "--watch", "--json", "web"]):
+    for argv in (["stats", "--watch", "web"], ["stats", "--watch", "--json", "web"]):
         with subprocess.Popen([fcm.binary, *argv], env=fcm.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:
             lines = [child.stdout.readline() for _ in range(2)]
-            lines.append(child.stdout.readline() if argv[-1] == "--watch" else "")
+            lines.append(child.stdout.readline() if "--json" not in argv else "")
             child.terminate()
-        if argv[-1] == "--watch":
+        if "--json" not in argv:
             assert lines[0].startswith("NAME") and lines[1].split()[:2] == lines[2].split()[:2] == ["web", "50.0%"]
         else:
             assert [[vm["cpu_percent"] for vm in json.loads(line)] for line in lines[:2]] == [["50.0"]] * 2
@@ -398,7 +441,7 @@ def test_token_of_the_home_stays_here(fcm, url):
 
 def test_unix_socket_needs_no_token(fcm, tmp_path):
     server = fake_daemon.start(tmp_path / "fcmd.sock")
-    assert fcm("ls", "-q", "--url", server.url).out == "web\ncosmic-nova\nidle\n"
+    assert fcm("ls", "-q", "--url", server.url).out == "".join(f"{name}\n" for name in fake_daemon.VMS)
     assert server.seen[-1]["authorization"] is None
     server.shutdown()
 
@@ -470,7 +513,7 @@ def tls(fcm, tmp_path):
 
 
 def test_https(fcm, tls):
-    assert fcm("ls", "-q").out == "web\ncosmic-nova\nidle\n"
+    assert fcm("ls", "-q").out == "".join(f"{name}\n" for name in fake_daemon.VMS)
     # without an end of input: TLS can't close one direction, so the fake's answer is the sign to end
     child = subprocess.Popen([fcm.binary, "proxy", "web", "80"], env=fcm.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     child.stdin.write(b"a" * 50000)
@@ -518,6 +561,12 @@ def test_ssh_passes_the_url_on(fcm, daemon, fake_ssh):
 def test_ssh_to_one_that_is_stopped(fcm, fake_ssh):
     done = fcm("ssh", "idle", env=fake_ssh)
     assert (done.status, done.out, done.err) == (4, "", "fcm: 'idle' is stopped\n     fcm start idle\n")
+
+
+@pytest.mark.parametrize("name, state, hint", [("still", "paused", "fcm resume still"), ("asleep", "suspended", "fcm start asleep")])
+def test_ssh_to_one_that_stands_still(fcm, fake_ssh, name, state, hint):
+    done = fcm("ssh", name, env=fake_ssh)
+    assert (done.status, done.out, done.err) == (4, "", f"fcm: '{name}' is {state}\n     {hint}\n")
 
 
 def test_ssh_config(fcm, tmp_path):

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -70,6 +71,8 @@ def test_pause(host, api):
     assert [host.vm("web")[k] for k in ("vmm_pid", "ip", "publish", "started", "boots")] == [
         before[k] for k in ("vmm_pid", "ip", "publish", "started", "boots")]
     assert api.post("/v1/vms/web/pause").ok()["changed"] is False
+    used = api.get("/v1/vms/web/stats").ok()
+    assert used["pid"] == before["vmm_pid"] and used["rss"] > 0 and set(used["guest"].values()) == {None}
     assert api.get("/v1/vms/web/wait?state=paused").ok()["state"] == "paused"
     for answer in (api.post("/v1/vms/web/exec", {"cmd": ["true"]}), api.get("/v1/vms/web/files?path=/etc"),
                    api.get("/v1/vms/web/tunnel?port=22", headers={"Connection": "Upgrade", "Upgrade": "fcm-tunnel"})):
@@ -110,6 +113,17 @@ def test_stop_drops_the_memory(host, api):
     assert stopped["state"] == "stopped" and stopped["changed"] and not saved(host).exists()
     started = api.post("/v1/vms/web/start").ok()
     assert started["resumed"] is False and started["boots"] == before["boots"] + 1
+
+
+@fake_only
+def test_a_command_in_one_that_is_suspended(host, api):
+    """It ends with its stream, and says why."""
+    host.create("web")
+    child = host.spawn(["fcm", "exec", "web", "sleep"], stderr=subprocess.PIPE)
+    wait_for("it runs", lambda: "open=2" in api.post("/v1/vms/web/exec", {"cmd": ["show"]}).ok()["stdout"])
+    api.post("/v1/vms/web/suspend").ok()
+    assert child.wait(10) == 125
+    assert child.stderr.read() == b"fcm: VM 'web' was suspended\n     fcm start web, and the command again\n"
 
 
 @pytest.mark.parametrize("state, verb, hint", [
@@ -318,10 +332,27 @@ def test_of_a_vm(host, api):
     host.create("web")
     made = api.post("/v1/vms/web/clone", {"name": "twin", "count": 2}).ok(201)["vms"]
     assert [vm["name"] for vm in made] == ["twin-1", "twin-2"] and all(vm["resumed"] for vm in made)
-    assert names(api) == []
+    assert names(api) == [] and [vm.get("snapshot") for vm in made] == [None, None]
     refused(api.post("/v1/vms/web/clone", {"name": "web"}), "name_taken", field="name")
+    warm = take(api, name="warm").ok(201)["id"]
+    first = clone(api, "warm", name="first").ok(201)["vms"][0]
+    second = api.post("/v1/vms/first/clone", {"name": "second"}).ok(201)["vms"][0]
+    assert first["snapshot"] == second["snapshot"] == take(api, "second").ok(201)["parent"] == warm
+    api.delete("/v1/snapshots/warm").ok()
+    api.delete("/v1/snapshots/second-1").ok()
     assert host.vm("web")["state"] == "running"
     wait_for("nothing is left", lambda: os.listdir(host.state_dir / "snapshots") == [])
+
+
+def test_for_a_moment(host, api):
+    """As `run --rm` from what is warm."""
+    host.create("web", restart="no")
+    take(api, name="warm").ok(201)
+    clone(api, "warm", name="brief", auto_remove=True).ok(201)
+    api.post("/v1/vms/brief/kill").ok()
+    wait_for("it is gone", lambda: api.get("/v1/vms/brief").status == 404, 20)
+    host.create("stays")
+    refused(api.post("/v1/vms/stays/clone", {"auto_remove": True}), "invalid", "only with restart no", field="auto_remove")
 
 
 def test_once(host, api):
