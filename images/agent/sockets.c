@@ -53,11 +53,11 @@ static bool stays(const struct kind *k, const struct inet_diag_msg *m)
 	       (k->protocol == IPPROTO_UDP || sockets_is_loopback(m->idiag_family, m->id.idiag_src));
 }
 
-/* It may have ended by itself. What waits in FIN_WAIT2 without a socket, Linux before 6.5 can't close: it answers, and sends
+/* It may have ended by itself, or shares its addresses with another, which is found first. What waits in FIN_WAIT2 without a socket, Linux before 6.5 can't close: it answers, and sends
  * nothing. */
 static bool is_gone(const struct inet_diag_msg *m)
 {
-	return errno == ENOENT || (errno == EOPNOTSUPP && m->idiag_state == TCP_FIN_WAIT2);
+	return errno == ENOENT || errno == ESTALE || (errno == EOPNOTSUPP && m->idiag_state == TCP_FIN_WAIT2);
 }
 
 static bool close_one(void *arg, const struct nlmsghdr *h)
@@ -69,8 +69,7 @@ static bool close_one(void *arg, const struct nlmsghdr *h)
 
 	if (m == NULL || stays(c->kind, m))
 		return true;
-	rq.id = m->id;
-	rq.id.idiag_cookie[0] = rq.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+	rq.id = m->id; /* with its cookie: where it is gone the kernel would find who listens at its port */
 	netlink_begin(&request, SOCK_DESTROY, 0, &rq, sizeof rq);
 	if (netlink_ask(c->fd, &request) == 0)
 		c->count++;
@@ -98,7 +97,7 @@ static int close_kind(struct closing *c, struct fcm_error *err)
 	return fcm_fail_errno(err, "close the connections of %s", c->kind->name);
 }
 
-/* Again until none is found: what is closed while the kernel counts, it miscounts, and passes others over. */
+/* Again until none is closed: what goes while the kernel counts, it miscounts, and passes others over. */
 static int close_all(struct closing *c, struct fcm_error *err)
 {
 	int before;

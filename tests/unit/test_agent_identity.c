@@ -421,6 +421,31 @@ static int connected6(int type, const char *address)
 	return fd;
 }
 
+/* Those that have the same addresses. */
+static void twins(void **state)
+{
+	enum { COUNT = 5 };
+	const struct sockaddr_in from = in4("0.0.0.0", 4000), to = in4("172.16.0.9", 53);
+	struct guest_net have = {0};
+	const int on = 1;
+	int fds[COUNT];
+
+	NEED_NET(state);
+	net(&have, "172.16.0.50", "24", "172.16.0.1");
+	for (int i = 0; i < COUNT; i++) {
+		fds[i] = a_socket(SOCK_DGRAM);
+		assert_int_equal(setsockopt(fds[i], SOL_SOCKET, SO_REUSEPORT, &on, sizeof on), 0);
+		assert_int_equal(bind(fds[i], (const void *)&from, sizeof from), 0);
+	}
+	for (int i = 0; i < COUNT - 1; i++)
+		assert_int_equal(connect(fds[i], (const void *)&to, sizeof to), 0);
+	assert_int_equal(close_connections(), COUNT - 1);
+	for (int i = 0; i < COUNT; i++) {
+		assert_false(is_connected(fds[i]));
+		close(fds[i]);
+	}
+}
+
 /* Of IPv6, and of IPv4 as a socket of IPv6 has it. */
 static void connections6(void **state)
 {
@@ -709,6 +734,7 @@ int main(void)
 		NET(no_eth0),
 		cmocka_unit_test(loopback_addresses),
 		NET(connections),
+		NET(twins),
 		NET(connections6),
 		NET(many_connections),
 		NET(nothing_is_sent),
