@@ -4,11 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
 #include "client/ready.h"
-#include "common/core/clock.h"
 #include "common/core/localurl.h"
 #include "common/pattern.h"
 
@@ -164,10 +164,10 @@ static void lines(void **unused)
 	assert_false(FEEDS("^$", "", 1));
 	memset(flood, 'a', sizeof flood);
 	memcpy(flood + sizeof flood - 6, "\nready", 6);
-	int64_t begun = clock_ms();
+	clock_t begun = clock(); /* processor time: other work on the machine doesn't count */
 	assert_true(feeds("^ready$", flood, sizeof flood, sizeof flood));
 	assert_false(feeds("(a|aa)*(a|b)*(x|y)*Z", flood, sizeof flood, sizeof flood));
-	assert_true(clock_ms() - begun < 20000);
+	assert_true(clock() - begun < 20 * CLOCKS_PER_SEC);
 }
 
 int main(void)
