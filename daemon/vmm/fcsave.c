@@ -32,8 +32,9 @@ bool fcsave_full(int run_dirfd)
 	return fstatvfs(run_dirfd, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < FULL_BELOW;
 }
 
-/* Open what Firecracker wrote, of min to max bytes. */
-static int open_written(int run_dirfd, const char *name, off_t min, off_t max, struct fcm_error *err)
+/* Open what Firecracker wrote, of min to max bytes. It may still grow, so what counts is *ret_size. */
+static int open_written(
+	int run_dirfd, const char *name, off_t min, off_t max, off_t *ret_size, struct fcm_error *err)
 {
 	auto_close int fd =
 		openat(run_dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -47,14 +48,13 @@ static int open_written(int run_dirfd, const char *name, off_t min, off_t max, s
 	if (!S_ISREG(st.st_mode) || st.st_size < min || st.st_size > max)
 		return fcm_fail(
 			err, FCM_VMM, "the file '%s' that the VMM wrote is none of its machine", name);
+	*ret_size = st.st_size;
 	return STEAL_FD(fd);
 }
 
-static int copy(int in, int out, int64_t deadline, struct fcm_error *err)
+static int copy(int in, int out, off_t size, int64_t deadline, struct fcm_error *err)
 {
-	off_t size = lseek(in, 0, SEEK_END);
-
-	if (size < 0 || ftruncate(out, size) < 0)
+	if (ftruncate(out, size) < 0)
 		return fcm_fail_errno(err, "copy the saved machine");
 	for (off_t at = 0; at < size; at += WINDOW) {
 		if (clock_left(deadline) == 0)
@@ -62,24 +62,25 @@ static int copy(int in, int out, int64_t deadline, struct fcm_error *err)
 		if (sparse_copy_range(in, out, at, MIN(size, at + WINDOW)) < 0)
 			return fcm_fail_errno(err, "copy the saved machine");
 	}
-	return 0;
+	return fchmod(out, 0444) < 0 ? fcm_fail_errno(err, "copy the saved machine") : 0;
 }
 
 static int take(int run_dirfd, int dirfd, const char *name, off_t min, off_t max, int64_t deadline,
 	struct fcm_error *err)
 {
-	auto_close int in = open_written(run_dirfd, name, min, max, err);
+	off_t size = 0;
+	auto_close int in = open_written(run_dirfd, name, min, max, &size, err);
 
 	if (in < 0)
 		return -1;
 	auto_close int out = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
 	if (out < 0)
 		return fcm_fail_errno(err, "make the file '%s' of the saved machine", name);
-	if (copy(in, out, deadline, err) < 0) {
+	if (copy(in, out, size, deadline, err) < 0) {
 		unlinkat(dirfd, name, 0);
 		return -1;
 	}
-	return fchmod(out, 0444) < 0 ? fcm_fail_errno(err, "mode of '%s'", name) : 0;
+	return 0;
 }
 
 int fcsave_take(int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)

@@ -281,13 +281,11 @@ static int check_saved(const struct vmm_config *config, struct fcm_error *err)
 
 static void bind_saved(const struct vmm_config *config, struct vmm_plan *plan)
 {
-	static const char *const names[] = {VMM_STATE, VMM_MEMORY};
+	auto_free char *state = xprintf("%s/" VMM_STATE, config->saved);
+	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config->saved);
 
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		auto_free char *src = xprintf("%s/%s", config->saved, names[i]);
-		auto_free char *dst = xprintf(SAVED "%s", names[i]);
-		vmm_bind(plan, src, dst, "ro");
-	}
+	vmm_bind(plan, state, SAVED VMM_STATE, "ro");
+	vmm_bind(plan, memory, SAVED VMM_MEMORY, "ro");
 }
 
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)

@@ -367,8 +367,12 @@ static int wait_loaded(struct qmp *q, int64_t deadline, struct fcm_error *err)
 		const char *status = fj_get_str(info, "status");
 		if (strcmp(status, "paused") == 0) /* as it was when it was saved */
 			return 0;
-		if (strcmp(status, "inmigrate") != 0)
-			return fcm_fail(err, FCM_VMM, "the VMM is in another state");
+		if (strcmp(status, "inmigrate") != 0) {
+			char now[32];
+			fcm_copy(now, sizeof now, status);
+			vmm_clean(now, strlen(now));
+			return fcm_fail(err, FCM_VMM, "the VMM is '%s', not paused", now);
+		}
 		clock_sleep(POLL_MS);
 		if (!time_left(deadline))
 			return fcm_fail(err, FCM_TIMEOUT, "the VMM doesn't end loading the machine");

@@ -73,8 +73,7 @@ struct vmm_config {
 	 * volumes hold what they held then, for the guest goes on with what it remembers of them. It also goes on with the MAC
 	 * and the address of that VM. */
 	const char *saved;
-	struct vm_id
-		saved_id; /* of the VM that was saved: this one's, or another's, whose clone this one becomes */
+	struct vm_id saved_id; /* of the VM that was saved: this one, or one that it is a clone of */
 };
 
 /* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
@@ -128,11 +127,11 @@ struct vmm_driver {
 	int (*pause)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 	int (*resume)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
-	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter (0700):
-	 * root's, which nobody may write and which the VMM can't, whatever it is. They aren't on the disk yet (fsync(2)). With an error no file is left, and
-	 * neither way is anything of it in the run directory. mem_mib is the guest's memory. A machine that was saved isn't saved
-	 * again before it was resumed. Its agent's channel is void then, so a new one is opened after resume().
-	 * FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing; FCM_VMM. */
+	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter (0700).
+	 * They are root's, nobody may write them, and the VMM, whatever it is, can't; they aren't on the disk yet (fsync(2)). With
+	 * an error none is left. The run directory holds nothing of them in either case. mem_mib is the guest's memory. A machine
+	 * that was saved isn't saved again before it was resumed. The channel of its agent is void from now on: a new one is
+	 * opened after resume(). FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing; FCM_VMM. */
 	int (*save)(struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline,
 		struct fcm_error *err);
 
