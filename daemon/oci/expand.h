@@ -7,12 +7,8 @@
 
 #include "daemon/oci/manifest.h"
 
-/* Read the blob in in_fd from its begin (gzip, zstd or a plain tar) and write its tar to out_fd: at most OCI_LAYER_BYTES, which
+/* Read the blob in in_fd from its begin (compressed or a plain tar) and write its tar to out_fd: at most OCI_LAYER_BYTES, which
  * are taken off *left, what all layers of the image may still have; several threads may share it. The blob must be d, what
  * comes out have the sha256 diff_id. FCM_INVALID, FCM_TOO_LARGE. *ret_n: how many bytes. */
 int layer_expand(int in_fd, const struct descriptor *d, int out_fd, const char *diff_id, atomic_llong *left,
 	uint64_t *ret_n, struct fcm_error *err) must_check;
-
-/* A sha256 in hex; and that of n bytes. */
-void sum_hex(const unsigned char *sum, char ret[65]);
-void sha256_hex(const void *p, size_t n, char ret[65]);

@@ -1,27 +1,11 @@
 #include "daemon/oci/layer.h"
 
-#include <archive.h>
-#include <archive_entry.h>
-#include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/oci/expand.h"
 #include "daemon/oci/oci.h"
-
-enum { BLOCK = 256 << 10, SHA256 = 32 };
-
-/* The source of an archive: its bytes, and their sum where that is wanted. */
-struct source {
-	int fd;
-	EVP_MD_CTX *hash; /* or NULL: what isn't needed is skipped then */
-	uint64_t done;
-	layer_progress *progress;
-	void *arg;
-	char block[BLOCK];
-};
+#include "daemon/oci/source.h"
 
 /* A file is handed on in pieces of ROOTFS_PIECE; this is the one that is being filled. */
 struct piece {
@@ -30,78 +14,6 @@ struct piece {
 	size_t n;
 	bool used; /* it isn't all zeros */
 };
-
-static la_ssize_t read_source(struct archive *a, void *arg, const void **ret)
-{
-	struct source *s = arg;
-	ssize_t n;
-
-	do
-		n = read(s->fd, s->block, sizeof s->block);
-	while (n < 0 && errno == EINTR);
-	if (n < 0) {
-		archive_set_error(a, errno, "read: %s", strerror(errno));
-		return ARCHIVE_FATAL;
-	}
-	if (s->hash)
-		EVP_DigestUpdate(s->hash, s->block, (size_t)n);
-	s->done += (uint64_t)n;
-	if (s->progress)
-		s->progress(s->arg, s->done);
-	*ret = s->block;
-	return n;
-}
-
-/* Only where no sum is wanted. libarchive is told how far it went. */
-static la_int64_t skip_source(struct archive *a, void *arg, la_int64_t n)
-{
-	struct source *s = arg;
-
-	(void)a;
-	return s->hash == NULL && lseek(s->fd, n, SEEK_CUR) >= 0 ? n : 0;
-}
-
-static void closep(struct archive **a)
-{
-	archive_read_free(*a); /* NULL-safe */
-}
-
-static void hash_freep(EVP_MD_CTX **h)
-{
-	EVP_MD_CTX_free(*h); /* NULL-safe */
-}
-
-static int fail_archive(struct archive *a, struct fcm_error *err)
-{
-	const char *s = archive_error_string(a);
-	char why[160];
-
-	(void)fcm_copy(why, sizeof why, s ? s : "it has no known form");
-	why[fcm_printable(why, strlen(why))] = '\0';
-	return fcm_fail(err, FCM_INVALID, "not a good tar: %s", why);
-}
-
-static struct archive *open_source(struct source *s, struct fcm_error *err)
-{
-	struct archive *a = archive_read_new();
-
-	if (a == NULL) {
-		fcm_fail(err, FCM_UNAVAILABLE, "out of memory");
-		return NULL;
-	}
-	archive_read_support_format_tar(a);
-	archive_read_support_format_empty(a);
-	archive_read_set_options(a, "tar:hdrcharset=BINARY");
-	archive_read_set_skip_callback(a, skip_source);
-	archive_read_set_callback_data(a, s);
-	archive_read_set_read_callback(a, read_source);
-	if (archive_read_open1(a) != ARCHIVE_OK) {
-		fail_archive(a, err);
-		archive_read_free(a);
-		return NULL;
-	}
-	return a;
-}
 
 /* ---- the bytes of a file ---- */
 
@@ -114,11 +26,6 @@ static int hand_on(struct piece *p, const struct layer_sink *sink, struct fcm_er
 	p->n = 0;
 	p->used = false;
 	return r;
-}
-
-static bool all_zeros(const char *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
 }
 
 /* Bytes, or with p == NULL zeros. A hole of terabytes passes in one go. */
@@ -165,7 +72,7 @@ static int copy_file(struct archive *a, uint64_t size, const struct layer_sink *
 			return -1;
 	}
 	if (r != ARCHIVE_EOF)
-		return fail_archive(a, err);
+		return source_fail(a, err);
 	if (add_bytes(&piece, NULL, size - (piece.at + piece.n), sink, err) < 0)
 		return -1;
 	return hand_on(&piece, sink, err);
@@ -247,18 +154,16 @@ static int read_rest(struct archive *a, struct source *s, struct fcm_error *err)
 	const void *p;
 	la_ssize_t n;
 
-	while ((n = read_source(a, s, &p)) > 0)
+	while ((n = source_read(a, s, &p)) > 0)
 		;
-	return n < 0 ? fail_archive(a, err) : 0;
+	return n < 0 ? source_fail(a, err) : 0;
 }
 
 static int check_sum(EVP_MD_CTX *hash, const char *diff_id, struct fcm_error *err)
 {
-	unsigned char sum[SHA256];
-	char hex[2 * SHA256 + 1];
+	char hex[65];
 
-	EVP_DigestFinal_ex(hash, sum, NULL);
-	sum_hex(sum, hex);
+	sum_end(hash, hex);
 	if (strcmp(hex, diff_id) != 0)
 		return fcm_fail(err, FCM_INVALID, "its bytes have the digest %.12s...", hex);
 	return 0;
@@ -266,7 +171,7 @@ static int check_sum(EVP_MD_CTX *hash, const char *diff_id, struct fcm_error *er
 
 static int scan(struct source *s, const char *diff_id, struct rootfs *t, struct fcm_error *err)
 {
-	_cleanup_(closep) struct archive *a = open_source(s, err);
+	_cleanup_(source_closep) struct archive *a = source_tar(s, err);
 	struct archive_entry *e;
 	uint64_t index = 0;
 	int r;
@@ -277,7 +182,7 @@ static int scan(struct source *s, const char *diff_id, struct rootfs *t, struct 
 		if (add_entry(a, e, ++index, t, err) < 0)
 			return -1;
 	if (r != ARCHIVE_EOF)
-		return fail_archive(a, err);
+		return source_fail(a, err);
 	return read_rest(a, s, err) < 0 ? -1 : check_sum(s->hash, diff_id, err);
 }
 
@@ -285,10 +190,10 @@ int layer_scan(int fd, const char *diff_id, struct rootfs *t, layer_progress *pr
 	struct fcm_error *err)
 {
 	static struct source s;
-	_cleanup_(hash_freep) EVP_MD_CTX *hash = EVP_MD_CTX_new();
+	_cleanup_(source_hash_freep) EVP_MD_CTX *hash = source_hash(err);
 
-	if (hash == NULL || EVP_DigestInit_ex(hash, EVP_sha256(), NULL) != 1)
-		return fcm_fail(err, FCM_UNAVAILABLE, "out of memory");
+	if (hash == NULL)
+		return -1;
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return fcm_fail_errno(err, "read layer %.12s", diff_id);
 	s.fd = fd, s.hash = hash, s.done = 0, s.progress = progress, s.arg = arg;
@@ -307,7 +212,7 @@ static int copy_wanted(struct archive *a, struct rootfs_inode *const *inodes, si
 		do {
 			int r = archive_read_next_header(a, &e);
 			if (r != ARCHIVE_OK && r != ARCHIVE_WARN)
-				return fail_archive(a, err);
+				return source_fail(a, err);
 		} while (++index != inodes[i]->index);
 		if (archive_entry_size(e) != (la_int64_t)inodes[i]->size)
 			return fcm_fail(err, FCM_INVALID, "a layer changed while it was read");
@@ -326,6 +231,6 @@ int layer_copy(int fd, struct rootfs_inode *const *inodes, size_t n, const struc
 	if (lseek(fd, 0, SEEK_SET) < 0)
 		return fcm_fail_errno(err, "read a layer");
 	s.fd = fd, s.hash = NULL, s.done = 0, s.progress = NULL;
-	_cleanup_(closep) struct archive *a = open_source(&s, err);
+	_cleanup_(source_closep) struct archive *a = source_tar(&s, err);
 	return a == NULL ? -1 : copy_wanted(a, inodes, n, sink, err);
 }

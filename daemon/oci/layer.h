@@ -1,5 +1,5 @@
 /*
- * One layer's archive: what is in it, and once more the bytes of some of its files. The only user of libarchive in fcm-oci.
+ * One layer's archive: what is in it, and once more the bytes of some of its files.
  */
 #pragma once
 

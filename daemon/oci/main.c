@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include "common/core/kv.h"
+#include "daemon/oci/import.h"
 #include "daemon/oci/merge.h"
 #include "daemon/oci/oci.h"
 #include "daemon/oci/pull.h"
@@ -17,6 +18,7 @@ static const struct row {
 	bool network;
 	oci_run *run;
 } rows[] = {
+	{"import", false, oci_import},
 	{"merge", false, oci_merge},
 	{"pull", true, oci_pull},
 	{"check", true, oci_check},

@@ -118,3 +118,92 @@ int config_parse(const char *text, size_t n, const char *platform, struct manife
 	}
 	return 0;
 }
+
+/* ---- archives ---- */
+
+static void add_name(struct strv *names, const char *text)
+{
+	struct fcm_error ignored;
+	struct ref ref;
+
+	if (names->n == MANIFEST_NAMES || ref_parse(text, "name", &ref, &ignored) < 0 || ref.digest[0])
+		return;
+	if (!strv_has(names, ref_full(&ref).s))
+		strv_add(names, ref_full(&ref).s);
+}
+
+/* What containerd writes is the whole reference. The other one may be no more than a tag ("latest"), as umoci has it. */
+static void add_annotations(const field_json *v, struct strv *names)
+{
+	const field_json *notes = fj_get(v, "annotations");
+	const char *whole = fj_get_str(notes, "io.containerd.image.name");
+	const char *name = fj_get_str(notes, "org.opencontainers.image.ref.name");
+
+	if (*whole)
+		add_name(names, whole);
+	else if (strpbrk(name, "/:"))
+		add_name(names, name);
+}
+
+static int fail_several(struct fcm_error *err)
+{
+	fcm_fail(err, FCM_INVALID, "the archive holds several images");
+	return fcm_hint(err, "save one at a time: docker save NAME | fcm image import -");
+}
+
+int layout_parse(const char *text, size_t n, const char *platform, struct descriptor *ret,
+	struct strv *ret_names, struct fcm_error *err)
+{
+	auto_json field_json *v = fj_parse(text, n, err);
+	const field_json *list = fj_get(v, "manifests");
+	size_t found = 0;
+
+	if (v == NULL)
+		return fcm_wrap(err, "index.json");
+	for (size_t i = 0; i < fj_len(list); i++) {
+		const field_json *one = fj_at(list, i);
+		struct descriptor d;
+		if (fj_get(one, "platform") && !is_platform(fj_get(one, "platform"), platform))
+			continue;
+		if (read_descriptor(one, "manifest", MANIFEST_BYTES, &d, err) < 0)
+			return -1;
+		if (found++ && strcmp(d.digest, ret->digest) != 0)
+			return fail_several(err);
+		*ret = d;
+		add_annotations(one, ret_names);
+	}
+	if (found == 0)
+		return fcm_fail(err, FCM_NO_IMAGE, "the archive has no image for %s", platform);
+	return 0;
+}
+
+void docker_archive_done(struct docker_archive *d)
+{
+	free(STEAL(d->config));
+	strv_done(&d->layers);
+	strv_done(&d->names);
+}
+
+int docker_archive_parse(const char *text, size_t n, struct docker_archive *ret, struct fcm_error *err)
+{
+	auto_json field_json *v = fj_parse(text, n, err);
+	const field_json *one = fj_at(v, 0), *layers = fj_get(one, "Layers"),
+			 *names = fj_get(one, "RepoTags");
+
+	*ret = (struct docker_archive){0};
+	if (v == NULL)
+		return fcm_wrap(err, "manifest.json");
+	if (fj_len(v) > 1)
+		return fail_several(err);
+	if (fj_len(layers) > OCI_LAYERS_MAX)
+		return fcm_fail(err, FCM_TOO_LARGE, "the image has %zu layers, more than %d", fj_len(layers),
+			OCI_LAYERS_MAX);
+	for (size_t i = 0; i < fj_len(layers); i++)
+		strv_add(&ret->layers, fj_text(fj_at(layers, i)));
+	for (size_t i = 0; i < fj_len(names); i++)
+		add_name(&ret->names, fj_text(fj_at(names, i)));
+	ret->config = xstrdup(fj_get_str(one, "Config"));
+	if (*ret->config == '\0' || ret->layers.n == 0)
+		return fcm_fail(err, FCM_INVALID, "manifest.json names no config, or no layers");
+	return 0;
+}

@@ -1,17 +1,15 @@
 #include "daemon/oci/pull.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "common/core/fileio.h"
 #include "common/core/kv.h"
 #include "daemon/oci/expand.h"
 #include "daemon/oci/manifest.h"
+#include "daemon/oci/place.h"
 #include "daemon/oci/registry.h"
+#include "daemon/oci/source.h"
 
 enum {
 	AT_ONCE = 3, /* layers; as many as docker gets */
@@ -40,22 +38,6 @@ struct worker {
 static void registry_freep(struct registry **r)
 {
 	registry_free(*r); /* NULL-safe */
-}
-
-static int create(const char *name, struct fcm_error *err)
-{
-	int fd = openat(OCI_DIR, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-
-	return fd < 0 ? fcm_fail_errno(err, "create %s", name) : fd;
-}
-
-static int save(const char *name, const struct buf *b, struct fcm_error *err)
-{
-	auto_close int fd = create(name, err);
-
-	if (fd < 0)
-		return -1;
-	return fd_write_all(fd, b->p, b->n) < 0 ? fcm_fail_errno(err, "write %s", name) : 0;
 }
 
 /* What a digest names, and only that. */
@@ -104,13 +86,13 @@ static int get_manifest(struct registry *r, struct pull *p, struct fcm_error *er
 		return -1;
 	int index = manifest_parse(named.p ? named.p : "", named.n, p->platform, &d, &p->m, err);
 	if (index <= 0)
-		return index < 0 ? -1 : save("manifest.json", &named, err);
+		return index < 0 ? -1 : place_save("manifest.json", &named, err);
 	if (get_verified(r, "manifests", &d, MANIFEST_BYTES, &chosen, err) < 0)
 		return -1;
 	index = manifest_parse(chosen.p ? chosen.p : "", chosen.n, p->platform, &nested, &p->m, err);
 	if (index > 0)
 		return fcm_fail(err, FCM_INVALID, "an index in an index isn't supported");
-	return index < 0 ? -1 : save("manifest.json", &chosen, err);
+	return index < 0 ? -1 : place_save("manifest.json", &chosen, err);
 }
 
 static int get_config(struct registry *r, struct pull *p, struct fcm_error *err)
@@ -120,18 +102,10 @@ static int get_config(struct registry *r, struct pull *p, struct fcm_error *err)
 	if (get_verified(r, "blobs", &p->m.config, CONFIG_BYTES, &config, err) < 0 ||
 		config_parse(config.p ? config.p : "", config.n, p->platform, &p->m, err) < 0)
 		return -1;
-	return save("config.json", &config, err);
+	return place_save("config.json", &config, err);
 }
 
 /* ---- layers ---- */
-
-static bool is_here(const char *file)
-{
-	struct stat st;
-
-	return fstatat(OCI_LAYERS, file, &st, AT_SYMLINK_NOFOLLOW) == 0 ||
-	       fstatat(OCI_DIR, file, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
 
 /* As it is shown. */
 static void tell(const char *what, const struct descriptor *d, uint64_t current, uint64_t total)
@@ -149,17 +123,17 @@ static int get_layer(struct registry *r, struct pull *p, size_t i, struct fcm_er
 	auto_free char *temp = xprintf("%s.blob", p->m.diff_ids[i]);
 	uint64_t n = 0;
 
-	if (is_here(file)) {
+	if (place_has_layer(file)) {
 		tell("exists", d, d->size, d->size);
 		return 0;
 	}
-	auto_close int blob = create(temp, err);
+	auto_close int blob = place_create(temp, err);
 	if (blob < 0)
 		return -1;
 	unlinkat(OCI_DIR, temp, 0);
 	if (registry_blob(r, d, blob, err) < 0)
 		return -1;
-	auto_close int tar = create(file, err);
+	auto_close int tar = place_create(file, err);
 	if (tar < 0)
 		return -1;
 	if (layer_expand(blob, d, tar, p->m.diff_ids[i], &p->left, &n, err) < 0) {

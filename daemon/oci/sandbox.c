@@ -10,8 +10,8 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-/* What a job without a network does: it reads and writes what is open, and takes memory. Whatever else a C library tries is
- * refused and not fatal. */
+/* What a job without a network does: it reads and writes what is open or in its directory, and takes memory. Whatever else a C
+ * library tries is refused and not fatal. */
 static const int allowed[] = {
 	SCMP_SYS(read),
 	SCMP_SYS(readv),
@@ -27,6 +27,8 @@ static const int allowed[] = {
 	SCMP_SYS(fstat),
 	SCMP_SYS(newfstatat),
 	SCMP_SYS(openat),
+	SCMP_SYS(renameat),
+	SCMP_SYS(unlinkat),
 	SCMP_SYS(close),
 	SCMP_SYS(fcntl),
 	SCMP_SYS(poll),

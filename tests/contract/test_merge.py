@@ -2,14 +2,11 @@
 
 Needs root, as the program does. What strangers may send is in the table HOSTILE.
 """
-import contextlib
-import fcntl
 import hashlib
 import io
 import os
 import random
 import signal
-import socket
 import stat
 import struct
 import subprocess
@@ -22,12 +19,11 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests"))
+import oci  # noqa: E402
 from ext4 import Ext4  # noqa: E402
 from oci import layout  # noqa: E402
 
-OCI = Path(os.environ.get("FCM_BUILD", TOP / "build")) / "daemon/oci/fcm-oci"
 UID = 64123
-SOCKET, LAYERS, OUT = 3, 5, 7
 DIR, LINK, HARD, CHR, BLK, FIFO = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
 
@@ -71,10 +67,10 @@ def header(name, size=b"00000000000\0", kind=b"0"):
 
 # ---- the program ----
 
-class Job:
+class Job(oci.Job):
     """One run of fcm-oci. `layers` are bytes, or (digest, bytes) to lie about them."""
 
-    def __init__(self, path, layers, uid=UID, out=None, shell=None):
+    def __init__(self, path, layers, uid=UID, out=None, shell=()):
         self.out = out or path / "out.ext4"
         folder = path / "layers"
         folder.mkdir(exist_ok=True)
@@ -83,38 +79,9 @@ class Job:
             digest, data = one if isinstance(one, tuple) else (hashlib.sha256(one).hexdigest(), one)
             (folder / f"{digest}.tar").write_bytes(data)
             digests.append(digest)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket = ours
-        plan = [b"job=merge", b"uid=%d" % uid, *(b"layer=" + x.encode() for x in digests)]
-        ours.send(b"".join(x + b"\0" for x in plan))
-        fds = {SOCKET: theirs.fileno(), LAYERS: os.open(folder, os.O_RDONLY | os.O_DIRECTORY),
-               OUT: os.open(self.out, os.O_RDWR | os.O_CREAT | os.O_TRUNC)}
-
-        def place():
-            high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in fds.items()}
-            for number, fd in high.items():
-                os.dup2(fd, number)
-
-        self.process = subprocess.Popen([*(shell or []), OCI], preexec_fn=place, close_fds=False, stderr=subprocess.PIPE)
-        theirs.close()
-        os.close(fds[LAYERS])
-        os.close(fds[OUT])
-
-    def answer(self, timeout=60):
-        """Its last word, a dict; {} when it ended without one."""
-        self.socket.settimeout(timeout)
-        last = {}
-        with contextlib.suppress(ConnectionError):
-            while packet := self.socket.recv(65536):
-                last = dict(x.split("=", 1) for x in packet.decode(errors="surrogateescape").split("\0") if x)
-                if "ok" in last or "error" in last:
-                    break
-        self.socket.close()
-        self.process.wait(timeout)
-        said = self.process.stderr.read().decode()
-        assert "Sanitizer" not in said and "runtime error" not in said, said
-        assert self.process.returncode in (0, 1), (self.process.returncode, said)
-        return last if "ok" in last or "error" in last else {}
+        super().__init__([("job", "merge"), ("uid", uid), *(("layer", x) for x in digests)],
+                         {oci.LAYERS: os.open(folder, os.O_RDONLY | os.O_DIRECTORY),
+                          oci.OUT: os.open(self.out, os.O_RDWR | os.O_CREAT | os.O_TRUNC)}, shell)
 
 
 def check(path):
@@ -319,12 +286,12 @@ HOSTILE = {
     "a file below a file": ([layer(f("f"), f("f/x"))], {b"/f", b"/f/x"}),
     "the root is a link": ([layer(f("./", type=LINK, linkname=C), f("x"))], "the root is a directory"),
     "an unknown kind": ([header(b"z", kind=b"Z") + b"\0" * 1024], {b"/z"}),
-    "cut": ([layer(f("a", b"1" * 5000))[:2000]], "not a good tar"),
-    "garbage": ([random.Random(2).randbytes(4096)], "not a good tar"),
+    "cut": ([layer(f("a", b"1" * 5000))[:2000]], "not a good archive"),
+    "garbage": ([random.Random(2).randbytes(4096)], "not a good archive"),
     "two archives": ([layer(f("a")) + layer(f("b"))], {b"/a"}),
     "owners that are none": ([layer(f("u", uid=-1, gid=2**40), form=tarfile.GNU_FORMAT)], "no uid or gid"),
     "times beyond all": ([layer(f("m", pax_headers={"mtime": "9e18"}), f("m2", pax_headers={"mtime": "-1e12"}))], {b"/m", b"/m2"}),
-    "pax that claims 1 GiB": ([header(b"p", b"07777777777\0", b"x") + b"9" * 512], "not a good tar"),
+    "pax that claims 1 GiB": ([header(b"p", b"07777777777\0", b"x") + b"9" * 512], "not a good archive"),
     "attributes without end": ([layer(f("x", xattrs={f"user.{i}": b"v" for i in range(40)}))], "extended attributes"),
     "one attribute too long": ([layer(f("x", xattrs={"user.x": b"v" * 4000}))], "extended attributes"),
     "wrong digest": ([("0" * 64, layer(f("x")))], "the digest"),

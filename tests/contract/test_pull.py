@@ -4,17 +4,13 @@ Needs root, as the program does.
 """
 import base64
 import contextlib
-import fcntl
 import gzip
-import hashlib
 import http.server
-import io
 import json
 import os
 import signal
-import socket
 import subprocess
-import tarfile
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,26 +18,19 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-OCI = Path(os.environ.get("FCM_BUILD", TOP / "build")) / "daemon/oci/fcm-oci"
+sys.path.insert(0, str(TOP / "tests"))
+import oci  # noqa: E402
+from oci import sha  # noqa: E402
+
 UID = 64124
-SOCKET, DIR, LAYERS = 3, 4, 5
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
-def sha(data):
-    return hashlib.sha256(data).hexdigest()
-
-
 def tar(name, data):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+    return oci.tar([(name, data)])
 
 
 def zstd(data):
@@ -144,7 +133,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         r.served[digest] = r.served.get(digest, 0) + end - begin
 
 
-class Pull:
+class Pull(oci.Job):
     """One run of the job."""
 
     def __init__(self, path, ref, here=None, insecure=(), mirrors=(), **plan):
@@ -154,39 +143,9 @@ class Pull:
         for name, data in (here or {}).items():
             (layers / name).write_bytes(data)
         os.chown(self.folder, UID, UID)
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         rows = {"job": "pull", "uid": UID, "ref": ref, "platform": "linux/amd64", **plan}
-        lines = [f"{k}={v}" for k, v in rows.items()] + [f"insecure={x}" for x in insecure] + [f"mirror={x}" for x in mirrors]
-        self.socket.send("".join(x + "\0" for x in lines).encode())
-        fds = {SOCKET: theirs.fileno(), DIR: os.open(self.folder, os.O_RDONLY), LAYERS: os.open(layers, os.O_RDONLY)}
-
-        def place():
-            high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for number, fd in fds.items()}
-            for number, fd in high.items():
-                os.dup2(fd, number)
-
-        self.layers, self.progress, self.said = [], [], []
-        self.process = subprocess.Popen([OCI], preexec_fn=place, close_fds=False)
-        theirs.close()
-        os.close(fds[DIR])
-        os.close(fds[LAYERS])
-
-    def answer(self, timeout=60):
-        self.socket.settimeout(timeout)
-        last = {}
-        with contextlib.suppress(ConnectionError):
-            while packet := self.socket.recv(65536):
-                rows = [x.split("=", 1) for x in packet.decode().split("\0") if x]
-                last = dict(rows)
-                if "progress" in last:
-                    self.progress.append(last["progress"])
-                if "said" in last:
-                    self.said.append(last["said"])
-                if "ok" in last or "error" in last:
-                    self.layers = [v for k, v in rows if k == "layer"]
-                    break
-        self.process.wait(timeout)
-        return last
+        super().__init__([*rows.items(), *(("insecure", x) for x in insecure), *(("mirror", x) for x in mirrors)],
+                         {oci.DIR: os.open(self.folder, os.O_RDONLY), oci.LAYERS: os.open(layers, os.O_RDONLY)})
 
     def files(self):
         return sorted(x.name for x in self.folder.iterdir())
@@ -235,7 +194,7 @@ def test_image(tmp_path, registry, pack):
     manifest = registry.image(ONE, TWO, ONE, pack=pack)
     job, answer = pull(tmp_path, registry)
     assert "ok" in answer, answer
-    assert answer["digest"] == sha(manifest) and job.layers == [sha(ONE), sha(TWO), sha(ONE)]
+    assert answer["digest"] == sha(manifest) and job.all["layer"] == [sha(ONE), sha(TWO), sha(ONE)]
     assert (job.folder / "manifest.json").read_bytes() == manifest
     assert sha((job.folder / "config.json").read_bytes()) == answer["id"]
     assert job.files() == sorted(["manifest.json", "config.json", sha(ONE) + ".tar", sha(TWO) + ".tar"])
@@ -250,7 +209,7 @@ def test_index_and_digest(tmp_path, registry):
         for x, arch in ((other, "arm64"), (mine, "amd64"))]}).encode()
     registry.manifests = {"sha256:" + sha(x): x for x in (other, mine, index)}
     job, answer = pull(tmp_path, registry, f"a/b@sha256:{sha(index)}")
-    assert answer["digest"] == sha(index) and job.layers == [sha(TWO)]
+    assert answer["digest"] == sha(index) and job.all["layer"] == [sha(TWO)]
     assert (job.folder / "manifest.json").read_bytes() == mine
 
 
@@ -277,7 +236,7 @@ def test_three_layers_at_a_time(tmp_path, registry):
     registry.hold = lambda digest: digest == config or hold(digest)
     job, answer = pull(tmp_path, registry)
     assert "ok" in answer, answer
-    assert job.layers == [sha(x) for x in layers] and max(most) == 3 and len(registry.served) == 10
+    assert job.all["layer"] == [sha(x) for x in layers] and max(most) == 3 and len(registry.served) == 10
     for layer in layers:
         assert (job.folder / (sha(layer) + ".tar")).read_bytes() == layer
 
@@ -430,7 +389,7 @@ def test_mirror(tmp_path, registry, mirror):
     registry.image(ONE, TWO)
     mirror.image(ONE, TWO)
     job, answer = through(tmp_path, registry, mirror, user="ann", password="secret", token="t")
-    assert "ok" in answer and job.layers == [sha(ONE), sha(TWO)] and job.said == []
+    assert "ok" in answer and job.all["layer"] == [sha(ONE), sha(TWO)] and job.said == []
     assert registry.seen == [] and {auth for _, auth in mirror.seen} == {None}
 
 
@@ -480,7 +439,7 @@ def test_mirror_with_another_manifest(tmp_path, registry, mirror):
     mirror.manifests["sha256:" + sha(manifest)] = mirror.image(TWO)
     job = Pull(tmp_path, f"{registry.host}/a/b@sha256:{sha(manifest)}", insecure=[registry.host, mirror.host],
                mirrors=[f"http://{mirror.host}"])
-    assert "ok" in job.answer() and "another digest" in job.said[0] and job.layers == [sha(ONE)]
+    assert "ok" in job.answer() and "another digest" in job.said[0] and job.all["layer"] == [sha(ONE)]
 
 
 def test_mirror_isnt_insecure(tmp_path, registry, mirror):
