@@ -422,13 +422,16 @@ int api_watch(struct api *a, const char *path, const field_json *body,
 
 static void upload_progress(void *arg, uint64_t now, uint64_t total)
 {
-	out_progress(arg, now, total);
+	if (now < total)
+		out_progress(arg, now, total);
+	else
+		term_progress("%s: the daemon works on it", (const char *)arg);
 }
 
-int api_upload(struct api *a, const char *path, int fd, uint64_t size, const char *doing, field_json **ret,
-	struct fcm_error *err)
+int api_upload(struct api *a, const char *method, const char *path, int fd, uint64_t size, const char *doing,
+	field_json **ret, struct fcm_error *err)
 {
-	struct httpc_request rq = {.method = "PUT",
+	struct httpc_request rq = {.method = method,
 		.upload_fd = fd,
 		.upload_size = size,
 		.sent = upload_progress,
@@ -439,10 +442,10 @@ int api_upload(struct api *a, const char *path, int fd, uint64_t size, const cha
 	return r;
 }
 
-int api_send(struct api *a, const char *path, ssize_t (*source)(void *arg, char *p, size_t n), void *arg,
-	field_json **ret, struct fcm_error *err)
+int api_send(struct api *a, const char *method, const char *path,
+	ssize_t (*source)(void *arg, char *p, size_t n), void *arg, field_json **ret, struct fcm_error *err)
 {
-	struct httpc_request rq = {.method = "PUT", .source = source, .arg = arg};
+	struct httpc_request rq = {.method = method, .source = source, .arg = arg};
 
 	return perform_json(a, &rq, path, ret, err);
 }

@@ -41,14 +41,15 @@ int api_watch(struct api *a, const char *path, const field_json *body,
 int api_wait(struct api *a, const char *path, uint32_t seconds, field_json **ret,
 	struct fcm_error *err) must_check;
 
-/* Send a file as the body of a PUT, with a progress line. */
-int api_upload(struct api *a, const char *path, int fd, uint64_t size, const char *doing, field_json **ret,
-	struct fcm_error *err) must_check;
-
-/* Send a tar archive whose size nobody knows as the body of a PUT: `source` gives the next bytes of it, 0 at its end, -1 to stop,
- * which is FCM_CANCELLED. */
-int api_send(struct api *a, const char *path, ssize_t (*source)(void *arg, char *p, size_t n), void *arg,
+/* Send a file as the body of a PUT or POST, with a progress line. */
+int api_upload(struct api *a, const char *method, const char *path, int fd, uint64_t size, const char *doing,
 	field_json **ret, struct fcm_error *err) must_check;
+
+/* Send bytes whose number nobody knows as the body of a PUT or POST: `source` gives the next bytes of it, 0 at its end, -1 to stop,
+ * which is FCM_CANCELLED. */
+int api_send(struct api *a, const char *method, const char *path,
+	ssize_t (*source)(void *arg, char *p, size_t n), void *arg, field_json **ret,
+	struct fcm_error *err) must_check;
 
 /* Give each piece of the answer to `data`, until it says -1 (which is no error) or the answer ends. */
 int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,

@@ -292,7 +292,7 @@ static int upload(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 	auto_json field_json *answer = NULL;
 
 	term_progress("%s", c->what);
-	int r = api_send(c->cli->api, path, give_piece, c, &answer, err);
+	int r = api_send(c->cli->api, "PUT", path, give_piece, c, &answer, err);
 	term_progress_end();
 	if (r < 0 && c->err.code != FCM_OK)
 		*err = c->err;
@@ -394,6 +394,33 @@ static void say_end(const struct copy *c, const struct tree_count *n, int64_t ms
 	out_bytes(&size, (int64_t)n->bytes);
 	out_hint("copied %" PRIu64 " %s, %s in %.1f s", n->entries, n->entries == 1 ? "file" : "files",
 		size.p, (double)ms / 1000);
+}
+
+int cp_pack(const char *dir, struct packing *ret, struct fcm_error *err)
+{
+	_cleanup_(place_done) struct place from = {.path = xprintf("%s/.", dir)};
+	struct copy c = {.from = from, .keep = TREE_OWNERS | TREE_SETID | TREE_DEVICES};
+	struct process p;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (start(&c, true, pack, &p, err) < 0)
+		return -1;
+	*ret = (struct packing){.fd = c.pipe, .pid = p.pid, .report = p.report};
+	return 0;
+}
+
+int cp_pack_end(struct packing *packing, struct fcm_error *err)
+{
+	const struct process p = {.pid = packing->pid, .report = packing->report};
+	struct copy c = {.pipe = packing->fd};
+	struct report r;
+
+	end(&c, &p, &r);
+	if (!r.failed)
+		return 0;
+	*err = r.err;
+	make_one_line(err->msg);
+	return -1;
 }
 
 int cp_directory(struct cli *cli, const char *dir, const char *vm, const char *path, struct fcm_error *err)

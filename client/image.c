@@ -5,19 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/child.h"
 #include "client/command.h"
 #include "client/imageverb.h"
+#include "client/import.h"
 #include "client/out.h"
 #include "client/paths.h"
-
-extern char **environ;
 
 /* ---- the list ---- */
 
@@ -156,63 +153,6 @@ static int set_agent(struct fcm_error *err)
 	return 0;
 }
 
-static volatile sig_atomic_t script_group; /* 0 before it runs: then there is nothing but to end */
-
-static void pass_on(int sig)
-{
-	if (script_group)
-		kill(-(pid_t)script_group, sig);
-}
-
-/* Until the script has ended, signals that end us end it, and then we clean up. */
-static void catch_signals(void (*handler)(int))
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-	const struct sigaction sa = {.sa_handler = handler};
-
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		sigaction(signals[i], &sa, NULL);
-}
-
-/* In a process group of its own, so that what it runs ends with it, whoever sends us a signal. */
-static int spawn_script(const char *script, const char *tar, pid_t *ret, struct fcm_error *err)
-{
-	const char *const argv[] = {script, tar, NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	errno = posix_spawn(ret, script, &actions, &attr, (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attr);
-	return errno ? fcm_fail_errno(err, "run %s", script) : 0;
-}
-
-/* Run the script; what it prints goes to stderr. */
-static int run_script(const char *script, const char *tar, struct fcm_error *err)
-{
-	pid_t pid;
-	int status;
-
-	catch_signals(pass_on);
-	if (spawn_script(script, tar, &pid, err) < 0)
-		return -1;
-	script_group = pid;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return fcm_fail_errno(err, "wait for %s", script);
-	script_group = 0;
-	catch_signals(SIG_DFL);
-	if (WIFSIGNALED(status))
-		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", script, WTERMSIG(status));
-	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", script);
-}
-
 /* With its directory, and what the script writes before it is complete. */
 static void remove_tar(const char *tar)
 {
@@ -237,7 +177,7 @@ static int send_tar(struct cli *cli, const struct recipe *recipe, const char *ta
 	remove_tar(tar);
 	if (st.st_size == 0)
 		return fcm_fail(err, FCM_HOST, "the build of '%s' made nothing", recipe->name);
-	return api_upload(cli->api, recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
+	return api_upload(cli->api, "PUT", recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
 }
 
 static int build_in(struct cli *cli, const struct recipe *recipe, const char *dir, field_json **ret,
@@ -246,7 +186,9 @@ static int build_in(struct cli *cli, const struct recipe *recipe, const char *di
 	auto_free char *script = find_script(recipe->name, err);
 	auto_free char *tar = xprintf("%s/%s.tar", dir, recipe->name);
 
-	int r = script == NULL || (recipe->agent && set_agent(err) < 0) ? -1 : run_script(script, tar, err);
+	const char *const argv[] = {script, tar, NULL};
+
+	int r = script == NULL || (recipe->agent && set_agent(err) < 0) ? -1 : child_run(argv, err);
 	if (r == 0)
 		r = send_tar(cli, recipe, tar, ret, err);
 	remove_tar(tar);
@@ -256,17 +198,14 @@ static int build_in(struct cli *cli, const struct recipe *recipe, const char *di
 static int build(struct cli *cli, const char *name, struct fcm_error *err)
 {
 	const struct recipe *recipe = find_recipe(name, err);
-	const char *tmp = getenv("TMPDIR");
 	field_json *before = NULL, *image = NULL;
 
 	/* ask the daemon first: minutes of building for one that isn't there would be a pity */
 	if (recipe == NULL || api_get(cli->api, "/v1", &before, err) < 0)
 		return -1;
 	fj_free(before);
-	auto_free char *dir = xprintf("%s/fcm-build-XXXXXX", tmp && *tmp ? tmp : "/var/tmp");
-	if (mkdtemp(dir) == NULL)
-		return fcm_fail_errno(err, "make a directory in %s", tmp && *tmp ? tmp : "/var/tmp");
-	if (build_in(cli, recipe, dir, &image, err) < 0)
+	auto_free char *dir = child_directory("fcm-build", err);
+	if (dir == NULL || build_in(cli, recipe, dir, &image, err) < 0)
 		return -1;
 	_cleanup_(buf_done) struct buf size = {0};
 	out_bytes(&size, fj_get_int(image, "on_disk", 0));
@@ -280,15 +219,23 @@ static int build(struct cli *cli, const char *name, struct fcm_error *err)
 
 struct image_options {
 	bool all;
+	struct import_options import;
 };
 
 static const struct field image_fields[] = {
 	F(struct image_options, all, FIELD_BOOL),
+	F(struct image_options, import, FIELD_OBJECT, .sub = import_fields),
 	FIELD_END,
 };
 
 static const struct option_row image_options[] = {
 	{"all", 'a', NULL, NULL, "prune: also those that have a name"},
+	{"name", 0, "REF", "import.name", "import: its name, whatever it says itself"},
+	{"cmd", 0, "WORD", "import.cmd", "import of a root file system: its command; repeatable"},
+	{"entrypoint", 0, "WORD", "import.entrypoint", "likewise: a word before the command's; repeatable"},
+	{"env", 'e', "K=V", "import.env", "likewise: its environment; repeatable"},
+	{"workdir", 'w', "DIR", "import.workdir", "likewise: where it runs"},
+	{"user", 'u', "USER", "import.user", "likewise: who runs it"},
 	{0},
 };
 
@@ -302,6 +249,11 @@ static int verb_build(struct cli *cli, const struct image_options *o, struct fcm
 {
 	(void)o;
 	return build(cli, cli->argv[0], err);
+}
+
+static int verb_import(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	return image_import(cli, &o->import, cli->argv[0], err);
 }
 
 static int verb_rm(struct cli *cli, const struct image_options *o, struct fcm_error *err)
@@ -329,16 +281,30 @@ static int verb_inspect(struct cli *cli, const struct image_options *o, struct f
 
 static const struct verb {
 	const char *name, *needs; /* what it says when it gets another number of arguments */
+	const char *options;	  /* how the keys of those that it takes begin; "": none */
 	int min, max;
 	int (*run)(struct cli *cli, const struct image_options *o, struct fcm_error *err);
 } verbs[] = {
-	{"ls", "takes no argument", 0, 0, verb_ls},
-	{"build", "needs a name", 1, 1, verb_build},
-	{"rm", "needs the images", 1, ANY_ARGS, verb_rm},
-	{"tag", "needs an image and its new name", 2, 2, verb_tag},
-	{"prune", "takes no argument", 0, 0, verb_prune},
-	{"inspect", "needs one image", 1, 1, verb_inspect},
+	{"ls", "takes no argument", "", 0, 0, verb_ls},
+	{"build", "needs a name", "", 1, 1, verb_build},
+	{"import", "needs a file, a directory or -", "import.", 1, 1, verb_import},
+	{"rm", "needs the images", "", 1, ANY_ARGS, verb_rm},
+	{"tag", "needs an image and its new name", "", 2, 2, verb_tag},
+	{"prune", "takes no argument", "all", 0, 0, verb_prune},
+	{"inspect", "needs one image", "", 1, 1, verb_inspect},
 };
+
+static int check_verb(const struct cli *cli, const struct verb *v, struct fcm_error *err)
+{
+	if (cli->argc < v->min || cli->argc > v->max)
+		return fcm_fail(err, FCM_USAGE, "image %s %s", v->name, v->needs);
+	for (size_t i = 0; i < cli->given.n; i++)
+		if (*v->options == '\0' || strncmp(cli->given.v[i], v->options, strlen(v->options)) != 0)
+			return fcm_fail(err, FCM_USAGE, "image %s doesn't take --%s", v->name,
+				strrchr(cli->given.v[i], '.') ? strrchr(cli->given.v[i], '.') + 1
+							      : cli->given.v[i]);
+	return 0;
+}
 
 static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 {
@@ -350,13 +316,11 @@ static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 		const struct verb *v = &verbs[i];
 		if (strcmp(v->name, name) != 0)
 			continue;
-		if (cli->argc >= v->min && cli->argc <= v->max)
-			return v->run(cli, options, err);
-		fcm_fail(err, FCM_USAGE, "image %s %s", name, v->needs);
-		return fcm_hint(err, "fcm image --help");
+		return check_verb(cli, v, err) < 0 ? fcm_hint(err, "fcm image --help")
+						   : v->run(cli, options, err);
 	}
 	fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", name);
-	return fcm_hint(err, "fcm image ls, build, rm, tag, prune or inspect");
+	return fcm_hint(err, "fcm image ls, build, import, rm, tag, prune or inspect");
 }
 
 static int run_rmi(struct cli *cli, void *options, struct fcm_error *err)
@@ -386,11 +350,15 @@ const struct command cmd_rmi = {
 
 const struct command cmd_image = {
 	.name = "image",
-	.args = "ls|build|rm|tag|prune|inspect [IMAGE...]",
-	.summary = "list, build, name and remove images",
+	.args = "ls|build|import|rm|tag|prune|inspect [IMAGE...]",
+	.summary = "list, build, import, name and remove images",
 	.details = "ls             list images and kernels, as fcm images does\n"
 		   "build NAME     make base, debian, tiny or kernel from Debian packages: runs the\n"
 		   "               shipped script here and sends the result to the daemon\n"
+		   "import PLACE   take an image from a file or directory, or from stdin (-): an OCI\n"
+		   "               layout or archive, docker's (docker save), a root file system as\n"
+		   "               tar, an ext4; gzip, zstd, xz and bzip2 are seen. Or, by skopeo,\n"
+		   "               from docker-daemon:NAME or containers-storage:NAME\n"
 		   "rm IMAGE...    remove images that no VM uses, as fcm rmi does\n"
 		   "tag IMAGE NAME give an image one more name\n"
 		   "prune          remove the images that have no name and that no VM uses\n"

@@ -60,17 +60,23 @@ def sha(data):
 
 
 def tar(members):
-    """A tar of [(name, bytes or {what a TarInfo has})]."""
+    """A tar of (name, bytes) or (name, bytes, {what a TarInfo has})."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, what in members:
+        for name, data, *more in members:
             info = tarfile.TarInfo(name)
-            data = what if isinstance(what, bytes) else b""
-            info.size, info.mode = len(data), 0o644
-            for key, value in what.items() if isinstance(what, dict) else ():
+            info.size, info.mode, info.mtime = len(data), 0o644, 1700000000
+            for key, value in (more[0] if more else {}).items():
                 setattr(info, key, value)
             archive.addfile(info, io.BytesIO(data))
     return out.getvalue()
+
+
+def symlink(to):
+    return {"type": tarfile.SYMTYPE, "linkname": to}
+
+
+DIRECTORY, PROGRAM = {"type": tarfile.DIRTYPE, "mode": 0o755}, {"mode": 0o755}
 
 
 def docker_archive(layers, config, tags, link=False):
@@ -82,7 +88,7 @@ def docker_archive(layers, config, tags, link=False):
         names.append(f"{i:064x}/layer.tar")
         first = seen.setdefault(sha(data), i)
         again = link and first != i
-        members.append((names[-1], {"type": tarfile.SYMTYPE, "linkname": f"../{first:064x}/layer.tar"} if again else data))
+        members.append((names[-1], b"", symlink(f"../{first:064x}/layer.tar")) if again else (names[-1], data))
     manifest = [{"Config": f"{sha(config)}.json", "RepoTags": tags, "Layers": names}]
     return sha(config), tar([*members, (f"{sha(config)}.json", config), ("manifest.json", json.dumps(manifest).encode())])
 
@@ -106,3 +112,24 @@ def layout(path, layers, config):
     (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
     (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     return made["digest"].removeprefix("sha256:")
+
+
+# ---- an image with a shell, to be run ----
+
+APP = b'#!/bin/sh\n[ "$1" = sleep ] && { trap "echo stopped; exit 3" INT; echo ready; while :; do sleep 0.1; done; }\necho "$GREETING $* $(pwd) $(id -u):$(id -g)"\n'
+CONFIG = {"Entrypoint": ["/bin/app"], "Cmd": ["hello"], "Env": ["GREETING=hi", "PATH=/bin"], "WorkingDir": "/srv", "User": "web", "StopSignal": "SIGINT"}
+
+
+def busybox():
+    return Path("/bin/busybox").read_bytes()
+
+
+def base():
+    """Its lower layer."""
+    return tar([("bin/busybox", busybox(), PROGRAM), *((f"bin/{x}", b"", symlink("busybox")) for x in ("sh", "id", "sleep", "cat", "ls")),
+                ("etc/passwd", b"root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n"), ("etc/old", b"x")])
+
+
+def change():
+    """Its upper layer."""
+    return tar([("bin/app", APP, PROGRAM), ("etc/.wh.old", b""), ("srv/f", b"content\n")])

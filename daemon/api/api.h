@@ -6,6 +6,7 @@
 
 #include "daemon/engine/engine.h"
 #include "daemon/http/http.h"
+#include "daemon/image/image.h"
 
 #define X(method, pattern, handler, subject, body, size, max, flags)                                         \
 	int api_##handler(struct request *rq, struct fcm_error *err);
@@ -16,6 +17,11 @@
  * for them, else with one JSON object, when it is over. A client that goes away is forgotten; an operation on a VM
  * goes on. `result` makes the object from an operation that succeeded. */
 int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
+	struct fcm_error *err);
+
+/* Its two halves, for who has something to do between: both take `op` over when they fail, the second in any case. */
+int api_start(struct request *rq, struct op *op, struct fcm_error *err) must_check;
+int api_answer(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
 	struct fcm_error *err);
 
 /* A VM as JSON; `show_env` with the values of env. */
@@ -48,3 +54,6 @@ int api_number(const struct request *rq, const char *name, int64_t min, int64_t 
 
 /* ?name= as a time: "2026-11-25T16:48:13Z", or "5m": so long ago. 0 when it is missing. FCM_INVALID naming it. */
 int api_time(const struct request *rq, const char *name, int64_t *ret, struct fcm_error *err) must_check;
+
+/* An image as JSON. */
+field_json *api_image_json(const struct image_info *info);

@@ -29,7 +29,7 @@ static int64_t used_by(const struct image_info *info, struct vm **all, size_t n)
 	return users;
 }
 
-static field_json *info_json(const struct image_info *info)
+field_json *api_image_json(const struct image_info *info)
 {
 	field_json *o = fj_object();
 
@@ -55,7 +55,7 @@ int api_images_list(struct request *rq, struct fcm_error *err)
 	nvms = registry_all(&all);
 	field_json *o = fj_object(), *list = fj_array();
 	for (size_t i = 0; i < n; i++) {
-		field_json *e = info_json(&infos[i]);
+		field_json *e = api_image_json(&infos[i]);
 		fj_set_int(e, "used_by", used_by(&infos[i], all, nvms));
 		fj_append(list, e);
 	}
@@ -74,7 +74,7 @@ static int finish(void *arg, struct request *rq, struct fcm_error *err)
 {
 	struct image_info info;
 
-	return image_upload_commit(arg, &info, err) < 0 ? -1 : http_reply(rq, 201, info_json(&info));
+	return image_upload_commit(arg, &info, err) < 0 ? -1 : http_reply(rq, 201, api_image_json(&info));
 }
 
 static void done(void *arg)
@@ -180,7 +180,7 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 	if (need_ref(rq, &ref, err) < 0 || image_resolve(ref, &id, err) < 0 ||
 		image_find(&id, &info, err) < 0 || snapshots_of(&id, &users.snapshots, err) < 0)
 		return -1;
-	field_json *o = info_json(&info);
+	field_json *o = api_image_json(&info);
 	tags_list(&id, &names);
 	vms_of(&id, &users.vms);
 	fj_set(o, "names", names_json(&names));
@@ -193,7 +193,7 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 
 static field_json *pulled(const struct op *op)
 {
-	return info_json(&op->image);
+	return api_image_json(&op->image);
 }
 
 int api_images_pull(struct request *rq, struct fcm_error *err)
@@ -226,7 +226,7 @@ int api_images_tag(struct request *rq, struct fcm_error *err)
 	if (image_resolve(body->image, &id, err) < 0 || image_tag(&id, body->tag, &name, err) < 0 ||
 		image_find(&id, &info, err) < 0)
 		return -1;
-	field_json *o = info_json(&info);
+	field_json *o = api_image_json(&info);
 	fj_set_str(o, "added", name.s);
 	return http_reply(rq, 200, o);
 }

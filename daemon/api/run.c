@@ -124,17 +124,9 @@ static void stream_done(void *arg)
 	free(s);
 }
 
-int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
+int api_answer(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
 	struct fcm_error *err)
 {
-	const struct vm *vm = op->vm;
-
-	log_line(LOG_LEVEL_INFO, vm && vm->id.s[0] ? vm->id.s : NULL, "%s '%s' for %s, request %s", op->what,
-		vm ? vm->view.name : op->pull.image, http_token(rq)->name, http_request_id(rq));
-	if (op_start(op, err) < 0) {
-		op_unref(op);
-		return -1;
-	}
 	if (http_wants_progress(rq)) {
 		struct stream *s = xalloc(sizeof *s);
 		*s = (struct stream){.rq = rq, .op = op, .result = result};
@@ -143,4 +135,22 @@ int api_run(struct request *rq, struct op *op, int status, field_json *(*result)
 	int rc = answer_once(rq, op, status, result, err);
 	op_give_up(op);
 	return rc;
+}
+
+int api_start(struct request *rq, struct op *op, struct fcm_error *err)
+{
+	const struct vm *vm = op->vm;
+
+	log_line(LOG_LEVEL_INFO, vm && vm->id.s[0] ? vm->id.s : NULL, "%s '%s' for %s, request %s", op->what,
+		op_subject(op), http_token(rq)->name, http_request_id(rq));
+	if (op_start(op, err) == 0)
+		return 0;
+	op_unref(op);
+	return -1;
+}
+
+int api_run(struct request *rq, struct op *op, int status, field_json *(*result)(const struct op *op),
+	struct fcm_error *err)
+{
+	return api_start(rq, op, err) < 0 ? -1 : api_answer(rq, op, status, result, err);
 }

@@ -28,6 +28,7 @@ struct op *op_new(
 	op->what = table ? table->name : "";
 	op->refs = 1;
 	op->hold.fd = -1;
+	op->import.in_fd = -1;
 	op->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return op;
 }
@@ -57,6 +58,9 @@ void op_unref(struct op *op)
 	strv_done(&op->publish);
 	field_done(ready_fields, &op->ready);
 	field_done(image_pull_fields, &op->pull);
+	strv_done(&op->import.names);
+	free(op->import.config);
+	fcm_closep(&op->import.in_fd);
 	free(op);
 }
 
@@ -168,6 +172,15 @@ void op_tell(struct op *op, field_json *line)
 		buf_printf(&op->progress, "%s\n", text);
 	pthread_mutex_unlock(&lock);
 	wake(op);
+}
+
+const char *op_subject(const struct op *op)
+{
+	if (op->vm)
+		return op->vm->view.name;
+	if (op->pull.image)
+		return op->pull.image;
+	return op->import.names.n ? op->import.names.v[0] : "an image";
 }
 
 bool op_vmm_lives(const struct op *op)

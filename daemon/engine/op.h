@@ -34,6 +34,13 @@ struct snapshot_hold {
 };
 void snapshot_drop(struct snapshot_hold *h);
 
+/* An image that a request brings (import.h). */
+struct image_import {
+	struct strv names; /* whole ones */
+	char *config;	   /* or NULL */
+	int in_fd;	   /* where its bytes come from, or -1 */
+};
+
 struct op {
 	const struct op_table *table; /* NULL without a VM */
 	struct vm *vm;		      /* held, or NULL */
@@ -67,6 +74,7 @@ struct op {
 		ready;		/* start: what is waited for, where it says anything; else what the VM says */
 	enum repair repair;	/* what the daemon found when it started */
 	struct image_pull pull; /* pull, and check */
+	struct image_import import; /* import; its names are those that it gave, too */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;
@@ -75,7 +83,7 @@ struct op {
 	bool resumed; /* a start: the VM went on where it was */
 	int64_t took_ms;
 	struct op_receipt receipt;
-	struct image_info image; /* pull */
+	struct image_info image; /* pull, import */
 
 	/* private to op.c */
 	unsigned refs;
@@ -115,6 +123,9 @@ void op_progress(struct op *op, const char *step, const char *status, int64_t ms
 
 /* Report anything, as a line of progress; takes over `line`. It is dropped when nobody reads. */
 void op_tell(struct op *op, field_json *line);
+
+/* What it is about, for the log. */
+const char *op_subject(const struct op *op);
 
 /* Does the VMM of op->vm live? */
 bool op_vmm_lives(const struct op *op);

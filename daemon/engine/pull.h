@@ -1,6 +1,6 @@
 /*
  * An image from a registry: fcm-oci gets it (job `pull`), fcm-oci makes a file system of its layers (job `merge`), the store of
- * images keeps it. The daemon itself reads no byte of a layer. Both operations are without a VM and end when nobody waits for
+ * images keeps it. Both operations are without a VM and end when nobody waits for
  * them (FCM_CANCELLED); user and password are kept nowhere.
  */
 #pragma once

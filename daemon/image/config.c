@@ -67,6 +67,16 @@ int image_config_parse(const char *text, size_t n, struct image_config *ret, str
 	return 0;
 }
 
+char *image_config_check(const char *text, struct fcm_error *err)
+{
+	_cleanup_(image_config_done) struct image_config c = {0};
+
+	if (field_decode(config_fields, text, strlen(text), FIELD_WIRE, &c, err) < 0)
+		return NULL;
+	auto_json field_json *v = fj_parse(text, strlen(text), err);
+	return v ? fj_print(v, false) : NULL;
+}
+
 int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err)
 {
 	auto_free char *path = xprintf("%s/config.json", id->s);

@@ -30,5 +30,9 @@ int image_config_parse(
 	const char *text, size_t n, struct image_config *ret, struct fcm_error *err) must_check;
 void image_config_done(struct image_config *c);
 
+/* Is it what a user may say of how an image runs, an object with keys of "config" of an OCI config? The same on one line, the
+ * caller's. NULL with FCM_INVALID and the like naming the key. */
+char *image_config_check(const char *text, struct fcm_error *err);
+
 /* That of an image; an empty one for an image that has none (PUT /v1/images). FCM_NO_IMAGE isn't told here. */
 int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err) must_check;

@@ -62,8 +62,11 @@ int image_upload_feed(struct image_upload *up, const void *data, size_t n, struc
 int image_upload_commit(struct image_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
 void image_upload_abort(struct image_upload *up); /* NULL-safe; also frees after a commit */
 
-/* Give an image one more name, which another one may lose; one without a domain is one of localhost. *ret becomes the whole
- * name. FCM_INVALID naming `tag`. */
+/* The whole name that an image gets when its user calls it so: one without a domain is one of localhost. FCM_INVALID naming `field`. */
+int image_whole_name(
+	const char *name, const char *field, struct ref_text *ret, struct fcm_error *err) must_check;
+
+/* Give an image one more name, which another one may lose. *ret becomes the whole name. FCM_INVALID naming `tag`. */
 int image_tag(
 	const struct image_id *id, const char *name, struct ref_text *ret, struct fcm_error *err) must_check;
 

@@ -106,24 +106,28 @@ static int read_config(
 	return r;
 }
 
-static int write_facts(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+static int take_config(struct image_making *m, const struct image_id *id, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
 	_cleanup_(image_config_done) struct image_config config = {0};
-	struct image_facts facts = {.created = clock_wall()};
-	struct stat st;
 
 	if (read_config(m, id, &text, err) < 0 || image_config_parse(text.p, text.n, &config, err) < 0)
+		return -1;
+	return file_write_atomic(m->dir_fd, CONFIG, 0444, text.p, text.n, err);
+}
+
+static int write_facts(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+{
+	struct image_facts facts = {.created = clock_wall(), .layers = m->layers};
+	struct stat st;
+
+	if (m->layers.n > 0 && take_config(m, id, err) < 0)
 		return -1;
 	if (fstat(m->out_fd, &st) < 0 || fsync(m->out_fd) < 0)
 		return fcm_fail_errno(err, "store the image");
 	facts.size = st.st_size;
-	strv_copy(&facts.layers, &m->layers);
 	auto_free char *json = image_facts_print(&facts);
-	strv_done(&facts.layers);
-	return file_write_atomic(m->dir_fd, CONFIG, 0444, text.p, text.n, err) < 0
-		       ? -1
-		       : file_write_atomic(m->dir_fd, FACTS, 0444, json, strlen(json), err);
+	return file_write_atomic(m->dir_fd, FACTS, 0444, json, strlen(json), err);
 }
 
 /* One with this id may be there already: it is the same. */
@@ -142,13 +146,16 @@ static int publish(struct image_making *m, const struct image_id *id, struct fcm
 	return fsync(images) < 0 ? fcm_fail_errno(err, "store the image") : 0;
 }
 
-int image_make_commit(struct image_making *m, const struct image_id *id, const char *ref,
+int image_make_commit(struct image_making *m, const struct image_id *id, const struct strv *names,
 	struct image_info *ret, struct fcm_error *err)
 {
 	struct ref_text name;
 
-	if (write_facts(m, id, err) < 0 || publish(m, id, err) < 0 || image_tag(id, ref, &name, err) < 0)
+	if (write_facts(m, id, err) < 0 || publish(m, id, err) < 0)
 		return -1;
+	for (size_t i = 0; i < names->n; i++)
+		if (image_tag(id, names->v[i], &name, err) < 0)
+			return -1;
 	return image_find(id, ret, err);
 }
 

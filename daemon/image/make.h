@@ -1,5 +1,5 @@
 /*
- * An image that is made here from what a registry gave: a directory beside the images, which becomes one of them whole or goes.
+ * An image that is made here from what a registry gave, or an archive: a directory beside the images, which becomes one of them whole or goes.
  *
  *	<state>/images/.<random>/{image.ext4,image.json,config.json}	root's
  *	<state>/images/.<random>/job/					the job's (daemon/oci), given up before the image is
@@ -25,9 +25,9 @@ int image_layers_fd(void);
 /* Take the job's <diff_id>.tar of each of m->layers into the directory of layers, but for those that are there. */
 int image_make_layers(struct image_making *m, struct fcm_error *err) must_check;
 
-/* Make it visible under `id`, with the name `ref` (whole). Its config.json must have the sha256 `id`, and be one that can be run
- * here. FCM_INVALID. */
-int image_make_commit(struct image_making *m, const struct image_id *id, const char *ref,
+/* Make it visible under `id`, with these whole names (ref_full). Its config.json must have the sha256 `id`, and be one that can be run
+ * here; one without layers has none, for its file system came as it is. FCM_INVALID. */
+int image_make_commit(struct image_making *m, const struct image_id *id, const struct strv *names,
 	struct image_info *ret, struct fcm_error *err) must_check;
 
 /* Remove what isn't an image; for the end in any case. */

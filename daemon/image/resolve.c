@@ -84,18 +84,24 @@ bool image_name_of(const char *text, const struct image_id *id, struct ref_text 
 	return true;
 }
 
-int image_tag(const struct image_id *id, const char *name, struct ref_text *ret, struct fcm_error *err)
+int image_whole_name(const char *name, const char *field, struct ref_text *ret, struct fcm_error *err)
 {
 	struct ref ref, local;
 
-	if (ref_parse(name, "tag", &ref, err) < 0)
+	if (ref_parse(name, field, &ref, err) < 0)
 		return -1;
 	if (ref.digest[0])
-		return fcm_fail_field(err, FCM_INVALID, "tag", "tag: a name with a digest can't be given");
+		return fcm_fail_field(
+			err, FCM_INVALID, field, "%s: a name with a digest can't be given", field);
 	if (strchr(name, '/') == NULL && ref_local(&ref, &local))
 		ref = local;
 	*ret = ref_full(&ref);
-	if (tags_set(ret->s, id, err) < 0)
+	return 0;
+}
+
+int image_tag(const struct image_id *id, const char *name, struct ref_text *ret, struct fcm_error *err)
+{
+	if (image_whole_name(name, "tag", ret, err) < 0 || tags_set(ret->s, id, err) < 0)
 		return -1;
 	if (!image_there(id)) { /* somebody removed it in that moment: no name of nothing stays */
 		if (tags_remove(ret->s, id, err) < 0)

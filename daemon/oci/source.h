@@ -38,6 +38,7 @@ int source_fail(struct archive *a, struct fcm_error *err);
 /* The next bytes as they are, for what is behind an archive's end. As archive_read_callback. */
 la_ssize_t source_read(struct archive *a, void *source, const void **ret);
 
+/* For _cleanup_(). */
 void source_closep(struct archive **a);
 void source_hash_freep(EVP_MD_CTX **h);
 

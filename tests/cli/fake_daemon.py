@@ -153,6 +153,7 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
             ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
+            ("POST", "/v1/images/import"): self.import_image,
         }.get((self.command, url.path))
         if handler:
             return handler(body)
@@ -213,6 +214,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def tag_image(self, body):
         return self.answer(200, {"name": "base", "digest": "1f3a9c0d5e6f7788", "added": "localhost/" + body["tag"]})
+
+    def import_image(self, body):
+        return self.answer(201, {"name": "mine", "tag": "1", "digest": "1f3a9c0d5e6f7788", "on_disk": body["bytes"], "added": ["localhost/mine:1"]})
 
     def prune_images(self, body):
         return self.answer(200, {"untagged": [], "removed": ["1f3a9c0d5e6f7788"] * (2 if body["all"] else 1), "bytes": 5000000})

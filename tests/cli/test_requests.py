@@ -8,6 +8,7 @@ import struct
 import subprocess
 import termios
 import time
+from urllib.parse import unquote
 
 import fake_daemon
 import pytest
@@ -147,6 +148,17 @@ def test_a_prefix_of_an_id_is_no_name(fcm, daemon):
         assert fcm("clone", "8i5a").status == 0 and last(daemon)["path"] == "/v1/snapshots/8i5a/clone"
     finally:
         del fake_daemon.SNAPSHOTS["8i5a"], fake_daemon.VMS["8i5a"]
+
+
+def test_image_import(fcm, daemon, tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"x" * 1000)
+    assert fcm("image", "import", str(tmp_path / "x.tar")).out == "mine:1\n"
+    assert (last(daemon)["path"], last(daemon)["body"]) == ("/v1/images/import", {"bytes": 1000})
+    fcm("image", "import", "--name", "a/b:1", "--cmd", "x y", "--cmd", "z", "-e", "A=b", "-w", "/srv", "-u", "web", "--entrypoint", "e", str(tmp_path / "x.tar"))
+    path, query = last(daemon)["path"].split("?", 1)
+    query = dict(part.split("=", 1) for part in query.split("&"))
+    assert unquote(query["name"]) == "a/b:1" and json.loads(unquote(query["config"])) == {
+        "Cmd": ["x y", "z"], "Entrypoint": ["e"], "Env": ["A=b"], "WorkingDir": "/srv", "User": "web"}
 
 
 def test_stop_time(fcm, daemon):

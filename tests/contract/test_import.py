@@ -20,7 +20,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests"))
 import oci  # noqa: E402
-from oci import docker_archive, layout, sha, tar  # noqa: E402
+from oci import DIRECTORY, docker_archive, layout, sha, symlink, tar  # noqa: E402
 
 UID = 64125
 ONE, TWO = tar([("one", b"1" * 5000)]), tar([("two", random.Random(1).randbytes(300000))])
@@ -141,7 +141,7 @@ def test_umoci(tmp_path):
 
 @pytest.mark.parametrize("packed", PACKED.values(), ids=PACKED)
 def test_tree(tmp_path, packed):
-    data = tar([("etc", {"type": tarfile.DIRTYPE, "mode": 0o755}), ("etc/os-release", b"ID=x\n"), ("zeros", bytes(1 << 20))])
+    data = tar([("etc", b"", DIRECTORY), ("etc/os-release", b"ID=x\n"), ("zeros", bytes(1 << 20))])
     job, answer = take(tmp_path, packed(data), config=json.dumps({"Cmd": ["/bin/sh"], "Env": ["A=b"]}))
     assert (answer["kind"], job.all["layer"]) == ("tree", [sha(data)])
     assert job.files() == sorted(["config.json", sha(data) + ".tar"]) and (job.folder / (sha(data) + ".tar")).read_bytes() == data
@@ -296,10 +296,6 @@ def docker(manifest=None, config=None, members=()):
     return tar([("c.json", config), ("manifest.json", manifest), *members, ("l/layer.tar", ONE)])
 
 
-def symlink(to):
-    return {"type": tarfile.SYMTYPE, "linkname": to}
-
-
 DOCKER = {
     "two images": (docker([{"Config": "c.json", "Layers": ["l"]}] * 2), "invalid", "several images"),
     "no list": (docker({}), "invalid", "no config"),
@@ -310,11 +306,11 @@ DOCKER = {
     "names of the host": (docker([{"Config": "/etc/passwd", "Layers": ["l"]}]), "invalid", "isn't in the archive"),
     "129 layers": (docker([{"Config": "c.json", "Layers": ["l"] * 129}]), "too_large", "129 layers"),
     "other layers": (docker([{"Config": "c.json", "Layers": ["l/layer.tar"] * 2}]), "invalid", "2 layers"),
-    "link out": (docker(members=[("l/layer.tar", symlink("../../../etc/passwd"))]), "invalid", "leads out"),
-    "link to the host": (docker(members=[("l/layer.tar", symlink("/etc/passwd"))]), "invalid", "isn't in the archive"),
-    "link in a circle": (docker(members=[("l/layer.tar", symlink("../m/layer.tar")), ("m/layer.tar", symlink("../l/layer.tar"))]), "invalid", "link to a link"),
-    "hard link out": (docker(members=[("l/layer.tar", {"type": tarfile.LNKTYPE, "linkname": "../x"})]), "invalid", "leads out"),
-    "a device": (docker(members=[("l/layer.tar", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5})]), "invalid", "is no file"),
+    "link out": (docker(members=[("l/layer.tar", b"", symlink("../../../etc/passwd"))]), "invalid", "leads out"),
+    "link to the host": (docker(members=[("l/layer.tar", b"", symlink("/etc/passwd"))]), "invalid", "isn't in the archive"),
+    "link in a circle": (docker(members=[("l/layer.tar", b"", symlink("../m/layer.tar")), ("m/layer.tar", b"", symlink("../l/layer.tar"))]), "invalid", "link to a link"),
+    "hard link out": (docker(members=[("l/layer.tar", b"", {"type": tarfile.LNKTYPE, "linkname": "../x"})]), "invalid", "leads out"),
+    "a device": (docker(members=[("l/layer.tar", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5})]), "invalid", "is no file"),
     "another layer first": (docker(members=[("l/layer.tar", TWO)]), "invalid", "its tar has the digest"),
     "config of no JSON": (docker(config=b"x"), "bad_json", "config"),
     "huge config": (docker(config=b" " * (9 << 20)), "too_large", "c.json"),
@@ -337,7 +333,7 @@ def test_docker_names(tmp_path):
 
 def test_names_that_go_up_are_no_members(tmp_path):
     """`../manifest.json` is none of the archive's; with others it is a file system that merge refuses later."""
-    data = tar([("../manifest.json", b"[]"), ("..", {"type": tarfile.DIRTYPE})])
+    data = tar([("../manifest.json", b"[]"), ("..", b"", DIRECTORY)])
     assert take(tmp_path, data)[1]["kind"] == "tree"
 
 

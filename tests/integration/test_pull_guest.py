@@ -1,41 +1,16 @@
 """Images of a real registry, run as machines: docker-registry, filled by skopeo with an image that is made here."""
 import hashlib
-import io
 import os
-import tarfile
 
+import oci
 import pytest
 from host import wait_for
+from oci import CONFIG
 from registry import Registry
 
 REGISTRY = "127.0.0.1:5000"
 HOST = {"config": f"insecure_registries = {REGISTRY}\n"}
-APP = b'#!/bin/sh\n[ "$1" = sleep ] && { trap "echo stopped; exit 3" INT; echo ready; while :; do sleep 0.1; done; }\necho "$GREETING $* $(pwd) $(id -u):$(id -g)"\n'
-
-
-def layer(*members):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, data, kind in members:
-            info = tarfile.TarInfo(name)
-            info.mode, info.mtime = kind.get("mode", 0o755), 1700000000
-            for key, value in kind.items():
-                setattr(info, key, value)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def busybox():
-    with open("/bin/busybox", "rb") as file:
-        return file.read()
-
-
-BASE = layer(("bin/busybox", busybox(), {}), *((f"bin/{x}", b"", {"type": tarfile.SYMTYPE, "linkname": "busybox"}) for x in ("sh", "id", "sleep", "cat", "ls")),
-             ("etc/passwd", b"root:x:0:0::/:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n", {"mode": 0o644}), ("etc/old", b"x", {"mode": 0o644}))
-CHANGE = layer(("bin/app", APP, {}), ("etc/.wh.old", b"", {}), ("srv/f", b"content\n", {"mode": 0o644}))
-ALONE = layer(("busybox", busybox(), {}))
-CONFIG = {"Entrypoint": ["/bin/app"], "Cmd": ["hello"], "Env": ["GREETING=hi", "PATH=/bin"], "WorkingDir": "/srv", "User": "web", "StopSignal": "SIGINT"}
+BASE, CHANGE, ALONE = oci.base(), oci.change(), oci.tar([("busybox", oci.busybox(), oci.PROGRAM)])
 
 
 @pytest.fixture(scope="module")

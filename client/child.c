@@ -1,0 +1,76 @@
+#include "client/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+static volatile sig_atomic_t group; /* 0 before it runs: then there is nothing but to end */
+
+static void pass_on(int sig)
+{
+	if (group)
+		kill(-(pid_t)group, sig);
+}
+
+static void catch_signals(void (*handler)(int))
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+	const struct sigaction sa = {.sa_handler = handler};
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &sa, NULL);
+}
+
+/* In a process group of its own, so that what it runs ends with it, whoever sends us a signal. */
+static int spawn(const char *const argv[], pid_t *ret, struct fcm_error *err)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setpgroup(&attr, 0);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+	errno = posix_spawnp(ret, argv[0], &actions, &attr, (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	if (errno == ENOENT)
+		return fcm_fail(err, FCM_NOT_FOUND, "there is no program '%s'", argv[0]);
+	return errno ? fcm_fail_errno(err, "run %s", argv[0]) : 0;
+}
+
+int child_run(const char *const argv[], struct fcm_error *err)
+{
+	pid_t pid;
+	int status;
+
+	catch_signals(pass_on);
+	if (spawn(argv, &pid, err) < 0)
+		return -1;
+	group = pid;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return fcm_fail_errno(err, "wait for %s", argv[0]);
+	group = 0;
+	catch_signals(SIG_DFL);
+	if (WIFSIGNALED(status))
+		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", argv[0], WTERMSIG(status));
+	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", argv[0]);
+}
+
+char *child_directory(const char *name, struct fcm_error *err)
+{
+	const char *tmp = getenv("TMPDIR");
+	auto_free char *dir = xprintf("%s/%s-XXXXXX", tmp && *tmp ? tmp : "/var/tmp", name);
+
+	if (mkdtemp(dir))
+		return STEAL(dir);
+	fcm_fail_errno(err, "make a directory in %s", tmp && *tmp ? tmp : "/var/tmp");
+	return NULL;
+}

@@ -1,0 +1,111 @@
+#include "daemon/engine/import.h"
+
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include "common/core/clock.h"
+#include "common/core/kv.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/making.h"
+#include "daemon/image/config.h"
+
+enum { IMPORTS_MAX = 4, NAMES_MAX = 64 };
+
+static atomic_uint imports;
+
+/* The archive's own names count where its user gave none. They are a stranger's. */
+static int take_names(struct strv *names, const struct buf *answer, struct fcm_error *err)
+{
+	struct ref ref;
+
+	if (names->n > 0)
+		return 0;
+	for (const char *s = NULL; (s = kv_next(answer->p, answer->n, "name", s));) {
+		if (names->n == NAMES_MAX || ref_parse(s, "name", &ref, err) < 0 || ref.digest[0])
+			return fcm_fail(err, FCM_HOST, "fcm-oci said no image's name");
+		strv_add(names, ref_full(&ref).s);
+	}
+	return 0;
+}
+
+static int receive(struct op *op, struct image_making *m, struct image_id *ret, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
+	const struct oci_spec spec = {.job = "import",
+		.plan = &plan,
+		.dir_fd = m->job_fd,
+		.layers_fd = image_layers_fd(),
+		.in_fd = op->import.in_fd,
+		.out_fd = m->out_fd,
+		.progress = making_tell_layer};
+
+	kv_add(&plan, "platform", IMAGE_PLATFORM);
+	kv_add(&plan, "created", clock_rfc3339(clock_wall()).s);
+	if (op->import.config)
+		kv_add(&plan, "config", op->import.config);
+	int r = making_run(op, spec, &answer, err);
+	fcm_closep(&op->import.in_fd); /* who still sends is told so */
+	if (r == 0 && op_given_up(op)) /* what came may not be all */
+		return fcm_fail(err, FCM_CANCELLED, "import was cancelled");
+	if (r < 0 || take_names(&op->import.names, &answer, err) < 0)
+		return -1;
+	return making_take(&answer, m, ret, err);
+}
+
+static int import(struct op *op, struct fcm_error *err)
+{
+	struct image_making m;
+	struct image_id id;
+
+	if (engine_has_room(err) < 0 || image_make_begin(making_uid(), &m, err) < 0)
+		return -1;
+	int r = receive(op, &m, &id, err);
+	if (r == 0 && m.layers.n > 0)
+		r = making_merge(op, &m, err);
+	if (r == 0)
+		r = image_make_commit(&m, &id, &op->import.names, &op->image, err);
+	making_end(&m, r < 0);
+	return r;
+}
+
+static int import_run(struct op *op, struct fcm_error *err)
+{
+	bool taken = atomic_fetch_add(&imports, 1) < IMPORTS_MAX;
+	int r = taken ? import(op, err)
+		      : fcm_fail(err, FCM_UNAVAILABLE, "%d imports are in progress", IMPORTS_MAX);
+
+	atomic_fetch_sub(&imports, 1);
+	fcm_closep(&op->import.in_fd);
+	return r;
+}
+
+static int plan(const char *name, const char *config, struct image_import *ret, struct fcm_error *err)
+{
+	struct ref_text whole;
+
+	if (name && image_whole_name(name, "name", &whole, err) < 0)
+		return -1;
+	if (name)
+		strv_add(&ret->names, whole.s);
+	if (config && (ret->config = image_config_check(config, err)) == NULL)
+		return fcm_wrap(err, "config");
+	return 0;
+}
+
+int engine_import(const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err)
+{
+	struct op *op = op_new(NULL, NULL, import_run);
+	int pair[2];
+
+	op->what = "import";
+	if (plan(name, config, &op->import, err) < 0 ||
+		(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 &&
+			fcm_fail_errno(err, "receive an image"))) {
+		op_unref(op);
+		return -1;
+	}
+	op->import.in_fd = pair[0];
+	*ret_fd = pair[1];
+	*ret = op;
+	return 0;
+}

@@ -1,0 +1,15 @@
+/*
+ * An image that a request brings: fcm-oci reads it (job `import`), fcm-oci makes a file system of its layers (job `merge`), the
+ * store of images keeps it. An operation without a VM, which ends when nobody waits for it.
+ */
+#pragma once
+
+#include "daemon/engine/op.h"
+
+/* Begin one; its bytes go into *ret_fd, a stream socket of the caller's, until that is closed or shut down. It takes no more when
+ * the operation knows that they make no image. `name` is what the image shall be called, as its user writes it, instead of what the
+ * archive says, or NULL; `config` says how a root file system runs, a JSON object of what "config" of an OCI config has, or NULL. op->image
+ * is the image, op->import.names the whole names that it was given. FCM_INVALID naming either; FCM_UNAVAILABLE when four are in
+ * progress. */
+int engine_import(
+	const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err) must_check;

@@ -1,0 +1,110 @@
+#include "daemon/engine/making.h"
+
+#include <pthread.h>
+
+#include "common/core/kv.h"
+#include "common/core/log.h"
+#include "daemon/engine/engine.h"
+
+/* The uid of the pool's own address, which no VM has. */
+uid_t making_uid(void)
+{
+	return engine_uid(engine()->ipam.pool.addr);
+}
+
+/* A job under way: it ends when nobody waits for it, and when it takes the room that is left for running VMs. */
+struct running {
+	struct op *op;
+	struct fcm_error room; /* FCM_OK: there is some */
+};
+
+static bool must_end(void *arg)
+{
+	struct running *r = arg;
+
+	return op_given_up(r->op) || engine_has_room(&r->room) < 0;
+}
+
+void making_tell_layer(void *arg, const char *what, const char *id, uint64_t current, uint64_t total)
+{
+	struct running *r = arg;
+	field_json *line = fj_object();
+
+	fj_set_str(line, "event", "layer");
+	fj_set_str(line, "id", id);
+	fj_set_str(line, "status", what);
+	fj_set_int(line, "current", (int64_t)current);
+	fj_set_int(line, "total", (int64_t)total);
+	op_tell(r->op, line);
+}
+
+static void tell_note(void *arg, const char *text)
+{
+	struct running *r = arg;
+	field_json *line = fj_object();
+
+	log_warn("%s '%s': %s", r->op->what, op_subject(r->op), text);
+	fj_set_str(line, "event", "note");
+	fj_set_str(line, "message", text);
+	op_tell(r->op, line);
+}
+
+int making_run(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_error *err)
+{
+	struct running r = {.op = op};
+
+	spec.program = engine()->config->oci;
+	spec.uid = making_uid();
+	spec.said = tell_note;
+	spec.cancelled = must_end;
+	spec.arg = &r;
+	op_progress(op, spec.job, "begin", 0);
+	int rc = oci_run_job(&spec, ret, err);
+	if (rc < 0 && r.room.code != FCM_OK)
+		*err = r.room;
+	return rc;
+}
+
+/* What the job says is a stranger's word. */
+int making_take(const struct buf *answer, struct image_making *m, struct image_id *ret, struct fcm_error *err)
+{
+	const char *id = kv_get(answer->p, answer->n, "id");
+
+	if (id == NULL || !ref_digest_valid(id, false))
+		return fcm_fail(err, FCM_HOST, "fcm-oci said no image's id");
+	(void)fcm_copy(ret->s, sizeof ret->s, id);
+	for (const char *s = NULL; (s = kv_next(answer->p, answer->n, "layer", s));) {
+		if (!ref_digest_valid(s, false) || m->layers.n == OCI_LAYERS_MAX)
+			return fcm_fail(err, FCM_HOST, "fcm-oci said no layer's digest");
+		strv_add(&m->layers, s);
+	}
+	return image_make_layers(m, err);
+}
+
+int making_merge(struct op *op, struct image_making *m, struct fcm_error *err)
+{
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+	_cleanup_(buf_done) struct buf plan = {0};
+	const struct oci_spec spec = {.job = "merge",
+		.plan = &plan,
+		.dir_fd = -1,
+		.layers_fd = image_layers_fd(),
+		.in_fd = -1,
+		.out_fd = m->out_fd};
+
+	for (size_t i = 0; i < m->layers.n; i++)
+		kv_add(&plan, "layer", m->layers.v[i]);
+	pthread_mutex_lock(&one);
+	int r = making_run(op, spec, NULL, err);
+	pthread_mutex_unlock(&one);
+	return r;
+}
+
+void making_end(struct image_making *m, bool failed)
+{
+	struct fcm_error ignored;
+
+	image_make_done(m);
+	if (failed && image_layers_sweep(&ignored) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &ignored);
+}
