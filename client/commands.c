@@ -8,8 +8,8 @@ const struct command *const commands[] = {&cmd_create, &cmd_run, &cmd_ls, &cmd_p
 	&cmd_kill, &cmd_pause, &cmd_resume, &cmd_suspend, &cmd_snapshot, &cmd_restore, &cmd_clone,
 	&cmd_destroy, &cmd_logs, &cmd_stats, &cmd_events, &cmd_console, &cmd_expose, &cmd_unexpose,
 	&cmd_publish, &cmd_unpublish, &cmd_port, &cmd_wait, &cmd_image, &cmd_images, &cmd_pull, &cmd_login,
-	&cmd_logout, &cmd_rmi, &cmd_volume, &cmd_assets, &cmd_token, &cmd_info, &cmd_doctor, &cmd_daemon,
-	&cmd_version, &cmd_help, NULL};
+	&cmd_logout, &cmd_rmi, &cmd_volume, &cmd_system, &cmd_assets, &cmd_token, &cmd_info, &cmd_doctor,
+	&cmd_daemon, &cmd_version, &cmd_help, NULL};
 
 const struct option_row global_options[] = {
 	{"json", 0, NULL, NULL, "print JSON"},
@@ -30,7 +30,7 @@ const struct field global_fields[] = {
 	F(struct globals, no_headings, FIELD_BOOL),
 	F(struct globals, help, FIELD_BOOL),
 	F(struct globals, version, FIELD_BOOL),
-	F(struct globals, output, FIELD_STR, .max = 512),
+	F(struct globals, output, FIELD_STR, .max = 4095),
 	F(struct globals, token_file, FIELD_STR, .max = 4095),
 	F(struct globals, url, FIELD_STR, .max = 255),
 	FIELD_END,

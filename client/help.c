@@ -14,10 +14,20 @@ void help_all(FILE *f)
 	fputs("\nfcm COMMAND --help tells more about one.\n", f);
 }
 
+static void print_usage(FILE *f, const struct command *cmd)
+{
+	enum { WIDTH = 80 };
+	auto_free char *head = xprintf("usage: fcm %s%s", cmd->name, cmd->options ? " [OPTION...]" : "");
+	const char *args = cmd->args ? cmd->args : "";
+	bool fits = strlen(head) + 1 + strlen(args) <= WIDTH;
+
+	fprintf(f, "%s%s%s\n", head, *args == '\0' ? "" : fits ? " " : "\n       ", args);
+}
+
 void help_command(FILE *f, const struct command *cmd)
 {
-	fprintf(f, "fcm %s: %s\n\nusage: fcm %s%s%s%s\n", cmd->name, cmd->summary, cmd->name,
-		cmd->options ? " [OPTION...]" : "", cmd->args ? " " : "", cmd->args ? cmd->args : "");
+	fprintf(f, "fcm %s: %s\n\n", cmd->name, cmd->summary);
+	print_usage(f, cmd);
 	if (cmd->aliases)
 		fprintf(f, "also:  %s\n", cmd->aliases);
 	if (cmd->options) {

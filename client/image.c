@@ -11,6 +11,7 @@
 
 #include "client/child.h"
 #include "client/command.h"
+#include "client/export.h"
 #include "client/imageverb.h"
 #include "client/import.h"
 #include "client/out.h"
@@ -218,18 +219,20 @@ static int build(struct cli *cli, const char *name, struct fcm_error *err)
 /* ---- the verbs ---- */
 
 struct image_options {
-	bool all;
+	bool all, raw;
 	struct import_options import;
 };
 
 static const struct field image_fields[] = {
 	F(struct image_options, all, FIELD_BOOL),
+	F(struct image_options, raw, FIELD_BOOL),
 	F(struct image_options, import, FIELD_OBJECT, .sub = import_fields),
 	FIELD_END,
 };
 
 static const struct option_row image_options[] = {
 	{"all", 'a', NULL, NULL, "prune: also those that have a name"},
+	{"raw", 0, NULL, NULL, "export: the file system, an ext4"},
 	{"name", 0, "REF", "import.name", "import: its name, whatever it says itself"},
 	{"cmd", 0, "WORD", "import.cmd", "import of a root file system: its command; repeatable"},
 	{"entrypoint", 0, "WORD", "import.entrypoint", "likewise: a word before the command's; repeatable"},
@@ -279,6 +282,18 @@ static int verb_inspect(struct cli *cli, const struct image_options *o, struct f
 	return image_inspect(cli, cli->argv[0], err);
 }
 
+static int verb_history(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	(void)o;
+	return image_show_history(cli, cli->argv[0], err);
+}
+
+/* -o is a file here. */
+static int verb_export(struct cli *cli, const struct image_options *o, struct fcm_error *err)
+{
+	return image_export(cli, cli->argv[0], o->raw, cli->globals.output, err);
+}
+
 static const struct verb {
 	const char *name, *needs; /* what it says when it gets another number of arguments */
 	const char *options;	  /* how the keys of those that it takes begin; "": none */
@@ -292,6 +307,8 @@ static const struct verb {
 	{"tag", "needs an image and its new name", "", 2, 2, verb_tag},
 	{"prune", "takes no argument", "all", 0, 0, verb_prune},
 	{"inspect", "needs one image", "", 1, 1, verb_inspect},
+	{"history", "needs one image", "", 1, 1, verb_history},
+	{"export", "needs one image", "raw", 1, 1, verb_export},
 };
 
 static int check_verb(const struct cli *cli, const struct verb *v, struct fcm_error *err)
@@ -320,7 +337,7 @@ static int run_image(struct cli *cli, void *options, struct fcm_error *err)
 						   : v->run(cli, options, err);
 	}
 	fcm_fail(err, FCM_USAGE, "there is no 'fcm image %s'", name);
-	return fcm_hint(err, "fcm image ls, build, import, rm, tag, prune or inspect");
+	return fcm_hint(err, "fcm image ls, build, import, export, rm, tag, prune, inspect or history");
 }
 
 static int run_rmi(struct cli *cli, void *options, struct fcm_error *err)
@@ -350,8 +367,8 @@ const struct command cmd_rmi = {
 
 const struct command cmd_image = {
 	.name = "image",
-	.args = "ls|build|import|rm|tag|prune|inspect [IMAGE...]",
-	.summary = "list, build, import, name and remove images",
+	.args = "ls|build|import|export|rm|tag|prune|inspect|history [IMAGE...]",
+	.summary = "list, build, import, export, name and remove images",
 	.details = "ls             list images and kernels, as fcm images does\n"
 		   "build NAME     make base, debian, tiny or kernel from Debian packages: runs the\n"
 		   "               shipped script here and sends the result to the daemon\n"
@@ -362,7 +379,13 @@ const struct command cmd_image = {
 		   "rm IMAGE...    remove images that no VM uses, as fcm rmi does\n"
 		   "tag IMAGE NAME give an image one more name\n"
 		   "prune          remove the images that have no name and that no VM uses\n"
-		   "inspect IMAGE  print all about an image, as JSON",
+		   "inspect IMAGE  print all about an image, as JSON\n"
+		   "history IMAGE  print the steps that made an image, and its layers\n"
+		   "export IMAGE   write an image to stdout or to -o FILE: a tar that docker load,\n"
+		   "               podman, skopeo and fcm image import read; or, with --raw, its\n"
+		   "               file system\n"
+		   "Columns of ls for -o: see fcm images; of history: layer created created_by\n"
+		   "size comment.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.flags = COMMAND_TABLE,

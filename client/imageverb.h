@@ -1,5 +1,5 @@
 /*
- * What is done with images that are there: fcm image rm, tag, prune, inspect.
+ * What is done with images that are there: fcm image rm, tag, prune, inspect, history.
  */
 #pragma once
 
@@ -16,3 +16,6 @@ int image_prune_all(struct cli *cli, bool all, struct fcm_error *err) must_check
 
 /* All about one, as JSON. */
 int image_inspect(struct cli *cli, const char *image, struct fcm_error *err) must_check;
+
+/* How it came to be, the last step first. */
+int image_show_history(struct cli *cli, const char *image, struct fcm_error *err) must_check;

@@ -57,3 +57,9 @@ int api_time(const struct request *rq, const char *name, int64_t *ret, struct fc
 
 /* An image as JSON. */
 field_json *api_image_json(const struct image_info *info);
+
+/* The image that ?ref= means. FCM_INVALID naming it, FCM_NO_IMAGE. */
+int api_image_of(const struct request *rq, struct image_id *ret, struct fcm_error *err) must_check;
+
+/* Does a VM or a snapshot need it? An image_used, whose `arg` isn't looked at. */
+bool api_image_used(void *arg, const struct image_id *id);

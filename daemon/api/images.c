@@ -169,16 +169,22 @@ static int need_ref(const struct request *rq, const char **ret, struct fcm_error
 	return *ret && **ret ? 0 : fcm_fail_field(err, FCM_INVALID, "ref", "ref: say which image");
 }
 
+int api_image_of(const struct request *rq, struct image_id *ret, struct fcm_error *err)
+{
+	const char *ref;
+
+	return need_ref(rq, &ref, err) < 0 ? -1 : image_resolve(ref, ret, err);
+}
+
 int api_image_get(struct request *rq, struct fcm_error *err)
 {
 	_cleanup_(users_done) struct users users = {.vms = {0}};
 	_cleanup_(strv_done) struct strv names = {0};
 	struct image_info info;
 	struct image_id id;
-	const char *ref;
 
-	if (need_ref(rq, &ref, err) < 0 || image_resolve(ref, &id, err) < 0 ||
-		image_find(&id, &info, err) < 0 || snapshots_of(&id, &users.snapshots, err) < 0)
+	if (api_image_of(rq, &id, err) < 0 || image_find(&id, &info, err) < 0 ||
+		snapshots_of(&id, &users.snapshots, err) < 0)
 		return -1;
 	field_json *o = api_image_json(&info);
 	tags_list(&id, &names);
@@ -240,6 +246,14 @@ static bool in_use(void *arg, const struct image_id *id)
 	users_done(users);
 	vms_of(id, &users->vms);
 	return snapshots_of(id, &users->snapshots, &ignored) < 0 || users->vms.n || users->snapshots.n;
+}
+
+bool api_image_used(void *arg, const struct image_id *id)
+{
+	_cleanup_(users_done) struct users users = {.vms = {0}};
+
+	(void)arg;
+	return in_use(&users, id);
 }
 
 static int reply_removed(struct request *rq, struct image_removed *removed)

@@ -77,13 +77,19 @@ char *image_config_check(const char *text, struct fcm_error *err)
 	return v ? fj_print(v, false) : NULL;
 }
 
-int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err)
+int image_config_text(const struct image_id *id, struct buf *ret, struct fcm_error *err)
 {
 	auto_free char *path = xprintf("%s/config.json", id->s);
+
+	return file_read(image_store.images_fd, path, CONFIG_MAX, ret, err);
+}
+
+int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err)
+{
 	_cleanup_(buf_done) struct buf text = {0};
 
 	*ret = (struct image_config){0};
-	if (file_read(image_store.images_fd, path, CONFIG_MAX, &text, err) < 0)
+	if (image_config_text(id, &text, err) < 0)
 		return err->code == FCM_NOT_FOUND ? 0 : -1;
 	return image_config_parse(text.p, text.n, ret, err);
 }

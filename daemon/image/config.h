@@ -34,5 +34,8 @@ void image_config_done(struct image_config *c);
  * caller's. NULL with FCM_INVALID and the like naming the key. */
 char *image_config_check(const char *text, struct fcm_error *err);
 
+/* The text of an image's config. FCM_NOT_FOUND when it has none. */
+int image_config_text(const struct image_id *id, struct buf *ret, struct fcm_error *err) must_check;
+
 /* That of an image; an empty one for an image that has none (PUT /v1/images). FCM_NO_IMAGE isn't told here. */
 int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err) must_check;

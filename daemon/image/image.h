@@ -40,6 +40,9 @@ int image_init(const char *state_dir, struct fcm_error *err) must_check;
  * with the command that makes one. */
 int image_resolve(const char *text, struct image_id *ret, struct fcm_error *err) must_check;
 
+/* The whole name that `text` is of an image. False when it isn't one of its names. */
+bool image_name_of(const char *text, const struct image_id *id, struct ref_text *ret);
+
 /* Facts of an image, with the first of its names. FCM_NO_IMAGE. */
 int image_find(const struct image_id *id, struct image_info *ret, struct fcm_error *err) must_check;
 
@@ -89,3 +92,14 @@ int image_remove(const char *text, image_used *used, void *arg, struct image_rem
 /* Remove the images that have no name and aren't in use; with `all` those with names, too. */
 int image_prune(
 	bool all, image_used *used, void *arg, struct image_removed *ret, struct fcm_error *err) must_check;
+
+/* How many there are and are used, the bytes that they occupy, and those of them that nobody uses. */
+struct image_space {
+	size_t count, active;
+	uint64_t bytes, unused;
+};
+void image_space_add(struct image_space *s, bool active, uint64_t bytes);
+
+/* Of the images' file systems, and of the layers that are kept for them. */
+int image_space(image_used *used, void *arg, struct image_space *ret_images, struct image_space *ret_layers,
+	struct fcm_error *err) must_check;

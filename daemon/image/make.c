@@ -31,6 +31,17 @@ int image_layers_fd(void)
 	return image_store.layers_fd;
 }
 
+int image_layer_size(const char *diff_id, uint64_t *ret, struct fcm_error *err)
+{
+	auto_free char *name = xprintf("%s.tar", diff_id);
+	struct stat st;
+
+	if (fstatat(image_store.layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fcm_fail_errno(err, "look at layer %.12s", diff_id);
+	*ret = (uint64_t)st.st_size;
+	return 0;
+}
+
 static int make_dirs(struct image_making *m, uid_t uid, struct fcm_error *err)
 {
 	int images = image_dir(false);

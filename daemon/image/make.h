@@ -22,6 +22,9 @@ int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
 /* The directory of layers: borrowed. */
 int image_layers_fd(void);
 
+/* Bytes of a layer. FCM_HOST when it isn't there. */
+int image_layer_size(const char *diff_id, uint64_t *ret, struct fcm_error *err) must_check;
+
 /* Take the job's <diff_id>.tar of each of m->layers into the directory of layers, but for those that are there. */
 int image_make_layers(struct image_making *m, struct fcm_error *err) must_check;
 

@@ -37,9 +37,6 @@ int image_has_place(struct fcm_error *err) must_check;
 /* Is its file system there? */
 bool image_there(const struct image_id *id);
 
-/* The whole name that `text` is of an image. False when it isn't one of its names. */
-bool image_name_of(const char *text, const struct image_id *id, struct ref_text *ret);
-
 /* image.json: the facts that can't be seen from the file. */
 struct image_facts {
 	char tag[32], sha256[65]; /* its maker's version; of image.ext4 */

@@ -67,7 +67,7 @@ int probe_ext4(const void *bytes, size_t n, uint64_t size, struct fcm_error *err
 		return fcm_fail(err, FCM_INVALID, "the file system isn't one that a guest could mount");
 	if (blocks != size >> (10 + log)) {
 		fcm_fail(err, FCM_INVALID, "the file system has %llu KiB, and the file %llu",
-			(unsigned long long)(blocks << log), (unsigned long long)(size >> 10));
+			(unsigned long long)blocks << log, (unsigned long long)(size >> 10));
 		return fcm_hint(err, "is the file whole? resize2fs makes both as small as can be");
 	}
 	if (incompat & NEEDS_RECOVERY) {

@@ -154,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
             ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
             ("POST", "/v1/images/import"): self.import_image,
+            ("GET", "/v1/image/history"): self.get_history, ("GET", "/v1/image/export"): self.export_image, ("GET", "/v1/system/df"): self.get_df,
         }.get((self.command, url.path))
         if handler:
             return handler(body)
@@ -214,6 +215,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def tag_image(self, body):
         return self.answer(200, {"name": "base", "digest": "1f3a9c0d5e6f7788", "added": "localhost/" + body["tag"]})
+
+    def get_history(self, body):
+        if "raw" in self.path:
+            return self.answer(200, {"history": []})
+        step = {"created": "2020-01-01T00:00:00Z", "created_by": "", "comment": "", "layer": None, "size": 0}
+        return self.answer(200, {"history": [
+            step | {"created_by": 'CMD ["/x"]'}, step | {"created_by": "RUN apt-get update &&\n\tapt-get install", "layer": "aabbccddeeff0011", "size": 4300000},
+            step | {"layer": "1f3a9c0d5e6f7788", "size": 412000000, "created": None}]})
+
+    def export_image(self, body):
+        if "raw" in self.path and "raw=1" not in self.path:
+            return self.fail(409, "wrong_state", "image 1f3a9c0d5e6f has no layers: it came as a file system",
+                             {"hint": "fcm image export --raw gives that"})
+        return self.answer(200, "archive" * 1000, "application/x-tar")
+
+    def get_df(self, body):
+        rows = [("images", 3, 1, 812000000, 400000000), ("layers", 2, 2, 412000000, 0), ("vms", 3, 1, 12000000, 8000000), ("volumes", 0, 0, 0, 0)]
+        return self.answer(200, {"df": [dict(zip(("type", "count", "active", "size", "reclaimable"), r)) for r in rows], "free": 79000000000})
 
     def import_image(self, body):
         return self.answer(201, {"name": "mine", "tag": "1", "digest": "1f3a9c0d5e6f7788", "on_disk": body["bytes"], "added": ["localhost/mine:1"]})

@@ -63,7 +63,7 @@ def test_pages_are_clean(binary):
 
 @pytest.mark.parametrize("line,words", [
     ("fcm cre", ["create"]), ("fcm create --dr", ["--dry-run"]), ("fcm --no-h", ["--no-headings"]), ("fcm inspect w", ["web"]),
-    ("fcm --output name stop w", ["web"]), ("fcm image b", ["build", "base"]), ("fcm help tok", ["token"]),
+    ("fcm --output name stop w", ["web"]), ("fcm image b", ["build", "base"]), ("fcm help tok", ["token"]), ("fcm image import /etc/host", None),
     ("fcm create --name x", []), ("fcm run bas", ["base"]), ("fcm cp w", ["web:"]), ("fcm cp web:/etc/fstab /etc/host", None), ("fcm ssh web des", []),
     ("fcm snapshot cr", ["create"]), ("fcm clone war", ["warm"]), ("fcm clone we", ["web"]), ("fcm restore web war", ["warm"]), ("fcm run --snapshot or", ["orphan"]),
 ])

@@ -10,7 +10,7 @@ CASES = [
     ("usage-ssh", ["ssh", "web", "-L", "80:localhost:80"], 2), ("usage-key", ["create", "--ssh-key", "/nowhere"], 2),
     ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2),
     ("usage-image-verb", ["image", "melt"], 2), ("usage-image-tag", ["image", "tag", "a"], 2),
-    ("usage-image-import", ["image", "import"], 2), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-image-import", ["image", "import"], 2), ("usage-system", ["system", "prune"], 2), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
@@ -106,6 +106,7 @@ def test_every_command_without_a_daemon(fcm):
                  ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"], ["pull", "x"],
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
                  ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
+                 ["image", "history", "x"], ["image", "export", "x"], ["system", "df"],
                  ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv

@@ -7,7 +7,7 @@ import pytest
 
 COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "pause", "resume", "suspend",
             "snapshot", "restore", "clone", "destroy",
-            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "login", "logout", "rmi", "volume", "assets", "token", "info", "doctor",
+            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "login", "logout", "rmi", "volume", "system", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
 
@@ -49,6 +49,8 @@ def test_version(fcm, argv):
     ("ls", ["ls"]), ("ls-wide", ["ls", "-o", "wide"]), ("ls-columns", ["-o", "id,mem,state", "ls"]),
     ("ls-no-headings", ["ls", "--no-headings"]), ("ls-quiet", ["ls", "-q"]), ("ps", ["ps"]), ("ps-all", ["ps", "-aq"]),
     ("ls-json", ["ls", "--json"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
+    ("image-history", ["image", "history", "base"]), ("image-history-quiet", ["image", "history", "-q", "base"]), ("system-df", ["system", "df"]),
+    ("system-df-json", ["system", "df", "--json"]),
     ("stats", ["stats"]), ("stats-wide", ["stats", "-o", "wide", "web", "idle"]), ("stats-json", ["stats", "--json"]),
     ("snapshot-ls", ["snapshot", "ls"]), ("snapshot-tree", ["snapshot", "ls", "--tree"]), ("snapshot-of", ["snapshot", "list", "asleep", "-o", "wide"]),
     ("snapshot-quiet", ["snapshots", "-q"]), ("snapshot-inspect", ["snapshot", "show", "idle-1"]), ("snapshot-json", ["snapshot", "rm", "warm", "--json"]),
@@ -87,6 +89,7 @@ def test_table_on_a_terminal(fcm, golden, width):
     ("restore-disk", ["snapshot", "restore", "--disk-only", "web", "warm"]),
     ("create-saved", ["create", "--name", "nova", "--save-snapshot", "lukewarm"]), ("create-snapshot", ["create", "--snapshot", "warm"]),
     ("create-dry-run", ["create", "--dry-run"]), ("snapshot-stop", ["snapshot", "create", "--stop", "web"]),
+    ("system-df", ["system", "df"]), ("image-history-raw", ["image", "history", "raw"]), ("image-export", ["image", "export", "base"]),
 ])
 def test_terminal(fcm, golden, name, argv):
     done = fcm.on_terminal(*argv, width=200, env={"NO_COLOR": "1"})
@@ -95,7 +98,7 @@ def test_terminal(fcm, golden, name, argv):
     assert "\x1b" not in settled
 
 
-@pytest.mark.parametrize("argv", [["ls"], ["images"], ["snapshots"], ["snapshots", "--tree"]])
+@pytest.mark.parametrize("argv", [["ls"], ["images"], ["snapshots"], ["snapshots", "--tree"], ["image", "history", "base"]])
 @pytest.mark.parametrize("width", [50, 64, 80])
 def test_tables_fit(fcm, argv, width):
     table = fcm.on_terminal(*argv, width=width, env={"NO_COLOR": "1"}).out.split("\ncosmic-nova:")[0]

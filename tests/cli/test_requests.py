@@ -161,6 +161,23 @@ def test_image_import(fcm, daemon, tmp_path):
         "Cmd": ["x y", "z"], "Entrypoint": ["e"], "Env": ["A=b"], "WorkingDir": "/srv", "User": "web"}
 
 
+def test_image_export(fcm, daemon, tmp_path):
+    """A file is there whole or not at all."""
+    done = fcm("image", "export", "a/b:1")
+    assert (done.status, done.out, done.err) == (0, "archive" * 1000, "") and last(daemon)["path"] == "/v1/image/export?ref=a%2Fb%3A1"
+    file = tmp_path / "out/x.tar"
+    file.parent.mkdir()
+    done = fcm("image", "export", "--raw", "-o", str(file), "base")
+    assert (done.status, done.out, file.read_text()) == (0, "", "archive" * 1000) and last(daemon)["path"] == "/v1/image/export?ref=base&raw=1"
+    assert file.stat().st_mode & 0o777 == 0o644
+    done = fcm("image", "export", "-o", str(file), "raw")
+    assert done.status == 4 and "--raw gives that" in done.err and file.read_text() == "archive" * 1000
+    assert fcm("image", "export", "-o", str(tmp_path / "no/x"), "base").status == 1
+    done = fcm.shell("image export base >/dev/full")
+    assert done.status == 7 and "No space" in done.err
+    assert [x.name for x in file.parent.iterdir()] == ["x.tar"]
+
+
 def test_stop_time(fcm, daemon):
     fcm("stop", "--time", "3", "web")
     assert last(daemon)["body"] == {"time": 3}
