@@ -314,8 +314,8 @@ static int check_clone(const struct cli *cli, const char *image, struct fcm_erro
 			continue;
 		fcm_fail(err, FCM_USAGE, "--%s doesn't go with --snapshot, which decides it",
 			options_name(cli->command->options, cli->given.v[i]));
-		return fcm_hint(
-			err, "what does: --name, --publish, --expose, --wait-ready, and of run -d and --rm");
+		return fcm_hint(err,
+			"what does: --name, --publish, --expose PORT, --wait-ready, and of run -d and --rm");
 	}
 	return 0;
 }

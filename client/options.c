@@ -160,9 +160,11 @@ int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **ar
 
 const char *options_name(const struct option_row *rows, const char *key)
 {
-	for (; rows && rows->name; rows++)
-		if (strcmp(rows->key ? rows->key : rows->name, key) == 0)
+	for (; rows && rows->name; rows++) {
+		auto_free char *with = key_of(rows, true), *without = key_of(rows, false);
+		if (strcmp(with, key) == 0 || strcmp(without, key) == 0)
 			return rows->name;
+	}
 	return key;
 }
 

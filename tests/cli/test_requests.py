@@ -131,7 +131,7 @@ def test_snapshots(fcm, daemon, argv, body):
 
 
 @pytest.mark.parametrize("argv, option", [
-    (["-i"], "interactive"), (["--restart", "no"], "restart"), (["-v", "/x"], "volume"), (["-e", "A=1"], "env"),
+    (["-i"], "interactive"), (["--expose"], "expose"), (["-P"], "publish-all"), (["--restart", "no"], "restart"), (["-v", "/x"], "volume"), (["-e", "A=1"], "env"),
     (["--env-file", "/dev/null"], "env-file"), (["--health-cmd", "true"], "health-cmd"), (["--pull", "always"], "pull"), (["--kernel", "k"], "kernel"),
     (["--dry-run"], "dry-run"), (["--label", "a=b"], "label"), (["--tmpfs", "/x"], "tmpfs"), (["--image", "tiny"], "image")])
 def test_a_clone_takes_no_more(fcm, daemon, argv, option):
