@@ -118,8 +118,10 @@ int op_restart_run(struct op *op, struct fcm_error *err)
 	int rc = step_admit.run(op, err);
 	if (rc < 0)
 		fcm_copy(err->step, sizeof err->step, step_admit.name);
+	else if (drop_saved(op->vm, err) < 0 || claimed_run(op, &table_stop, err) < 0)
+		rc = -1;
 	else
-		rc = claimed_run(op, &table_stop, err) < 0 ? -1 : claimed_start(op, err);
+		rc = claimed_start(op, err);
 	registry_drop(op->vm);
 	return rc;
 }

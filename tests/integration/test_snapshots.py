@@ -113,6 +113,9 @@ def test_stop_drops_the_memory(host, api):
     assert stopped["state"] == "stopped" and stopped["changed"] and not saved(host).exists()
     started = api.post("/v1/vms/web/start").ok()
     assert started["resumed"] is False and started["boots"] == before["boots"] + 1
+    api.post("/v1/vms/web/suspend").ok()
+    again = api.post("/v1/vms/web/restart").ok()
+    assert again["resumed"] is False and again["boots"] == before["boots"] + 2 and not saved(host).exists()
 
 
 @fake_only
