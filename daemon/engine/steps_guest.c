@@ -305,7 +305,13 @@ static int renew(struct vm *vm, struct fcm_error *err)
 		add_random(&rq, "machine_id", MACHINE_ID_BYTES);
 		kv_add(&rq, "mac", vm->view.mac);
 	}
-	return call(vm, &rq, NULL, err);
+	if (call(vm, &rq, NULL, err) == 0)
+		return 0;
+	if (vm->run.loaded == LOADED_CLONE || err->code != FCM_GUEST)
+		return -1;
+	/* an agent of before there was such a thing: the machine is itself again, all the same */
+	log_error(LOG_LEVEL_WARN, vm->id.s, err);
+	return 0;
 }
 
 /* A daemon that was killed may have left it frozen, too. An agent of before there was such a thing doesn't know the word. */
@@ -319,7 +325,7 @@ static int thaw(struct vm *vm, bool adopted, struct fcm_error *err)
 		return 0;
 	kv_add(&rq, "op", "thaw");
 	if (call(vm, &rq, &answer, adopted ? &ignored : err) < 0)
-		return adopted ? 0 : -1;
+		return adopted || (vm->run.loaded == LOADED_SAME && err->code == FCM_GUEST) ? 0 : -1;
 	if (vm->run.loaded == LOADED_CLONE && kv_get(answer.p, answer.n, "thawed") == NULL)
 		log_line(LOG_LEVEL_WARN, vm->id.s,
 			"its programs ran on as those of '%s' before it was another VM", vm->run.was_name);
