@@ -1,9 +1,11 @@
 """The contract of the drivers (tests/contract/vmm) where KVM works: QEMU with it, and the real Firecracker."""
+import os
 import re
 
 import host as hosts
 
-DRIVERS = "firecracker qemu-kvm"
+# Firecracker is the same program on both releases; QEMU is 7.2 on bookworm and 10.0 on trixie.
+DRIVERS = {"bookworm": "firecracker qemu-kvm", "trixie": "qemu-kvm"}[os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]]
 FOLDER = "/srv/vmm"
 CONTRACT = hosts.TOP / "tests/contract/vmm"
 
