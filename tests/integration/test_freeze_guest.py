@@ -228,8 +228,8 @@ def test_hooks(guest):
     assert guest.ok("freeze", hold_ms=60000)
     assert guest.request("hooks", **NAMES)["error"] == "hooks: the machine is frozen"
     guest.ok("thaw")
-    answer, failed, said = guest.open([("op", "hooks"), ("timeout_ms", 3000), *NAMES.items()])
-    assert answer["exit"] == "1" and failed == "20-fails: exit status 3\n30-hangs: not done within 3000 ms\n", (answer, failed, said)
+    answer, failed, said = guest.open([("op", "hooks"), ("timeout_ms", 10000), *NAMES.items()])
+    assert answer["exit"] == "1" and failed == "20-fails: exit status 3\n30-hangs: not done within 10000 ms\n", (answer, failed, said)
     assert said.startswith("FCM_ID=aaaaaaaa\nFCM_IP=172.16.0.99\nFCM_NAME=twin\nFCM_OLD_ID=bbbbbbbb\n"), said
     guest.sh("rm /etc/fcm/clone.d/[0-9]0-*")
     answer, failed, _ = guest.open([("op", "hooks"), *NAMES.items()])
