@@ -160,7 +160,7 @@ def parts(options):
         Part("residue", residue, lambda log, _: (log.count("\nseen") + log.startswith("seen"), log.count("NOT SEEN"), 0), 60),
         ctest("units", build, 300),
     ]
-    folders = [pytest(name, pytest_folder(name), build, 600) for name in ("contract", "cli") if pytest_folder(name)]
+    folders = [pytest(name, pytest_folder(name), build, 900) for name in ("contract", "cli") if pytest_folder(name)]
     if options.what == ["quick"]:
         boot = TOP / "tests/integration/test_curl.py"
         return [*result, *folders, pytest("boot", [boot], build, 120, "-k", "test_life")]
