@@ -208,7 +208,7 @@ static int open_file(int dirfd, const char *name, struct stat *ret, struct fcm_e
 static int note_file(int dirfd, const char *name, struct snapshot *s, struct fcm_error *err)
 {
 	struct snapshot_file *f = &s->files[s->n_files];
-	struct stat st;
+	struct stat st = {0};
 	auto_close int fd = open_file(dirfd, name, &st, err);
 
 	if (fd < 0 || snapshot_sum(fd, f->sum, err) < 0)

@@ -244,7 +244,7 @@ def test_flipped_anywhere(make, kind, tmp_path):
             seen.append("loaded")
         except Refused as e:
             seen.append(str(e))
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 60
         machine.close()
         shutil.rmtree(copy.folder)
     print(seen)
