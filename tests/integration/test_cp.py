@@ -144,7 +144,7 @@ class TestClient:
         host.run("bash", "-c", "head -c 300000000 /dev/zero >/root/large/f")
         done = host.run("script", "-qec", "fcm cp /root/large web:/sips", "/dev/null")
         assert re.search(r"copy /root/large  \[=+ *\] {1,2}\d+%  \d+ MB of 300 MB", done.stdout), done.stdout
-        done = host.run("script", "-qec", "fcm cp web:/flood/300000000 - >/dev/null", "/dev/null")
+        done = host.run("script", "-qec", "fcm cp web:/flood/300000000 - | { head -c 50000000 >/dev/null; sleep 2; cat >/dev/null; }", "/dev/null")
         assert re.search(r"copy web:/flood/300000000  \d+ MB  \d+ MB/s", done.stdout), done.stdout
 
     @pytest.mark.parametrize("path, status, words", [
