@@ -24,11 +24,11 @@ struct guest_net {
 /* Read the arguments of `net` (docs/AGENT.md) from a kv list. -1 with FCM_INVALID naming the field. */
 int net_parse(const void *kv, size_t n, struct guest_net *ret, struct fcm_error *err) must_check;
 
-/* Bring up lo and eth0 and set it all. *have is what was set before, which goes where it differs, and becomes what is set now,
- * after an error as far as it came. Setting what is set already changes nothing. */
+/* Bring up lo and eth0 and set it all. *have is what was set before, which goes where it differs, and becomes what is set now.
+ * Setting what is set already changes nothing, and after an error it may be tried again. */
 int net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_error *err) must_check;
 
-/* Take away what was set before: its address, its routes and all neighbours. */
+/* Take away what was set before, its address and routes, and all neighbours. *have becomes nothing. */
 int net_leave(struct guest_net *have, struct fcm_error *err) must_check;
 
 /* Give eth0 another MAC. It may be up: virtio_net takes one at any time (IFF_LIVE_ADDR_CHANGE). */
