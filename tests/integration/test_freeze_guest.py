@@ -210,13 +210,15 @@ def test_identity(guest, vms, image):
     assert guest.sh(f"ip addr del 192.0.2.7/32 dev eth0; ping -c 2 -W 5 172.16.0.1 >/dev/null; echo $?; cat /sys/class/net/eth0/address") == f"0\n{mac}"
 
 
-def test_other_random_numbers(guest):
+def test_other_random_numbers(guest, vms, image):
     """Nobody can see that they are other ones but by a second clone; here, that the kernel takes what it gets."""
     look = "head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'"
     seen = set()
     for _ in range(2):
         guest.identity()
+        assert guest.sh("ip -4 addr show dev eth0") == ""
         seen.add(guest.sh(look))
+    guest.ok("net", address=vms[image]["ip"], prefix=24, gateway="172.16.0.1", hostname=image)
     assert len(seen) == 2 and all(len(text) == 64 for text in seen)
     assert "entropy" in guest.request("identity", entropy="00")["error"]
 
@@ -235,6 +237,29 @@ def test_hooks(guest):
     answer, failed, _ = guest.open([("op", "hooks"), *NAMES.items()])
     assert (answer["exit"], failed) == ("0", "")
     assert "old_ip" in guest.request("hooks", id="a", name="b", ip="c", old_id="d", old_name="e")["error"]
+
+
+KEYS = {"tiny": ("/etc/dropbear/dropbear_ed25519_host_key", "dropbearkey -t ed25519 -f {0}; dropbearkey -y -f {0}"),
+        "base": ("/etc/ssh/ssh_host_ed25519_key", "ssh-keygen -q -t ed25519 -N '' -f {0}; cat {0}.pub")}
+KEYS["debian"] = KEYS["base"]
+
+
+def test_the_host_key_of_a_clone(host, vms, guest, image):
+    """OpenSSH since 9.8 takes it by the image's hook, before, and dropbear, for each connection. Who is connected stays so."""
+    def shown():
+        return host.run("ssh-keyscan", "-t", "ed25519", vms[image]["ip"], check=False).stdout.split()[2:3]
+    path, make = KEYS[image]
+    key = host.work / f"key-{image}"
+    new = next(word for word in host.run("sh", "-c", make.format(key)).stdout.split() if word.startswith("AAAA"))
+    old = wait_for("it shows one", shown, 20)
+    hold_open(guest, image, "127.0.0.1", 22)
+    wait_for("somebody is connected", lambda: "0100007F" in established(guest), 20)
+    guest.ok("file", path=path, mode=600, raw=key.read_bytes())
+    assert old != [new]
+    answer, failed, said = guest.open([("op", "hooks"), *NAMES.items()])
+    assert (answer.get("exit"), failed) == ("0", ""), (answer, failed, said)
+    wait_for("it shows the new one", lambda: shown() == [new], 20)
+    assert "0100007F" in established(guest)
 
 
 def test_a_main_process(host, vms):
