@@ -23,7 +23,7 @@ UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "sto
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
     "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_ready_guest.py", "test_stats_guest.py",
-    "test_guest_facts.py", "test_debian_guest.py",
+    "test_guest_facts.py", "test_debian_guest.py", "test_suspend_guest.py", "test_snapshot_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
@@ -31,7 +31,9 @@ WHOLE = (
 )
 HEART = {
     "bookworm": ("test_seed_verification.py", "test_guest_facts.py::test_facts", *(f"test_guest_power.py::{name}" for name in (
-        "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data"))),
+        "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data")),
+        "test_suspend_guest.py::test_suspend", *(f"test_snapshot_guest.py::{name}" for name in (
+            "test_clones_are_others", "test_data_is_apart", "test_restore"))),
     "trixie": ("test_guest_power.py::test_reboot", *(f"test_exec_guest.py::{name}" for name in (
         "test_uname", "test_status", "test_binary", "test_signal")),
         *(f"test_cp_guest.py::{name}" for name in ("test_a_file", "test_a_thousand_files", "test_holes")),
