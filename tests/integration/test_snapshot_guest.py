@@ -52,7 +52,7 @@ def clone(host, snapshot, name, **more):
 
 @pytest.fixture(scope="module")
 def source(host):
-    host.create("source", labels={"role": "source"})
+    host.create("source", labels={"role": "source"}, memory=256)
     shell(host, "source", COUNTER)
     shell(host, "source", "echo first >/root/note")
     shell(host, "source", f"mkdir -p /etc/fcm/clone.d; echo '{HOOK}' >/etc/fcm/clone.d/mine; chmod 755 /etc/fcm/clone.d/mine")
@@ -198,7 +198,6 @@ def test_of_a_paused_and_a_suspended_one(host, warm):
     assert host.vm("still")["state"] == "suspended"
     host.api.post("/v1/vms/still/start").ok()
     goes_on(host, "still")
-
 
 
 def test_a_database_like_load(host, source):
