@@ -30,6 +30,7 @@ sys.path[:0] = [str(TOP / "tests"), str(TOP / "tests/integration")]
 sys.path.append(str(TOP / "tests/host"))
 import host as hosts  # noqa: E402
 from by_hand import Agent  # noqa: E402
+from clones import bench_clones  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
 from table import by_turns, row, table  # noqa: E402
 
@@ -352,6 +353,7 @@ def main():
         bench_guests(host, options.rounds)
         bench_exec(host, options.rounds)
         bench_cp(host, max(options.rounds // 2, 1))
+        bench_clones(host, options.rounds)
     config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
               "max_vms = 1000\n")
     with machine(options.build, config) as host:
