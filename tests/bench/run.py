@@ -31,6 +31,7 @@ sys.path.append(str(TOP / "tests/host"))
 import host as hosts  # noqa: E402
 from by_hand import Agent  # noqa: E402
 from clones import bench_clones  # noqa: E402
+from images import CONFIG, bench_images, bench_run  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
 from table import by_turns, row, table  # noqa: E402
 
@@ -348,12 +349,14 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["FCM_ASSETS"] = str(options.assets.resolve())
     subprocess.run(["cmake", "--build", options.build, "--target", "bench"], check=True, stdout=subprocess.DEVNULL)
-    with machine(options.build, None) as host:
+    with machine(options.build, CONFIG) as host:
         host.add_assets("kernel", "tiny", "base")
         bench_guests(host, options.rounds)
         bench_exec(host, options.rounds)
         bench_cp(host, max(options.rounds // 2, 1))
         bench_clones(host, options.rounds)
+        bench_run(host, Bare(host, "alone"), options.rounds)
+        bench_images(host, max(options.rounds // 2, 1))
     config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
               "max_vms = 1000\n")
     with machine(options.build, config) as host:
