@@ -110,19 +110,35 @@ static int start(struct request *rq, struct op *op, struct fcm_error *err)
 	return op_start(op, err);
 }
 
-/* All at one time; the answer has those that came of it, and an error is that of the first that didn't. */
+/* Wait for one more of them: its VM joins the list, and an error is that of the first that has one. */
+static int clone_over(struct op *op, field_json *list, int rc, struct fcm_error *err)
+{
+	struct fcm_error why;
+
+	if (wait_over(op, &why) == 0)
+		fj_append(list, api_vm_result(op));
+	else if (rc == 0)
+		rc = (*err = why, -1);
+	op_unref(op);
+	return rc;
+}
+
+/* As many at one time as may start together; the answer has all, or an error says how many came of it. */
 static int clone_all(struct request *rq, const struct snapshot_hold *h, struct fcm_error *err)
 {
 	const struct clone_request *body = http_body(rq);
-	uint32_t count = MAX(body->count, 1u), begun = 0;
+	uint32_t count = MAX(body->count, 1u), begun = 0, over = 0, at_once = engine_starts_at_once();
 	struct op *ops[CLONE_MAX];
-	struct fcm_error why;
 	int rc = 0;
 
 	if (api_check_auto_remove(body->auto_remove, h->snapshot.vm.spec.restart, err) < 0)
 		return -1;
 	field_json *o = fj_object(), *list = fj_array();
 	while (rc == 0 && begun < count) {
+		if (begun - over == at_once) {
+			rc = clone_over(ops[over++], list, rc, err);
+			continue;
+		}
 		auto_free char *name = count == 1 || *body->name == '\0'
 					       ? xstrdup(body->name)
 					       : xprintf("%.56s-%u", body->name, begun + 1);
@@ -133,13 +149,8 @@ static int clone_all(struct request *rq, const struct snapshot_hold *h, struct f
 		else
 			begun++;
 	}
-	for (uint32_t i = 0; i < begun; i++) {
-		if (wait_over(ops[i], &why) == 0)
-			fj_append(list, api_vm_result(ops[i]));
-		else if (rc == 0)
-			rc = (*err = why, -1);
-		op_unref(ops[i]);
-	}
+	while (over < begun)
+		rc = clone_over(ops[over++], list, rc, err);
 	fj_set(o, "vms", list);
 	if (rc == 0)
 		return http_reply(rq, 201, o);

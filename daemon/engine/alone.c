@@ -101,16 +101,13 @@ int op_ended_run(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
-/* Starts that nobody waits for take turns: a boot of the host makes all of them due, and guests that boot together on few
- * processors starve each other until every one is late. Whoever waits for a turn hasn't claimed its VM, which can be
- * stopped, destroyed or started at once meanwhile. */
+/* Starts that nobody waits for take turns: a boot of the host makes all of them due. Whoever waits for a turn hasn't claimed its
+ * VM, which can be stopped, destroyed or started at once meanwhile. */
 static sem_t turns;
 
 static void make_turns(void)
 {
-	uint32_t n = engine()->config->starts_at_once;
-
-	sem_init(&turns, 0, n ? n : (unsigned)sysconf(_SC_NPROCESSORS_ONLN) + 1);
+	sem_init(&turns, 0, engine_starts_at_once());
 }
 
 /* False when the daemon stops. */

@@ -32,6 +32,13 @@ const struct engine *engine(void)
 	return &the;
 }
 
+unsigned engine_starts_at_once(void)
+{
+	uint32_t n = engine()->config->starts_at_once;
+
+	return n ? n : (unsigned)sysconf(_SC_NPROCESSORS_ONLN) + 1;
+}
+
 bool engine_stopping(void)
 {
 	return stopping;

@@ -42,6 +42,9 @@ bool engine_stopping(void);
 /* The uid of the VM with that address: config uid_base plus its place in the pool. */
 uid_t engine_uid(struct in_addr ip);
 
+/* Guests that boot, or go on from memory, together on few processors starve each other until every one is late. */
+unsigned engine_starts_at_once(void);
+
 /* "<name>.<domain of the config>" or "<name>.<dashed public ip>.sslip.io". */
 void engine_domain(const char *name, char *ret, size_t size);
 
