@@ -144,7 +144,8 @@ const struct command cmd_events = {
 	.name = "events",
 	.summary = "what happened to VMs",
 	.details = "Events are the states of VMs (creating, starting, running, stopping, stopped,\n"
-		   "failed, destroying), destroyed, healthy, unhealthy, exposed, pending, unexposed.\n"
+		   "failed, destroying), destroyed, renamed, healthy, unhealthy, exposed, pending,\n"
+		   "unexposed.\n"
 		   "With --json each is a line of JSON. The last 1024 are kept.",
 	.options = options,
 	.fields = events_fields,

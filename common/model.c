@@ -237,6 +237,12 @@ static const struct field vm_expose_fields[] = {
 	FIELD_END,
 };
 
+static const struct field vm_next_fields[] = {
+	FK("cpus", struct vm_next, vcpus, FIELD_U32, .max = VM_MAX_VCPUS),
+	FK("memory", struct vm_next, mem_mib, FIELD_MIB, .max = VM_MAX_MEM_MIB),
+	FIELD_END,
+};
+
 static const struct field vm_exited_fields[] = {
 	F(struct vm_exited, time, FIELD_TIME),
 	F(struct vm_exited, code, FIELD_U32, .max = 255),
@@ -260,6 +266,7 @@ const struct field vm_view_fields[] = {
 	F(struct vm_view, schema, FIELD_U32),
 	F(struct vm_view, desired, FIELD_ENUM, .names = vm_desired_names),
 	SPEC_SIZES(struct vm_view, FIELD_REQUIRED),
+	F(struct vm_view, next, FIELD_OBJECT, .sub = vm_next_fields, .flags = FIELD_NULL_EMPTY),
 	SPEC_LISTS(struct vm_view, 0),
 	FK("ready", struct vm_view, spec.ready, FIELD_OBJECT, .sub = ready_fields,
 		.check = model_check_ready),
@@ -296,6 +303,22 @@ const struct field expose_request_fields[] = {
 		.doc = "port of the VM"),
 	F(struct expose_request, domain, FIELD_CHARS, .check = model_check_domain, .flags = FIELD_OMIT_EMPTY,
 		.doc = "name; chosen when left out"),
+	FIELD_END,
+};
+
+const struct field update_request_fields[] = {
+	F(struct update_request, name, FIELD_CHARS, .check = model_check_name_or_none,
+		.flags = FIELD_OMIT_EMPTY, .doc = "its new name"),
+	FK("cpus", struct update_request, vcpus, FIELD_U32, .min = 1, .max = VM_MAX_VCPUS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "virtual CPUs, from its next start on"),
+	FK("memory", struct update_request, mem_mib, FIELD_MIB, .min = VM_MIN_MEM_MIB, .max = VM_MAX_MEM_MIB,
+		.flags = FIELD_OMIT_EMPTY, .doc = "memory in MiB, from its next start on"),
+	F(struct update_request, restart, FIELD_CHARS, .check = model_check_restart,
+		.flags = FIELD_OMIT_EMPTY, .doc = "when it is started again after it ended"),
+	F(struct update_request, labels, FIELD_MAP, .max = VM_MAX_LABELS, .check = model_check_labels,
+		.flags = FIELD_OMIT_EMPTY, .doc = "labels that it gets, or that get another value"),
+	F(struct update_request, remove_labels, FIELD_STRV, .max = VM_MAX_LABELS, .flags = FIELD_OMIT_EMPTY,
+		.doc = "labels that it loses"),
 	FIELD_END,
 };
 

@@ -176,6 +176,11 @@ struct vm_reason {
 	int64_t time;
 };
 
+/* What it has from its next start on, where that is something else; both or none are 0. */
+struct vm_next {
+	uint32_t vcpus, mem_mib;
+};
+
 /* How its main process ended; nothing while it runs. */
 struct vm_exited {
 	int64_t time;
@@ -199,6 +204,7 @@ struct vm_view {
 	uint32_t schema;
 	enum vm_desired desired;
 	struct vm_spec spec; /* encoded flat beside the others, without name and expose */
+	struct vm_next next;
 	struct vm_reason reason;
 	int64_t created, started; /* started: 0 unless running */
 	char vmm[16];		  /* driver */
@@ -254,6 +260,16 @@ struct expose_request {
 	char domain[254]; /* "": <name>.<dashed ip>.sslip.io or below the configured domain */
 };
 extern const struct field expose_request_fields[];
+
+/* Body of PATCH /v1/vms/{vm}: what is empty stays as it is. */
+struct update_request {
+	char name[64];
+	uint32_t vcpus, mem_mib;
+	char restart[16];	   /* one of vm_restart_names */
+	struct strv labels;	   /* "K=V": new ones, or other values */
+	struct strv remove_labels; /* keys; one that isn't there is none */
+};
+extern const struct field update_request_fields[];
 
 /* Body of POST /v1/vms/{vm}/start. */
 struct start_request {

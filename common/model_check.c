@@ -211,6 +211,15 @@ int model_check_labels(const void *value, const char *key, struct fcm_error *err
 	return 0;
 }
 
+/* "" in a request: it stays. */
+int model_check_restart(const void *value, const char *key, struct fcm_error *err)
+{
+	struct vm_defaults policy = {0};
+
+	(void)key;
+	return *(const char *)value ? field_set_text(vm_defaults_fields, &policy, "restart", value, err) : 0;
+}
+
 int model_check_keys(const void *value, const char *key, struct fcm_error *err)
 {
 	const struct strv *keys = value;

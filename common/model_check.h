@@ -16,6 +16,7 @@ int model_check_host_key(const void *value, const char *key, struct fcm_error *e
 int model_check_hostname(const void *value, const char *key, struct fcm_error *err);
 int model_check_id_or_none(const void *value, const char *key, struct fcm_error *err);
 int model_check_line(const void *value, const char *key, struct fcm_error *err);
+int model_check_restart(const void *value, const char *key, struct fcm_error *err);
 int model_check_who(const void *value, const char *key, struct fcm_error *err);
 
 /* char * */

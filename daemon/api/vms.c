@@ -107,6 +107,11 @@ int api_vm_get(struct request *rq, struct fcm_error *err)
 	return http_reply(rq, 200, api_vm_json(http_vm(rq), show && strcmp(show, "env") == 0));
 }
 
+int api_vm_update(struct request *rq, struct fcm_error *err)
+{
+	return api_run(rq, engine_update(http_vm(rq), http_body(rq)), 200, api_vm_result, err);
+}
+
 static field_json *destroy_result(const struct op *op)
 {
 	field_json *o = fj_object(), *removed = fj_object(), *left = fj_array();

@@ -133,8 +133,8 @@ static int revive(struct op *op, struct fcm_error *err)
 	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
-	if (v->desired == WANT_RUNNING && (v->state == VM_STARTING || v->state == VM_FAILED) &&
-		!engine_stopping())
+	bool due = v->state == VM_STARTING || (v->state == VM_FAILED && v->spec.restart != RESTART_NO);
+	if (v->desired == WANT_RUNNING && due && !engine_stopping())
 		rc = start_alone(op, err);
 	registry_drop(op->vm);
 	return rc;

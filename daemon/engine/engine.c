@@ -426,6 +426,17 @@ struct op *engine_publish(struct vm *vm, const struct strv *ports, bool away)
 	return op;
 }
 
+struct op *engine_update(struct vm *vm, const struct update_request *update)
+{
+	struct op *op = op_new(&table_update, vm, op_update_run);
+
+	op->update = *update;
+	op->update.labels = op->update.remove_labels = (struct strv){0};
+	strv_copy(&op->update.labels, &update->labels);
+	strv_copy(&op->update.remove_labels, &update->remove_labels);
+	return op;
+}
+
 struct op *engine_add_keys(struct vm *vm, const struct strv *keys)
 {
 	struct op *op = op_new(&table_expose, vm, op_keys_run);

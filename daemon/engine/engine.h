@@ -74,6 +74,7 @@ struct op *engine_restart(struct vm *vm, int64_t grace_ms);
 struct op *engine_destroy(struct vm *vm, bool force);
 struct op *engine_expose(struct vm *vm, uint16_t port, const char *domain);    /* port 0: unexpose */
 struct op *engine_publish(struct vm *vm, const struct strv *ports, bool away); /* away: unpublish */
+struct op *engine_update(struct vm *vm, const struct update_request *update);
 struct op *engine_add_keys(struct vm *vm, const struct strv *keys);
 
 /* The host goes down: end all VMs that run, at one time and as gently as engine_stop_vm() does, but leave `desired` as it

@@ -17,10 +17,10 @@
 #define FILE_BEFORE "events.jsonl.1"
 
 /* The first VM_STATES are states, in their order. */
-enum { DESTROYED = VM_STATES, HEALTHY, UNHEALTHY, EXPOSED, PENDING, UNEXPOSED, NAMES };
+enum { DESTROYED = VM_STATES, RENAMED, HEALTHY, UNHEALTHY, EXPOSED, PENDING, UNEXPOSED, NAMES };
 const char *const event_names[] = {"creating", "stopped", "starting", "running", "paused", "suspending",
-	"suspended", "stopping", "failed", "destroying", "destroyed", "healthy", "unhealthy", "exposed",
-	"pending", "unexposed", NULL};
+	"suspended", "stopping", "failed", "destroying", "destroyed", "renamed", "healthy", "unhealthy",
+	"exposed", "pending", "unexposed", NULL};
 _Static_assert(ARRAY_SIZE(event_names) == NAMES + 1, "event_names");
 
 struct entry {
@@ -89,6 +89,14 @@ static void tell(const struct vm *vm, int name, const char *code, const char *me
 	keep(e);
 }
 
+static void tell_renamed(const struct vm *vm, const char *before)
+{
+	char message[96];
+
+	fcm_format(message, sizeof message, "it was '%s'", before);
+	tell(vm, RENAMED, "", message);
+}
+
 static struct vm_told now(const struct vm *vm)
 {
 	const struct vm_view *v = &vm->view;
@@ -96,8 +104,10 @@ static struct vm_told now(const struct vm *vm)
 		   : strcmp(v->expose.status, "active") == 0 ? EXPOSED
 							     : PENDING;
 
-	return (struct vm_told){
+	struct vm_told told = {
 		.listed = vm->listed, .state = v->state, .health = vm->health.status, .site = site};
+	fcm_copy(told.name, sizeof told.name, v->name);
+	return told;
 }
 
 void events_known(struct vm *vm)
@@ -118,6 +128,8 @@ void events_note(struct vm *vm)
 	}
 	if (!was.listed)
 		was.site = UNEXPOSED;
+	else if (strcmp(is.name, was.name) != 0)
+		tell_renamed(vm, was.name);
 	if (!was.listed || is.state != was.state)
 		tell(vm, (int)is.state, v->reason.code, v->reason.message);
 	if (is.health != was.health && is.health >= HEALTH_HEALTHY)

@@ -61,6 +61,9 @@ void op_unref(struct op *op)
 	strv_done(&op->import.names);
 	free(op->import.config);
 	fcm_closep(&op->import.in_fd);
+	field_done(update_request_fields, &op->update);
+	strv_done(&op->was.labels);
+	strv_done(&op->wanted.labels);
 	free(op);
 }
 

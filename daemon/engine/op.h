@@ -13,6 +13,7 @@
 #include "common/core/util.h"
 #include "daemon/engine/reconcile.h"
 #include "daemon/engine/step.h"
+#include "daemon/engine/update.h"
 #include "daemon/engine/vm.h"
 #include "daemon/image/image.h"
 #include "daemon/store/snapshot.h"
@@ -64,6 +65,8 @@ struct op {
 	struct strv publish;	   /* publish: the ports, */
 	bool unpublish;		   /* to be taken away; */
 	struct publish_list ports_before; /* and what was published before */
+	struct update_request update;	  /* update: what is asked, */
+	struct vm_traits was, wanted;	  /* what it was, and is to be */
 	int64_t boots;			  /* reconnect: the run whose guest is to be set up, */
 	int64_t delay_ms;		  /* and how long to wait before */
 	bool was_paused;		  /* before `pause` */

@@ -20,6 +20,7 @@ int op_destroy_run(struct op *op, struct fcm_error *err);
 int op_expose_run(struct op *op, struct fcm_error *err);
 int op_publish_run(struct op *op, struct fcm_error *err);
 int op_keys_run(struct op *op, struct fcm_error *err);
+int op_update_run(struct op *op, struct fcm_error *err);
 
 /* What nobody asked for: the VMM ended; a start is due, after a crash or a boot of the host; what the daemon found when it
  * started (op->repair, see reconcile.h); the agent's channel broke; it isn't healthy; its TAP is gone; a pending

@@ -199,6 +199,20 @@ bool registry_domain_taken(const char *domain, const struct vm *self)
 	return false;
 }
 
+/* May `self` have the name? What to do instead is for the caller to say. */
+static int name_free(const char *name, const struct vm *self, struct fcm_error *err)
+{
+	const struct vm *other = by_name(name);
+
+	if (other && other != self)
+		return fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
+			vm_state_names[other->view.state]);
+	if (by_id(name))
+		return fcm_fail_field(err, FCM_NAME_TAKEN, "name",
+			"a VM with the id '%s' exists: choose another name", name);
+	return 0;
+}
+
 static int choose_name(struct vm *vm, struct fcm_error *err)
 {
 	struct vm_view *v = &vm->view;
@@ -207,16 +221,21 @@ static int choose_name(struct vm *vm, struct fcm_error *err)
 		fcm_copy(v->name, sizeof v->name, vm_name_random(name_or_id_taken, NULL).s);
 		return 0;
 	}
-	struct vm *other = by_name(v->name);
-	if (other) {
-		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
-			vm_state_names[other->view.state]);
-		return fcm_hint(err, "try --name %s-2, or fcm destroy %s", v->name, v->name);
+	if (name_free(v->name, vm, err) == 0)
+		return 0;
+	return by_name(v->name) ? fcm_hint(err, "try --name %s-2, or fcm destroy %s", v->name, v->name) : -1;
+}
+
+int registry_rename(struct vm *vm, const char *name, struct fcm_error *err)
+{
+	registry_lock();
+	int rc = name_free(name, vm, err);
+	if (rc == 0) {
+		fcm_copy(vm->view.name, sizeof vm->view.name, name);
+		registry_changed(vm);
 	}
-	if (by_id(v->name))
-		return fcm_fail_field(err, FCM_NAME_TAKEN, "name",
-			"a VM with the id '%s' exists: choose another name", v->name);
-	return 0;
+	registry_unlock();
+	return rc;
 }
 
 static int choose_address(struct vm *vm, struct fcm_error *err)
@@ -562,6 +581,12 @@ static bool occupies(const struct vm *vm)
 	return vm->admitted || vm_state_up(s);
 }
 
+/* What it has, or will have once it starts again, whichever is more. */
+static uint32_t memory_of(const struct vm *vm)
+{
+	return MAX(vm->view.spec.mem_mib, vm->view.next.mem_mib);
+}
+
 void registry_count(size_t *ret_total, size_t *ret_running)
 {
 	registry_lock();
@@ -579,8 +604,8 @@ bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used)
 	registry_lock();
 	for (size_t i = 0; i < nvms; i++)
 		if (vms[i] != vm && occupies(vms[i]))
-			mib += vms[i]->view.spec.mem_mib;
-	vm->admitted = mib + vm->view.spec.mem_mib <= usable;
+			mib += memory_of(vms[i]);
+	vm->admitted = mib + memory_of(vm) <= usable;
 	registry_unlock();
 	*ret_used = mib;
 	return vm->admitted;

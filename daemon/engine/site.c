@@ -80,6 +80,12 @@ static int withdraw(struct vm *vm, bool *ret_existed, struct fcm_error *err)
 	return rc;
 }
 
+/* Is the site what the operation is about? */
+static bool is_about_site(const struct op *op)
+{
+	return op->table == &table_expose || op->table == &table_rename;
+}
+
 /* ---- want: what config.json says ---- */
 
 static int want(struct op *op, struct fcm_error *err)
@@ -134,7 +140,7 @@ static int site_up(struct op *op, struct fcm_error *err)
 	open_for_vms(NULL);
 	if (serve(op->vm, &why) == 0)
 		return 0;
-	if (why.code == FCM_DOMAIN_TAKEN && op->table == &table_expose) {
+	if (why.code == FCM_DOMAIN_TAKEN && is_about_site(op)) {
 		*err = why;
 		return -1;
 	}
@@ -146,7 +152,7 @@ static int site_up(struct op *op, struct fcm_error *err)
  * next reload the site. */
 static int site_down(struct op *op, struct fcm_error *err)
 {
-	if (op->table == &table_expose) /* unwant() knows what was there before */
+	if (is_about_site(op)) /* unwant() knows what was there before */
 		return 0;
 	if (withdraw(op->vm, &op->receipt.site, err) < 0) {
 		log_error(LOG_LEVEL_WARN, op->vm->id.s, err);

@@ -74,10 +74,11 @@ extern const struct step step_freeze, step_pause;		       /* steps_pause.c */
 extern const struct step step_save;				       /* saved.c */
 extern const struct step step_shot, step_copy, step_seal, step_unpack; /* steps_snapshot.c */
 extern const struct step step_want, step_site;			       /* site.c */
+extern const struct step step_change;				       /* steps_update.c */
 extern const struct step step_publish, step_ports;		       /* steps_publish.c */
 
 /* The tables (tables.c). */
 extern const struct op_table table_create, table_start, table_stop, table_destroy, table_adopt, table_ended;
-extern const struct op_table table_expose, table_unexpose, table_publish;
+extern const struct op_table table_expose, table_unexpose, table_publish, table_update, table_rename;
 extern const struct op_table table_pause, table_resume, table_adopt_paused;
 extern const struct op_table table_suspend, table_snapshot, table_snapshot_stop, table_clone, table_revert;

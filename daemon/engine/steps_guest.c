@@ -154,11 +154,12 @@ static int network(struct vm *vm, struct fcm_error *err)
 {
 	struct buf rq = {0};
 
+	fcm_copy(vm->hostname, sizeof vm->hostname, hostname(vm));
 	kv_add(&rq, "op", "net");
 	kv_add(&rq, "address", ip_dotted(vm->view.ip).s);
 	kv_addf(&rq, "prefix", "%u", engine()->ipam.pool.prefix);
 	kv_add(&rq, "gateway", ip_dotted(engine()->config->gateway).s);
-	kv_add(&rq, "hostname", hostname(vm));
+	kv_add(&rq, "hostname", vm->hostname);
 	return call(vm, &rq, NULL, err);
 }
 
@@ -166,12 +167,12 @@ static int names(struct vm *vm, struct fcm_error *err)
 {
 	struct buf name = {0}, hosts = {0}, resolv = {0};
 	_cleanup_(strv_done) struct strv dns = {0};
-	bool other = strcmp(hostname(vm), vm->view.name) != 0;
+	bool other = strcmp(vm->hostname, vm->view.name) != 0;
 
 	net_resolvers(&dns);
-	buf_printf(&name, "%s\n", hostname(vm));
+	buf_printf(&name, "%s\n", vm->hostname);
 	buf_printf(&hosts, "127.0.0.1\tlocalhost\n::1\tlocalhost\n%s\t%s%s%s\n", ip_dotted(vm->view.ip).s,
-		hostname(vm), other ? " " : "", other ? vm->view.name : "");
+		vm->hostname, other ? " " : "", other ? vm->view.name : "");
 	for (size_t i = 0; i < dns.n; i++)
 		buf_printf(&resolv, "nameserver %s\n", dns.v[i]);
 	int rc = put_text(vm, "/etc/hostname", &name, err) < 0 ||
@@ -226,7 +227,7 @@ static int put_facts(struct vm *vm, struct fcm_error *err)
 
 	fj_set_str(facts, "id", vm->id.s);
 	fj_set_str(facts, "name", vm->view.name);
-	fj_set_str(facts, "hostname", hostname(vm));
+	fj_set_str(facts, "hostname", vm->hostname);
 	fj_set_str(facts, "ip", ip_dotted(vm->view.ip).s);
 	fj_set_int(facts, "boot", vm->view.boots);
 	for (size_t i = 0; i < labels->n; i++) {
@@ -239,6 +240,15 @@ static int put_facts(struct vm *vm, struct fcm_error *err)
 	struct buf text = {0};
 	buf_printf(&text, "%s\n", json);
 	return put_text(vm, GUEST_FACTS, &text, err);
+}
+
+void guest_renew_facts(struct vm *vm)
+{
+	struct fcm_error err;
+
+	vm->facts_late = vm->paused;
+	if (vm->set_up && !vm->paused && put_facts(vm, &err) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
 }
 
 static int start_image(struct vm *vm, struct fcm_error *err)

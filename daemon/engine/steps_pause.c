@@ -115,6 +115,8 @@ static int go_on(struct op *op, struct fcm_error *err)
 		guest_set_clock(vm);
 	else
 		supervise_new(vm);
+	if (vm->facts_late)
+		guest_renew_facts(vm);
 	return 0;
 }
 

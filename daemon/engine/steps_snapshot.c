@@ -192,7 +192,10 @@ static int unpack(struct op *op, struct fcm_error *err)
 		return -1;
 	const struct snapshot *s = &op->hold.snapshot;
 	VM_SET(vm, fcm_copy(view->snapshot, sizeof view->snapshot, op->hold.unseen ? s->parent : s->id));
-	return op->disk_only ? 0 : saved_take(vm, op->hold.fd, err);
+	if (op->disk_only)
+		return 0;
+	VM_SET(vm, update_go_back(view, &s->vm.spec));
+	return saved_take(vm, op->hold.fd, err);
 }
 
 static void describe_unpack(const struct op *op, bool undo, struct strv *ret)

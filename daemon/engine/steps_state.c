@@ -8,6 +8,7 @@
 #include "common/core/log.h"
 #include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 
 enum { KILLED = 137 }; /* what a shell says of SIGKILL */
@@ -43,6 +44,8 @@ static int begin(struct op *op, struct fcm_error *err)
 
 	if (t->begin == VM_STARTING)
 		VM_SET(op->vm, view->exited = (struct vm_exited){0});
+	if (t->begin == VM_STARTING && !saved_there(op->vm)) /* a saved machine has the size that it has */
+		VM_SET(op->vm, update_take_next(view));
 	if (t == &table_start)
 		VM_SET(op->vm, view->spec.hold = false);
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;

@@ -48,6 +48,12 @@ const struct op_table table_unexpose = {
 const struct op_table table_publish = {
 	"publish", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(publish), DO(ports)}};
 
+const struct op_table table_update = {"update", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(change)}};
+
+/* With a site whose name follows. */
+const struct op_table table_rename = {
+	"rename", VM_RUNNING, VM_RUNNING, WANT_RUNNING, {DO(change), DO(want), DO(site)}};
+
 const struct op_table table_pause = {
 	"pause", VM_RUNNING, VM_PAUSED, WANT_RUNNING, {DO(freeze), DO(pause), DO(end)}};
 
@@ -77,6 +83,6 @@ const struct op_table table_clone = {"clone", VM_STARTING, VM_RUNNING, WANT_RUNN
 const struct op_table table_revert = {"revert", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {DO(unpack), DO(end)}};
 
 const struct op_table *const op_tables[] = {&table_create, &table_start, &table_stop, &table_destroy,
-	&table_adopt, &table_ended, &table_expose, &table_unexpose, &table_publish, &table_pause,
-	&table_resume, &table_adopt_paused, &table_suspend, &table_snapshot, &table_snapshot_stop,
-	&table_clone, &table_revert, NULL};
+	&table_adopt, &table_ended, &table_expose, &table_unexpose, &table_publish, &table_update,
+	&table_rename, &table_pause, &table_resume, &table_adopt_paused, &table_suspend, &table_snapshot,
+	&table_snapshot_stop, &table_clone, &table_revert, NULL};

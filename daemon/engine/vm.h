@@ -20,6 +20,7 @@ struct op;
 /* What events.c has told of a VM. */
 struct vm_told {
 	bool listed;
+	char name[64];
 	enum vm_state state;
 	enum health health;
 	int site;
@@ -43,6 +44,8 @@ struct vm {
 	bool paused;		   /* and its virtual CPUs don't run */
 	bool loading;		   /* it begins with the machine in <id>/saved */
 	char sshd[16];		   /* which ssh server the guest has: openssh, dropbear, none */
+	char hostname[64];	   /* that the guest was given */
+	bool facts_late;	   /* what it knows of itself has changed while it stood still */
 	_Atomic int intent;	   /* enum guest_power: the agent's last word, set on the loop's thread */
 	struct mainlog *mainlog;   /* collects what its main process prints (mainlog.h), or NULL */
 	_Atomic bool main_over;	   /* that is all there */
@@ -96,6 +99,9 @@ void registry_drop(struct vm *vm);
 /* Choose what the request left open (id, name, address, uid, MAC, domain) and check that nothing is taken.
  * With `enter` also put the VM in the list, in the same breath, claimed by `op`. */
 int registry_choose(struct vm *vm, struct op *op, bool enter, struct fcm_error *err) must_check;
+
+/* Give it another name. FCM_NAME_TAKEN. By the holder of the busy slot. */
+int registry_rename(struct vm *vm, const char *name, struct fcm_error *err) must_check;
 
 /* Enter a VM that was loaded from disk. */
 void registry_add(struct vm *vm);
@@ -187,3 +193,6 @@ int guest_put_keys(struct vm *vm, struct fcm_error *err) must_check;
 
 /* Start the main process, if the VM has one, in a guest that is set up otherwise; what runs already runs on. Likewise. */
 int guest_start_main(struct vm *vm, struct fcm_error *err) must_check;
+
+/* Its name or labels have changed: write /run/fcm/instance.json anew. A guest that stands still gets it when it goes on. Likewise. */
+void guest_renew_facts(struct vm *vm);

@@ -216,12 +216,12 @@ static void let_go(struct hold *h)
 	hold_unref(h);
 }
 
-static bool is_held(const struct vm_id *id, const struct publish *p)
+static struct hold *find_held(const struct vm_id *id, const struct publish *p)
 {
 	for (size_t i = 0; i < holds.n; i++)
 		if (strcmp(holds.v[i]->id.s, id->s) == 0 && publish_same(&holds.v[i]->p, p))
-			return true;
-	return false;
+			return holds.v[i];
+	return NULL;
 }
 
 /* Hold what isn't held yet; *ret_first: where the new ones begin. On failure none is new. */
@@ -230,9 +230,12 @@ static int hold_all(const struct net_vm *vm, const char *name, struct publish_li
 {
 	*ret_first = holds.n;
 	for (size_t i = 0; i < ports->n; i++) {
-		if (is_held(&vm->id, &ports->v[i]))
+		struct hold *h = find_held(&vm->id, &ports->v[i]);
+		if (h) {
+			fcm_copy(h->name, sizeof h->name, name); /* it may have another one by now */
 			continue;
-		struct hold *h = take_port(vm, name, &ports->v[i], err);
+		}
+		h = take_port(vm, name, &ports->v[i], err);
 		if (h == NULL)
 			return -1;
 		holds.v = xrealloc(holds.v, (holds.n + 1) * sizeof(struct hold *));

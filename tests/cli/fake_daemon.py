@@ -162,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(201, {"name": parts[2], "kind": parts[1][:-1], "tag": "12", "on_disk": body["bytes"]})
         return self.fail(404, "no_route", f"there is no {url.path}")
 
-    do_GET = do_POST = do_PUT = do_DELETE = route
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = route
 
     def get_info(self, body):
         return self.answer(200, {
@@ -302,6 +302,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"plan": PLAN})
         return self.result(200, {"id": one["id"], "name": one["name"], "left": [], "took_ms": 31, "removed": {
             "tap": "tap_" + one["id"], "nft_elements": 4, "sites": 1, "bytes": 312000000}})
+
+    def patch_vm(self, one, query, body):
+        if body.get("name") in VMS:
+            return self.fail(409, "name_taken", f"the name is taken ({VMS[body['name']]['id']}, stopped)", {"field": "name"})
+        size = {k: body.get(k, one[k]) for k in ("cpus", "memory")}
+        following = size if {"cpus", "memory"} & set(body) and one["state"] == "running" else None
+        return self.answer(200, one | {"name": body.get("name", one["name"]), "next": following, "changed": body.get("restart") != "always"})
 
     def post_start(self, one, query, body):
         changed, resumed = one["state"] != "running", one["state"] in ("paused", "suspended")

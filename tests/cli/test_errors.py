@@ -12,6 +12,8 @@ CASES = [
     ("usage-image-verb", ["image", "melt"], 2), ("usage-image-tag", ["image", "tag", "a"], 2),
     ("usage-image-import", ["image", "import"], 2), ("usage-system", ["system", "prune"], 2), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
+    ("usage-update", ["update", "web"], 2), ("usage-rename", ["rename", "web"], 2), ("bad-rename", ["rename", "web", "Www"], 2),
+    ("bad-update", ["update", "web", "--restart", "maybe"], 2), ("taken-rename", ["rename", "web", "idle"], 4),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
     ("bad-name", ["create", "--name", "Web!"], 2), ("bad-restart", ["create", "--restart", "maybe"], 2),
@@ -102,7 +104,7 @@ def test_exec_has_a_status_of_its_own(fcm):
 def test_every_command_without_a_daemon(fcm):
     env = {"FCM_URL": "http://127.0.0.1:1"}
     for argv in (["create"], ["ls"], ["ps"], ["inspect", "x"], ["ssh", "x"], ["proxy", "x", "22"], ["stop", "x"], ["start", "x"],
-                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
+                 ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["rename", "x", "y"], ["update", "x", "--cpus", "1"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
                  ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"], ["pull", "x"],
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
                  ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],

@@ -6,7 +6,7 @@ import fake_daemon
 import pytest
 
 COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "pause", "resume", "suspend",
-            "snapshot", "restore", "clone", "destroy",
+            "snapshot", "restore", "clone", "destroy", "rename", "update",
             "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "image", "images", "pull", "login", "logout", "rmi", "volume", "system", "assets", "token", "info", "doctor",
             "daemon", "version", "help"]
 
@@ -81,6 +81,7 @@ def test_table_on_a_terminal(fcm, golden, width):
     ("create", ["create", "--name", "nova", "--expose", "80"]), ("start", ["start", "idle", "web"]), ("stop", ["stop", "web"]),
     ("destroy", ["destroy", "web"]), ("expose", ["expose", "web"]), ("doctor", ["doctor"]), ("wait", ["wait", "web"]),
     ("restart", ["restart", "web"]), ("kill", ["kill", "web"]), ("unexpose", ["unexpose", "web"]),
+    ("rename", ["rename", "web", "www"]), ("update", ["update", "-m", "1g", "web", "idle"]), ("update-same", ["update", "web", "--restart", "always"]),
     ("pause", ["pause", "web", "still"]), ("resume", ["unpause", "still", "web"]), ("suspend", ["suspend", "web", "still", "asleep"]),
     ("start-suspended", ["start", "asleep", "still"]), ("stop-suspended", ["stop", "asleep"]),
     ("snapshot-create", ["snapshot", "create", "web"]), ("snapshot-disk", ["snapshot", "create", "idle", "cold-1"]),

@@ -178,6 +178,15 @@ def test_image_export(fcm, daemon, tmp_path):
     assert [x.name for x in file.parent.iterdir()] == ["x.tar"]
 
 
+def test_update(fcm, daemon):
+    done = fcm("update", "--cpu", "2", "-m", "1g", "--restart", "no", "--label", "a=b=c", "--label", "d=", "--label-rm", "e", "web", "idle")
+    assert (done.status, done.out, done.err) == (0, "web\nidle\n", "")
+    assert [(s["method"], s["path"]) for s in daemon.seen] == [("PATCH", "/v1/vms/web"), ("PATCH", "/v1/vms/idle")]
+    assert last(daemon)["body"] == {"cpus": 2, "memory": 1024, "restart": "no", "labels": {"a": "b=c", "d": ""}, "remove_labels": ["e"]}
+    assert fcm("rename", "web", "www").out == "www\n"
+    assert last(daemon)["body"] == {"name": "www"}
+
+
 def test_stop_time(fcm, daemon):
     fcm("stop", "--time", "3", "web")
     assert last(daemon)["body"] == {"time": 3}

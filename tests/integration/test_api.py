@@ -58,7 +58,7 @@ def test_the_sockets_mode_is_its_check(host, api):
 
 @pytest.mark.parametrize("pattern", sorted({p for _, p in ROUTES}))
 def test_wrong_method(api, pattern):
-    answer = api.call("PATCH", filled(pattern))
+    answer = api.call("COPY", filled(pattern))
     assert (answer.status, answer.code) == (405, "method_not_allowed"), answer
     allowed = {m.strip() for m in answer.headers["Allow"].split(",")}
     assert allowed - {"HEAD", "OPTIONS"} == {m for m, p in ROUTES if re.fullmatch(re.sub(r"{\w+}", "[^/]+", p), filled(pattern))}

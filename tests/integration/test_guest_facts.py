@@ -39,6 +39,25 @@ def test_facts_of_a_later_boot(host):
     assert facts(host)["boot"] == 2
 
 
+def test_a_new_name_and_other_labels(host, web):
+    """The facts follow at once, the host name with the next start, and both by all ways of asking."""
+    names = "hostname; cat /etc/hostname; getent hosts web www || grep -w -e web -e www /etc/hosts"
+    try:
+        host.fcm("rename", "web", "www")
+        host.fcm("update", "www", "--label", "new=1", *(word for key in LABELS for word in ("--label-rm", key)))
+        assert json.loads(host.fcm("exec", "www", "cat", FACTS).stdout) == {
+            "id": web["id"], "name": "www", "hostname": "web", "ip": web["ip"], "labels": {"new": "1"}, "boot": 2}
+        assert "www" not in host.fcm("exec", "www", "sh", "-c", names).stdout
+        host.fcm("update", "www", "--memory", "384")
+        host.fcm("restart", "www")
+        shown = host.fcm("exec", "www", "sh", "-c", names).stdout.split()
+        assert shown[:2] == ["www", "www"] and "web" not in shown
+        assert json.loads(host.fcm("exec", "www", "cat", FACTS).stdout)["hostname"] == "www"
+        assert int(host.fcm("exec", "www", "sed", "-n", "s/MemTotal: *//p", "/proc/meminfo").stdout.split()[0]) > 300 << 10
+    finally:
+        host.fcm("rename", web["id"], "web")
+
+
 def test_labels_that_do_not_fit(api):
     many = {f"l{n}": "\\" * 255 for n in range(64)}
     answer = api.post("/v1/vms", {"name": "many", "image": "tiny", "labels": many})

@@ -68,6 +68,16 @@ class Operation:
     def publish(self):
         return self.api.post("/v1/vms/victim/publish", {"publish": ["8081:81"]}, timeout=60)
 
+    before_update = before_stop
+
+    def update(self):
+        return self.api.call("PATCH", "/v1/vms/victim", {"labels": {"a": "b"}}, timeout=60)
+
+    before_rename = before_destroy
+
+    def rename(self):
+        return self.api.call("PATCH", "/v1/vms/victim", {"name": "survivor"}, timeout=60)
+
     before_adopt = before_stop
 
     def adopt(self):
@@ -150,9 +160,9 @@ def drop_snapshots(host):
 
 
 def clean(host, baseline):
-    """The VM, if there is one, can be destroyed, and then nothing is left; the next life is a whole one."""
-    if not gone(host):
-        answer = host.api.delete("/v1/vms/victim?force=1", timeout=60)
+    """The VM, if there is one, can be destroyed, whatever its name is; then nothing is left, and the next life is a whole one."""
+    for vm in host.api.get("/v1/vms").ok()["vms"]:
+        answer = host.api.delete(f"/v1/vms/{vm['id']}?force=1", timeout=60)
         assert answer.status in (200, 404), answer
     drop_snapshots(host)
     host.check_residue(baseline)

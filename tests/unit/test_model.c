@@ -150,7 +150,7 @@ static void test_view_is_that_of_the_api(void **state)
 		"web.64-34-93-45.sslip.io\",\"status\":\"active\"},"
 		"\"schema\":1,\"desired\":\"running\",\"cpus\":1,\"memory\":512,\"disk\":"
 		"8192,\"image\":\"base\","
-		"\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"env\":{\"TOKEN\":"
+		"\"kernel\":\"default\",\"restart\":\"unless-stopped\",\"next\":null,\"env\":{\"TOKEN\":"
 		"\"***\"},\"labels\":{},"
 		"\"ssh_keys\":[],\"publish\":[],\"volumes\":[],\"ready\":{\"mode\":\"auto\"},\"health\":null,"
 		"\"main\":null,\"auto_remove\":false,\"exited\":null,\"reason\":"
