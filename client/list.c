@@ -4,23 +4,35 @@
 #include <string.h>
 
 #include "client/command.h"
-#include "client/out.h"
 #include "client/vmtext.h"
+#include "client/watch.h"
 #include "common/core/clock.h"
 
 struct list_options {
 	bool all;
+	struct strv filters;
+	struct watch_options watch;
 };
 
 static const struct field list_fields[] = {
 	F(struct list_options, all, FIELD_BOOL),
+	F(struct list_options, filters, FIELD_STRV, .max = 15),
+	F(struct list_options, watch, FIELD_OBJECT, .sub = watch_fields),
 	FIELD_END,
 };
 
+static const struct list_options defaults = {.watch.interval = 2};
+
 static const struct option_row options[] = {
 	{"all", 'a', NULL, NULL, "all of them, running or not"},
+	{"filter", 'f', "KEY=VALUE", "filters", "state=, name= or label=; repeatable: all must hold"},
+	WATCH_OPTIONS("watch.", 2),
 	{0},
 };
+
+#define FILTERS                                                                                              \
+	"A filter is label=KEY, label=KEY=VALUE, name=PATTERN (as a shell's: web-*), or\n"                   \
+	"state=STATE[,STATE...] (one of them)."
 
 static void text_name(const field_json *vm, struct buf *b)
 {
@@ -148,46 +160,77 @@ static void hint_reasons(const field_json *vms)
 	}
 }
 
-static field_json *only_running(const field_json *vms)
+/* The list that is asked for, as a path. The daemon says what a filter may be. */
+static int build_path(const struct list_options *o, bool running, struct buf *path, struct fcm_error *err)
 {
-	field_json *some = fj_array();
+	bool state = false;
+	char sign = '?';
 
-	for (size_t i = 0; i < fj_len(vms); i++)
-		if (vm_up(fj_at(vms, i)))
-			fj_append(some, fj_ref(fj_at(vms, i)));
-	return some;
+	buf_str(path, "/v1/vms");
+	for (size_t i = 0; i < o->filters.n; i++, sign = '&') {
+		const char *filter = o->filters.v[i];
+		int n = (int)strcspn(filter, "=");
+		if (filter[n] == '\0')
+			return fcm_fail_field(
+				err, FCM_USAGE, "--filter", "--filter: '%s' is not KEY=VALUE", filter);
+		auto_free char *plain = xprintf("%.*s", n, filter), *key = httpc_escape(plain),
+			       *value = httpc_escape(filter + n + 1);
+		buf_printf(path, "%c%s=%s", sign, key, value);
+		state = state || strcmp(plain, "state") == 0;
+	}
+	if (running && !state)
+		buf_printf(path, "%cstate=running,paused", sign);
+	return 0;
 }
 
-static int list(struct cli *cli, bool all, struct fcm_error *err)
+static field_json *get_rows(struct cli *cli, void *path, struct fcm_error *err)
 {
-	field_json *answer = NULL;
+	auto_json field_json *answer = NULL;
 
-	if (api_get(cli->api, "/v1/vms", &answer, err) < 0)
+	if (api_get(cli->api, path, &answer, err) < 0)
+		return NULL;
+	field_json *vms = fj_get(answer, "vms");
+	return vms ? fj_ref(vms) : fj_array();
+}
+
+static void hint_nobody(const struct list_options *o, bool running)
+{
+	if (o->filters.n)
+		out_hint("no VM fits that");
+	else
+		out_hint(running ? "no VM runs; fcm ls shows all" : "there is no VM yet: fcm create");
+}
+
+static int list(struct cli *cli, const struct list_options *o, bool running, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf path = {0};
+
+	if (build_path(o, running, &path, err) < 0)
 		return -1;
-	field_json *vms = all ? fj_ref(fj_get(answer, "vms")) : only_running(fj_get(answer, "vms"));
-	int r = out_list(cli, columns, vms, err);
+	if (o->watch.watch)
+		return watch_table(cli, &o->watch, columns, get_rows, path.p, err);
+	auto_json field_json *vms = get_rows(cli, path.p, err);
+	if (vms == NULL || out_list(cli, columns, vms, err) < 0)
+		return -1;
 	fflush(stdout);
-	if (r == 0 && !cli->globals.json && !cli->globals.quiet) {
+	if (!cli->globals.json && !cli->globals.quiet) {
 		hint_reasons(vms);
 		if (fj_len(vms) == 0)
-			out_hint(all ? "there is no VM yet: fcm create" : "no VM runs; fcm ls shows all");
+			hint_nobody(o, running);
 	}
-	fj_free(vms);
-	fj_free(answer);
-	return r;
+	return 0;
 }
 
 static int run_ls(struct cli *cli, void *options_, struct fcm_error *err)
 {
-	(void)options_;
-	return list(cli, true, err);
+	return list(cli, options_, false, err);
 }
 
 static int run_ps(struct cli *cli, void *options_, struct fcm_error *err)
 {
 	const struct list_options *o = options_;
 
-	return list(cli, o->all, err);
+	return list(cli, o, !o->all, err);
 }
 
 const struct command cmd_ls = {
@@ -195,10 +238,11 @@ const struct command cmd_ls = {
 	.aliases = "list",
 	.summary = "list all VMs",
 	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created\n"
-		   "ports url; or wide for all of them.",
+		   "ports url; or wide for all of them.\n" FILTERS,
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.defaults = &defaults,
 	.flags = COMMAND_TABLE,
 	.run = run_ls,
 };
@@ -206,9 +250,11 @@ const struct command cmd_ls = {
 const struct command cmd_ps = {
 	.name = "ps",
 	.summary = "list the VMs that run or are paused",
+	.details = FILTERS " With state= not only these.",
 	.options = options,
 	.fields = list_fields,
 	.size = sizeof(struct list_options),
+	.defaults = &defaults,
 	.flags = COMMAND_TABLE,
 	.run = run_ps,
 };

@@ -2,33 +2,19 @@
  * fcm stats: what VMs use. The daemon tells what was used so far; how busy a VM is now comes from two samples.
  */
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 
 #include "client/command.h"
-#include "client/out.h"
-#include "client/term.h"
 #include "client/vmtext.h"
+#include "client/watch.h"
 #include "common/core/clock.h"
 
-struct stats_options {
-	bool watch;
-	uint32_t interval;
-};
-
-static const struct field stats_fields[] = {
-	F(struct stats_options, watch, FIELD_BOOL),
-	F(struct stats_options, interval, FIELD_U32, .min = 1, .max = 3600),
-	FIELD_END,
-};
-
 static const struct option_row options[] = {
-	{"watch", 'w', NULL, NULL, "again and again, until q or ^C"},
-	{"interval", 'i', "S", NULL, "seconds between two samples (1)"},
+	WATCH_OPTIONS("", 1),
 	{0},
 };
 
-static const struct stats_options defaults = {.interval = 1};
+static const struct watch_options defaults = {.interval = 1};
 
 /* ---- columns ---- */
 
@@ -229,82 +215,35 @@ static void add_percent(field_json *vm, const field_json *before)
 
 /* ---- the command ---- */
 
-/* Wait for the next sample. False when the user has seen enough. */
-static bool wait_keys(uint32_t seconds, bool keys)
-{
-	struct pollfd p = {.fd = keys ? STDIN_FILENO : -1, .events = POLLIN};
+struct samples {
+	const struct watch_options *options;
+	field_json *before; /* NULL: this is the first */
+};
 
-	for (int64_t until = clock_in(seconds * 1000ll); clock_left(until) > 0;) {
-		char c;
-		if (poll(&p, 1, clock_left(until)) <= 0)
-			continue;
-		ssize_t n = read(STDIN_FILENO, &c, 1);
-		if (n == 1 && (c == 'q' || c == 'Q'))
-			return false;
-		if (n <= 0)
-			p.fd = -1;
+/* The next sample. The first says nothing of CPU, so it is shown only where another soon takes its place. */
+static field_json *next_sample(struct cli *cli, void *arg, struct fcm_error *err)
+{
+	struct samples *s = arg;
+	field_json *rows = sample(cli, err);
+
+	if (rows && s->before == NULL && !watch_on_screen(cli, s->options)) {
+		s->before = rows;
+		watch_wait(cli, s->options);
+		rows = sample(cli, err);
 	}
-	return true;
-}
-
-static int draw(const struct cli *cli, const field_json *rows, struct fcm_error *err)
-{
-	auto_free char *text = out_table(cli, columns, rows, err);
-
-	if (text == NULL)
-		return -1;
-	term_screen_draw(text);
-	return ferror(stdout) ? fcm_fail_errno(err, "write to stdout") : 0;
-}
-
-/* One more sample on a pipe: lines that can be told apart while more come. */
-static int print(struct cli *cli, const field_json *rows, bool watch, struct fcm_error *err)
-{
-	int r = 0;
-
-	if (cli->globals.json && watch) {
-		auto_free char *text = fj_print(rows, false);
-		printf("%s\n", text);
-	} else {
-		r = out_list(cli, columns, rows, err);
-	}
-	if (r == 0 && fflush(stdout) != 0)
-		return fcm_fail_errno(err, "write to stdout");
-	cli->globals.no_headings |= watch;
-	return r;
-}
-
-static int show_samples(struct cli *cli, const struct stats_options *o, bool screen, struct fcm_error *err)
-{
-	field_json *before = sample(cli, err);
-	int r = before ? 0 : -1;
-
-	if (r == 0 && screen)
-		r = draw(cli, before, err);
-	while (r == 0 && wait_keys(o->interval, screen && isatty(STDIN_FILENO))) {
-		field_json *rows = sample(cli, err);
-		for (size_t i = 0; i < fj_len(rows); i++)
-			add_percent(fj_at(rows, i), before);
-		fj_free(before);
-		before = rows;
-		r = rows == NULL ? -1 : screen ? draw(cli, rows, err) : print(cli, rows, o->watch, err);
-		if (!o->watch)
-			break;
-	}
-	fj_free(before);
-	return r;
+	for (size_t i = 0; s->before && i < fj_len(rows); i++)
+		add_percent(fj_at(rows, i), s->before);
+	fj_free(s->before);
+	s->before = rows ? fj_ref(rows) : NULL;
+	return rows;
 }
 
 static int run(struct cli *cli, void *options_, struct fcm_error *err)
 {
-	const struct stats_options *o = options_;
-	bool screen = o->watch && term_width(STDOUT_FILENO) && !cli->globals.json && !cli->globals.quiet;
+	struct samples s = {.options = options_};
+	int r = watch_table(cli, options_, columns, next_sample, &s, err);
 
-	if (screen && term_screen(err) < 0)
-		return -1;
-	int r = show_samples(cli, o, screen, err);
-	if (screen)
-		term_screen_end();
+	fj_free(s.before);
 	return r;
 }
 
@@ -317,8 +256,8 @@ const struct command cmd_stats = {
 	.max_args = ANY_ARGS,
 	.flags = COMMAND_TABLE,
 	.options = options,
-	.fields = stats_fields,
-	.size = sizeof(struct stats_options),
+	.fields = watch_fields,
+	.size = sizeof(struct watch_options),
 	.defaults = &defaults,
 	.run = run,
 };

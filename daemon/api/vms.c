@@ -92,11 +92,15 @@ int api_vms_create(struct request *rq, struct fcm_error *err)
 
 int api_vms_list(struct request *rq, struct fcm_error *err)
 {
-	size_t n;
-	auto_free char *text = registry_list_text(&n);
+	struct vm_filter filter = {0};
+	_cleanup_(buf_done) struct buf text = {0};
+	const char *key, *value;
 
-	(void)err;
-	return http_reply_text(rq, 200, "application/json", text, n);
+	for (unsigned i = 0; (key = http_query_at(rq, i, &value)); i++)
+		if (vm_filter_add(&filter, key, value, err) < 0)
+			return -1;
+	registry_list_text(&filter, &text);
+	return http_reply_text(rq, 200, "application/json", text.p, text.n);
 }
 
 int api_vm_get(struct request *rq, struct fcm_error *err)

@@ -540,22 +540,33 @@ char *registry_vm_text(struct vm *vm)
 	return text;
 }
 
-char *registry_list_text(size_t *ret_n)
+static void add_list(const struct vm_filter *filter, struct buf *b)
 {
-	registry_lock();
-	if (list_text.n == 0) {
-		buf_str(&list_text, "{\"vms\":[");
-		for (size_t i = 0; i < nvms; i++) {
-			buf_str(&list_text, i ? "," : "");
-			buf_str(&list_text, vm_text(vms[i]));
-		}
-		buf_str(&list_text, "]}\n");
+	bool first = true;
+
+	buf_str(b, "{\"vms\":[");
+	for (size_t i = 0; i < nvms; i++) {
+		if (!vm_filter_fits(filter, &vms[i]->view))
+			continue;
+		buf_str(b, first ? "" : ",");
+		buf_str(b, vm_text(vms[i]));
+		first = false;
 	}
-	char *text = xalloc(list_text.n + 1);
-	memcpy(text, list_text.p, list_text.n);
-	*ret_n = list_text.n;
+	buf_str(b, "]}\n");
+}
+
+void registry_list_text(const struct vm_filter *filter, struct buf *ret)
+{
+	bool whole = vm_filter_empty(filter);
+
+	registry_lock();
+	if (whole && list_text.n == 0)
+		add_list(filter, &list_text);
+	if (whole)
+		buf_add(ret, list_text.p, list_text.n);
+	else
+		add_list(filter, ret);
 	registry_unlock();
-	return text;
 }
 
 void registry_wait(uint64_t *seen, int64_t deadline)

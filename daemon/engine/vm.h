@@ -10,6 +10,7 @@
 
 #include "common/core/names.h"
 #include "common/model.h"
+#include "daemon/engine/filter.h"
 #include "daemon/guest/guest.h"
 #include "daemon/store/store.h"
 #include "daemon/vmm/vmm.h"
@@ -140,9 +141,11 @@ bool registry_domain_taken(const char *domain, const struct vm *self);
  * registry_wait() wakes. Call with the lock held. */
 void registry_changed(struct vm *vm);
 
-/* JSON text of one VM and of {"vms":[...]}; the caller's. */
+/* JSON text of one VM; the caller's. */
 char *registry_vm_text(struct vm *vm);
-char *registry_list_text(size_t *ret_n);
+
+/* Append {"vms":[...]}: those that the filter fits. */
+void registry_list_text(const struct vm_filter *filter, struct buf *ret);
 
 /* Wait at most until `deadline` for any change; returns at once when `*seen` isn't the newest count, and sets
  * it. */

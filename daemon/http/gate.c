@@ -153,7 +153,7 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 		*err = route_error;
 		return -1;
 	}
-	return router_query(rq->head.query, &rq->query, err) < 0
+	return router_query(rq->head.query, rq->match.route->flags & ROUTE_REPEATS, &rq->query, err) < 0
 		       ? -1
 		       : router_body(rq->match.route, &rq->head, err);
 }

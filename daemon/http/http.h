@@ -33,7 +33,8 @@ enum {
 	ROUTE_RAW = 4,
 	ROUTE_PROGRESS = 8,
 	ROUTE_IDEMPOTENT = 16,
-	ROUTE_EXACT = 32
+	ROUTE_EXACT = 32,
+	ROUTE_REPEATS = 64
 };
 enum subject { SUBJECT_NONE, SUBJECT_VM };
 
@@ -63,6 +64,9 @@ const char *http_param(const struct request *rq, const char *name);
 
 /* Value of ?name=, decoded; "" for ?name; NULL when it isn't there. */
 const char *http_query(const struct request *rq, const char *name);
+
+/* Name of the i-th field of the query and *ret_value, its value; NULL when there are no more. */
+const char *http_query_at(const struct request *rq, unsigned i, const char **ret_value);
 
 /* Value of a header field, or NULL. */
 const char *http_header(const struct request *rq, const char *name);

@@ -26,6 +26,14 @@ const char *http_query(const struct request *rq, const char *name)
 	return query_get(&rq->query, name);
 }
 
+const char *http_query_at(const struct request *rq, unsigned i, const char **ret_value)
+{
+	if (i >= rq->query.n)
+		return NULL;
+	*ret_value = rq->query.fields[i].value;
+	return rq->query.fields[i].name;
+}
+
 const char *http_header(const struct request *rq, const char *name)
 {
 	return head_get(&rq->head, name);

@@ -117,7 +117,7 @@ int router_match(
 	return fcm_fail(err, FCM_NO_ROUTE, "there is no such path");
 }
 
-int router_query(char *query, struct query *ret, struct fcm_error *err)
+int router_query(char *query, bool repeats, struct query *ret, struct fcm_error *err)
 {
 	*ret = (struct query){0};
 	for (char *next = query; next && *next;) {
@@ -136,7 +136,7 @@ int router_query(char *query, struct query *ret, struct fcm_error *err)
 		if (!decode(name) || !decode(value) || !*name)
 			return fcm_fail(
 				err, FCM_BAD_REQUEST, "the query has a bad escape or a control character");
-		if (query_get(ret, name) || ret->n == QUERY_FIELDS)
+		if ((!repeats && query_get(ret, name)) || ret->n == QUERY_FIELDS)
 			return fcm_fail(err, FCM_BAD_REQUEST,
 				"the query has '%.40s' twice, or too many fields", name);
 		ret->fields[ret->n++] = (struct pair){name, value};

@@ -38,8 +38,8 @@ int router_match(const struct route *table, const char *method, char *path, stru
 	struct fcm_error *err) must_check;
 
 /* Decode "a=1&b=x%20y" in place; NULL is empty; a name without '=' has the value "". FCM_BAD_REQUEST for bad escapes,
- * control characters, a name that comes twice, too many. */
-int router_query(char *query, struct query *ret, struct fcm_error *err) must_check;
+ * control characters, a name that comes twice (unless it `repeats`), too many. */
+int router_query(char *query, bool repeats, struct query *ret, struct fcm_error *err) must_check;
 
 /* May this request have the body that its head announces? FCM_TOO_LARGE, FCM_MEDIA_TYPE. (A chunked body is measured when
  * it comes.) */

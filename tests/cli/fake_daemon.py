@@ -181,7 +181,12 @@ class Handler(BaseHTTPRequestHandler):
              "fix": "pool = 172.29.0.0/24 in /etc/fcm/fcmd.conf"}]})
 
     def get_vms(self, body):
-        return self.answer(200, {"vms": list(VMS.values())})
+        self.server.samples += 1
+        query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        if bad := set(query) - {"state", "name", "label"}:
+            return self.fail(400, "invalid", f"there is no filter '{bad.pop()}': state, name or label", {"field": "filter"})
+        states = query.get("state", [""])[0].split(",")
+        return self.answer(200, {"vms": [vm for vm in VMS.values() if states == [""] or vm["state"] in states]})
 
     def count_sample(self):
         self.server.samples += 1

@@ -48,7 +48,7 @@ def test_version(fcm, argv):
 @pytest.mark.parametrize("name,argv", [
     ("ls", ["ls"]), ("ls-wide", ["ls", "-o", "wide"]), ("ls-columns", ["-o", "id,mem,state", "ls"]),
     ("ls-no-headings", ["ls", "--no-headings"]), ("ls-quiet", ["ls", "-q"]), ("ps", ["ps"]), ("ps-all", ["ps", "-aq"]),
-    ("ls-json", ["ls", "--json"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
+    ("ls-json", ["ls", "--json"]), ("ps-filter", ["ps", "--filter", "state=failed,stopped"]), ("inspect", ["inspect", "web"]), ("images", ["images"]), ("image-ls", ["image", "ls"]),
     ("image-history", ["image", "history", "base"]), ("image-history-quiet", ["image", "history", "-q", "base"]), ("system-df", ["system", "df"]),
     ("system-df-json", ["system", "df", "--json"]),
     ("stats", ["stats"]), ("stats-wide", ["stats", "-o", "wide", "web", "idle"]), ("stats-json", ["stats", "--json"]),

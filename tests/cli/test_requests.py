@@ -94,7 +94,10 @@ def test_private_key_is_not_sent(fcm, daemon, tmp_path):
     (["clone", "--snapshot", "still"], "/v1/snapshots/still/clone"), (["run", "--snapshot", "warm"], "/v1/snapshots/warm/clone"),
     (["image", "inspect", "ghcr.io/a/b:1"], "/v1/image?ref=ghcr.io%2Fa%2Fb%3A1"), (["rmi", "mine:1"], "/v1/image?ref=mine%3A1"),
     (["image", "rm", "x&ref=y"], "/v1/image?ref=x%26ref%3Dy"),
-    (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"),
+    (["inspect", "a/../b%00"], "/v1/vms/a%2F..%2Fb%2500"), (["ls", "-a"], "/v1/vms"), (["ps", "-a"], "/v1/vms"),
+    (["ps"], "/v1/vms?state=running,paused"), (["ps", "--filter", "name=a*"], "/v1/vms?name=a%2A&state=running,paused"),
+    (["ps", "-f", "state=failed,stopped"], "/v1/vms?state=failed%2Cstopped"),
+    (["ls", "--filter", "label=a=b&c", "--filter", "label=d"], "/v1/vms?label=a%3Db%26c&label=d"),
 ])
 def test_paths(fcm, daemon, argv, path):
     fcm(*argv)
@@ -247,12 +250,12 @@ def test_exec_puts_the_terminal_back(fcm, cmd, status):
     os.close(slave)
 
 
-def watch(fcm, *argv):
+def watch(fcm, *argv, command="stats"):
     """`fcm stats --watch` with all three on a terminal: (child, master, slave, how the slave was)."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 4, 80, 0, 0))
     before = termios.tcgetattr(slave)
-    child = subprocess.Popen([fcm.binary, "stats", "--watch", *argv], env=fcm.env | {"NO_COLOR": "1"}, stdin=slave, stdout=slave,
+    child = subprocess.Popen([fcm.binary, command, "--watch", *argv], env=fcm.env | {"NO_COLOR": "1"}, stdin=slave, stdout=slave,
                              stderr=slave, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     return child, master, slave, before
 
@@ -312,6 +315,21 @@ def test_stats_on_a_pipe(fcm):
             assert lines[0].startswith("NAME") and lines[1].split()[:2] == lines[2].split()[:2] == ["web", "50.0%"]
         else:
             assert [[vm["cpu_percent"] for vm in json.loads(line)] for line in lines[:2]] == [["50.0"]] * 2
+
+
+def test_ls_watched(fcm, daemon):
+    child, master, slave, before = watch(fcm, "-i", "1", "--filter", "state=running", command="ls")
+    shown = read_until(master, b"web")
+    while shown.count(b"\x1b[H") < 2:
+        shown += os.read(master, 65536)
+    assert b"idle" not in shown and daemon.samples >= 2 and daemon.seen[-1]["path"] == "/v1/vms?state=running"
+    os.write(master, b"q")
+    assert child.wait(10) == 0 and termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+    with subprocess.Popen([fcm.binary, "ps", "-qw", "-i1"], env=fcm.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as child:
+        assert [child.stdout.readline() for _ in range(4)] == ["web\n", "still\n"] * 2
+        child.terminate()
 
 
 def test_stats_of_nobody(fcm):

@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		*q++ = 0;
 	if (router_match(table, n % 2 ? "GET" : "PUT", text, &match, &err) == 0)
 		check_match(&match);
-	if (router_query(q, &query, &err) == 0)
+	if (router_query(q, n % 3 == 0, &query, &err) == 0)
 		check_query(&query);
 	free(text);
 	return 0;

@@ -129,9 +129,9 @@ static void test_query(void **state)
 	struct query q;
 
 	(void)state;
-	assert_int_equal(router_query(NULL, &q, &err), 0);
+	assert_int_equal(router_query(NULL, false, &q, &err), 0);
 	assert_null(query_get(&q, "a"));
-	assert_int_equal(router_query(good, &q, &err), 0);
+	assert_int_equal(router_query(good, false, &q, &err), 0);
 	assert_string_equal(query_get(&q, "a"), "1");
 	assert_string_equal(query_get(&q, "b"), "x y z");
 	assert_string_equal(query_get(&q, "c"), "");
@@ -146,9 +146,14 @@ static void test_query(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		auto_free char *text = xstrdup(bad[i]);
 		err.code = FCM_OK;
-		if (router_query(text, &q, &err) == 0 || err.code != FCM_BAD_REQUEST)
+		if (router_query(text, false, &q, &err) == 0 || err.code != FCM_BAD_REQUEST)
 			fail_msg("the query %s is taken", bad[i]);
 	}
+
+	char twice[] = "a=1&a=2";
+	assert_int_equal(router_query(twice, true, &q, &err), 0);
+	assert_int_equal(q.n, 2);
+	assert_string_equal(q.fields[1].value, "2");
 }
 
 static enum fcm_code body_code(const struct route *route, int64_t length, bool chunked, const char *type)
