@@ -463,6 +463,17 @@ int api_stream(struct api *a, const char *path, int (*data)(void *arg, const cha
 	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
 }
 
+int api_do(
+	struct api *a, struct httpc_request *rq, const char *path, struct buf *failed, struct fcm_error *err)
+{
+	_cleanup_(httpc_answer_done) struct httpc_answer answer = {0};
+
+	if (perform(a, rq, path, "Accept: */*", &answer, err) < 0)
+		return err->code == FCM_CANCELLED ? 0 : -1;
+	buf_add(failed, answer.body.p, answer.body.n);
+	return answer.status >= 300 ? fail_answer(a, &answer, err) : 0;
+}
+
 int api_upgrade(struct api *a, const char *path, const field_json *body, const char *protocol,
 	struct httpc_tunnel **ret, struct fcm_error *err)
 {

@@ -55,6 +55,11 @@ int api_send(struct api *a, const char *method, const char *path,
 int api_stream(struct api *a, const char *path, int (*data)(void *arg, const char *p, size_t n), void *arg,
 	struct fcm_error *err) must_check;
 
+/* A request as the user wrote it: of `rq` method, body or source, and what takes the answer. The body of an answer that is an
+ * error is appended to `failed`. `data` that says -1 is no error. */
+int api_do(struct api *a, struct httpc_request *rq, const char *path, struct buf *failed,
+	struct fcm_error *err) must_check;
+
 /* GET a path of routes that switch to `protocol`, or POST it where there is a body, and become a stream of bytes; the
  * caller's. */
 int api_upgrade(struct api *a, const char *path, const field_json *body, const char *protocol,

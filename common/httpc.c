@@ -159,6 +159,8 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
 	struct transfer *t = arg;
 
 	take_header(&t->answer, p, size * n);
+	if (t->rq->head)
+		t->rq->head(t->rq->arg, p, size * n);
 	return size * n;
 }
 

@@ -45,6 +45,8 @@ struct httpc_request {
 	ssize_t (*source)(void *arg, char *p, size_t n);
 	int64_t timeout_ms; /* for all of it; 0: as long as it takes */
 
+	/* Called for each line of an answer's head, with its end. */
+	void (*head)(void *arg, const char *line, size_t n);
 	/* Called for each piece of a 2xx answer instead of keeping it; -1 ends the transfer. */
 	int (*data)(void *arg, const char *p, size_t n);
 	/* Called now and then during an upload. */

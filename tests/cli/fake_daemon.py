@@ -127,8 +127,15 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(self.server.step_seconds)
         self.close_connection = True
 
+    def read_chunks(self):
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
     def read_body(self):
-        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunked = self.headers.get("Transfer-Encoding") == "chunked"
+        data = b"".join(self.read_chunks()) if chunked else self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Type") == "application/json":
             return json.loads(data or b"{}")
         return {"bytes": len(data)} if data else None

@@ -15,6 +15,8 @@ CASES = [
     ("usage-update", ["update", "web"], 2), ("usage-rename", ["rename", "web"], 2), ("bad-rename", ["rename", "web", "Www"], 2),
     ("bad-update", ["update", "web", "--restart", "maybe"], 2), ("taken-rename", ["rename", "web", "idle"], 4),
     ("usage-filter", ["ls", "--filter", "web"], 2), ("bad-filter", ["ls", "--filter", "colour=red"], 2),
+    ("usage-api", ["api", "LIST", "/v1/vms"], 2), ("usage-api-path", ["api", "GET", "v1/vms"], 2),
+    ("usage-api-data", ["api", "POST", "/v1/vms", "-d", "@/nowhere"], 2), ("api", ["api", "GET", "/v1/nothing"], 3),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),
     ("range-mem", ["create", "--memory", "1k"], 2), ("range-expose", ["create", "--expose", "70000"], 2),
     ("bad-name", ["create", "--name", "Web!"], 2), ("bad-restart", ["create", "--restart", "maybe"], 2),
@@ -110,7 +112,7 @@ def test_every_command_without_a_daemon(fcm):
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
                  ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
                  ["image", "history", "x"], ["image", "export", "x"], ["system", "df"],
-                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"]):
+                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"], ["api", "GET", "/v1"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv
         assert done.err.startswith("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"), argv

@@ -190,6 +190,44 @@ def test_update(fcm, daemon):
     assert last(daemon)["body"] == {"name": "www"}
 
 
+def test_api(fcm, daemon, tmp_path):
+    done = fcm("api", "get", "/v1/vms/web?show=env")
+    assert done.status == 0 and json.loads(done.out)["name"] == "web" and last(daemon)["path"] == "/v1/vms/web?show=env"
+    assert last(daemon)["authorization"] == f"Bearer {fake_daemon.TOKEN}"
+    for data, stdin in (('{"labels": {"a": "b"}}', b""), ("-", b' \n{"labels": {"a": "b"}}'), (f"@{tmp_path}/body", b"")):
+        (tmp_path / "body").write_text('{"labels": {"a": "b"}}')
+        assert fcm("api", "PATCH", "/v1/vms/idle", "-d", data, input=stdin).status == 0
+        assert last(daemon)["method"] == "PATCH" and last(daemon)["body"] == {"labels": {"a": "b"}}
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, 1_000_000])
+def test_api_sends_an_archive(fcm, daemon, tmp_path, size):
+    (tmp_path / "tar").write_bytes(b"x" * size)
+    for data, stdin in ((f"@{tmp_path}/tar", b""), ("-", b"x" * size)):
+        fcm("api", "PUT", "/v1/vms/web/ssh-keys", "-d", data, input=stdin)
+        assert last(daemon)["body"] == ({"bytes": size} if size else None)
+
+
+def test_api_shows_the_head(fcm):
+    done = fcm("api", "-i", "DELETE", "/v1/vms/idle/expose")
+    head, body = done.out.split("\r\n\r\n")
+    assert done.status == 0 and head.startswith("HTTP/1.1 200 ") and "X-Request-Id: req-1" in head and json.loads(body)["changed"] is False
+    done = fcm("api", "-i", "GET", "/v1/vms/nope")
+    assert done.status == 3 and done.out.startswith("HTTP/1.1 404 ") and '"not_found"' in done.out and done.err.startswith("fcm: there is no VM 'nope'\n")
+
+
+def test_api_on_a_terminal(fcm):
+    """What a guest printed stays harmless there, and a pipe gets every byte."""
+    assert fcm("api", "GET", "/v1/vms/web/logs").out.encode() == fake_daemon.CONSOLE.encode()
+    shown = fcm.on_terminal("api", "GET", "/v1/vms/web/logs").out
+    assert "\x1b" not in shown and "caf\u00e9" in shown and shown.endswith("login: \n")
+
+
+def test_api_of_a_full_disk(fcm):
+    done = fcm.shell("api GET /v1/vms >/dev/full")
+    assert done.status == 1 and "No space left" in done.err
+
+
 def test_stop_time(fcm, daemon):
     fcm("stop", "--time", "3", "web")
     assert last(daemon)["body"] == {"time": 3}

@@ -1,5 +1,6 @@
 """The API as a whole: tokens, methods, idempotency, parallel requests, progress. With the scripted VMM."""
 import concurrent.futures
+import json
 import os
 import re
 import stat
@@ -231,6 +232,16 @@ def test_check(host):
     assert (done.returncode, done.stdout) == (5, "") and "sudo" in done.stderr
     done = host.run("fcmd", "--check", "--set", "shim=/nope", check=False, timeout=60)
     assert done.returncode == 1 and re.search(r"^fail +programs .*\n +fix: ", done.stdout, re.M)
+
+
+def test_any_request_by_the_client(host, vm):
+    assert json.loads(host.fcm("api", "GET", "/v1/vms").stdout)["vms"][0]["id"] == vm["id"]
+    done = host.fcm("api", "-i", "PATCH", "/v1/vms/web", "-d", "-", input='{"labels": {"a": "b"}}')
+    assert done.stdout.startswith("HTTP/1.1 200") and host.vm("web")["labels"] == {"a": "b"}
+    done = host.fcm("api", "PATCH", "/v1/vms/web", "-d", "[]", check=False)
+    assert done.returncode == 2 and "object" in done.stderr
+    done = host.fcm("api", "POST", "/v1", check=False)
+    assert done.returncode == 1 and done.stderr.startswith("fcm: this path doesn't have the method POST\n")
 
 
 def test_cycles_leave_nothing(host, api):
