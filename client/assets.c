@@ -343,7 +343,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 const struct command cmd_assets = {
 	.name = "assets",
 	.aliases = "download-assets",
-	.args = "download|verify [firecracker [VERSION]] | ls",
+	.args = "download|verify|ls [firecracker [VERSION]]",
 	.summary = "install the VMM Firecracker, verify it, list what is there",
 	.details =
 		"download gets the project's own release, or that of a mirror (assets_mirror in\n"

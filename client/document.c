@@ -1,5 +1,5 @@
 /*
- * Runs while building: fills the templates of the manual pages and of the shell's completion from the tables of commands,
+ * Runs while building: fills the templates of the manual pages and of the shells' completions from the tables of commands,
  * options and config keys, so that none of them can be forgotten.
  *
  *	fcm-document TEMPLATE >OUTPUT
@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "client/command.h"
+#include "client/document.h"
 #include "common/config.h"
 #include "common/core/fileio.h"
 
@@ -138,77 +138,6 @@ static void man_keys(void)
 	}
 }
 
-/* ---- bash ---- */
-
-static void bash_names(const struct option_row *rows, const char *arg)
-{
-	for (const struct option_row *row = rows, *m = rows; row && row->name; row++) {
-		m = row->doc ? row : m;
-		if (arg == NULL || (m->arg && (*arg == '\0' || strcmp(m->arg, arg) == 0)))
-			printf(" --%s", row->name);
-	}
-}
-
-static void bash_lists(const struct option_row *rows)
-{
-	fputs("options+='", stdout);
-	bash_names(rows, NULL);
-	fputs("' values+='", stdout);
-	bash_names(rows, "");
-	fputs("' files+='", stdout);
-	bash_names(rows, "FILE");
-	fputs("' snapshots+='", stdout);
-	bash_names(rows, "SNAPSHOT");
-	fputs("'", stdout);
-}
-
-static void bash_global_options(void)
-{
-	putchar('\t');
-	bash_lists(global_options);
-	putchar('\n');
-}
-
-/* What stands in capitals is the name of a thing, the rest are words as they are typed. */
-static void bash_args(const char *args)
-{
-	char last = ' ';
-
-	for (const char *p = args ? args : ""; *p; p++) {
-		bool letter = isalpha((unsigned char)*p) || (*p == '-' && last != ' ');
-		char c = letter ? *p : ' ';
-		if (c != ' ' || last != ' ')
-			putchar(c);
-		last = c;
-	}
-}
-
-static void bash_cases(void)
-{
-	for (size_t i = 0; commands[i]; i++) {
-		const struct command *c = commands[i];
-		printf("\t%s", c->name);
-		for (const char *p = c->aliases; p && *p;) {
-			int n = (int)strcspn(p, " ");
-			printf(" | %.*s", n, p);
-			p += n + (p[n] == ' ');
-		}
-		fputs(") ", stdout);
-		bash_lists(c->options);
-		fputs(" args='", stdout);
-		bash_args(c->args);
-		puts("' ;;");
-	}
-}
-
-static void bash_commands(void)
-{
-	fputs("\tcommands='", stdout);
-	for (size_t i = 0; commands[i]; i++)
-		printf("%s%s", i ? " " : "", commands[i]->name);
-	puts("'");
-}
-
 /* ---- templates ---- */
 
 static const struct {
@@ -221,6 +150,12 @@ static const struct {
 	{"@bash-commands@", bash_commands},
 	{"@bash-options@", bash_global_options},
 	{"@bash-cases@", bash_cases},
+	{"@zsh-commands@", zsh_commands},
+	{"@zsh-options@", zsh_global_options},
+	{"@zsh-cases@", zsh_cases},
+	{"@fish-lines@", fish_lines},
+	{"@fish-values@", fish_values},
+	{"@routes@", shell_routes},
 };
 
 static void print_line(const char *line)

@@ -190,7 +190,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 
 const struct command cmd_volume = {
 	.name = "volume",
-	.args = "create|ls|inspect|rm|prune [NAME...]",
+	.args = "create|ls|inspect|rm|prune [VOLUME...]",
 	.summary = "disks that outlive the VMs that have them",
 	.details = "  fcm volume create --size 20g data\n"
 		   "  fcm create -v data:/srv -v /cache    data, and one that goes with the VM\n"

@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         handler = {
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
-            ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats,
+            ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats, ("GET", "/v1/volumes"): self.get_volumes,
             ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
             ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
@@ -215,6 +215,9 @@ class Handler(BaseHTTPRequestHandler):
              "on_disk": 398000000, "used_by": 2, "created": "2020-01-01T00:00:00Z"},
             {"name": "default", "kind": "kernel", "tag": "6.1.0-42-cloud-amd64", "digest": "sha256:aabbccddeeff0011",
              "size": 61000000, "on_disk": 61000000, "used_by": 3, "created": "2020-01-01T00:00:00Z"}]})
+
+    def get_volumes(self, body):
+        return self.answer(200, {"volumes": [{"name": "data", "size": 64, "on_disk": 4096, "vm": "", "used_by": [], "created": "2020-01-01T00:00:00Z"}]})
 
     def get_image(self, body):
         return self.answer(200, {"name": "base", "names": ["localhost/base:latest"], "vms": ["web"]})

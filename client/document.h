@@ -1,0 +1,34 @@
+/*
+ * What is made of the tables while building (document.c), by what it is for. Each function prints to stdout.
+ */
+#pragma once
+
+#include "client/command.h"
+
+/* A word that stands for something, of a command's `args` or an option's `arg`: one of those that the templates' functions know
+ * (VM, IMAGE, VOLUME, SNAPSHOT, SRC, FILE, METHOD, PATH, COMMAND; several with '|' between them), words to choose from with '|' between them, or "". */
+struct place {
+	char kind[128];
+	char word[128]; /* as the help says it */
+	bool many;	/* and any number of the same behind it */
+	bool other;	/* from here on it is somebody else's command */
+};
+
+enum { PLACES_MAX = 6 };
+
+/* The places of a command, in their order; returns how many. */
+size_t complete_places(const struct command *c, struct place ret[PLACES_MAX]);
+
+/* What the value of an option is; `fields` are the command's. */
+void complete_value(const struct field *fields, const struct option_row *row, struct place *ret);
+
+/* Lines of the templates: names of commands, their options and places, what the API has. */
+void bash_commands(void);
+void bash_global_options(void);
+void bash_cases(void);
+void zsh_commands(void);
+void zsh_global_options(void);
+void zsh_cases(void);
+void fish_lines(void);
+void fish_values(void);
+void shell_routes(void);
