@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "client/command.h"
+#include "common/near.h"
 
 const struct command *const commands[] = {&cmd_create, &cmd_run, &cmd_ls, &cmd_ps, &cmd_inspect, &cmd_exec,
 	&cmd_attach, &cmd_cp, &cmd_ssh, &cmd_ssh_config, &cmd_proxy, &cmd_stop, &cmd_start, &cmd_restart,
@@ -49,40 +50,13 @@ bool words_have(const char *list, const char *word)
 	return false;
 }
 
-/* Edits (insert, delete, replace) between a and b, by the usual table of one row (Wagner and Fischer, 1974). Both are
- * cut to 31 bytes. */
-static size_t distance(const char *a, const char *b)
-{
-	enum { LONGEST = 31 };
-	size_t row[LONGEST + 1], na = strnlen(a, LONGEST), nb = strnlen(b, LONGEST);
-
-	for (size_t j = 0; j <= nb; j++)
-		row[j] = j;
-	for (size_t i = 1; i <= na; i++) {
-		size_t diagonal = row[0];
-		row[0] = i;
-		for (size_t j = 1; j <= nb; j++) {
-			size_t above = row[j];
-			row[j] = MIN(MIN(above, row[j - 1]) + 1, diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = above;
-		}
-	}
-	return row[nb];
-}
-
 static const char *nearest(const char *name)
 {
-	const char *best = NULL;
-	size_t least = MIN(strlen(name), (size_t)3); /* further away isn't a slip of the finger */
+	struct near n = near_of(name);
 
-	for (size_t i = 0; commands[i]; i++) {
-		size_t d = distance(name, commands[i]->name);
-		if (d < least) {
-			least = d;
-			best = commands[i]->name;
-		}
-	}
-	return best;
+	for (size_t i = 0; commands[i]; i++)
+		near_try(&n, commands[i]->name);
+	return n.best;
 }
 
 const struct command *command_find(const char *name, struct fcm_error *err)

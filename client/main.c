@@ -80,7 +80,7 @@ static int run(struct cli *cli, int argc, char **argv, struct fcm_error *err)
 	int first;
 
 	if (options_parse(sets, argc, argv, true, &first, err) < 0)
-		return fcm_hint(err, "fcm --help lists the options");
+		return err->hint[0] ? -1 : fcm_hint(err, "fcm --help lists the options");
 	if (cli->globals.version)
 		return cmd_version.run(cli, NULL, err);
 	if (first == argc) {

@@ -3,6 +3,8 @@
 #include <getopt.h>
 #include <string.h>
 
+#include "common/near.h"
+
 enum { MAX_ROWS = 64, FIRST_VALUE = 256 };
 
 struct getopt_tables {
@@ -121,13 +123,27 @@ static const char *number_behind(int argc, char **argv)
 	return word;
 }
 
-static int fail_unknown(char **argv, int at, struct fcm_error *err)
+/* The option that "--cpuss=2" is a slip of. */
+static int hint_near(const struct option_set *sets, const char *typed, struct fcm_error *err)
+{
+	typed += strspn(typed, "-");
+	auto_free char *name = xprintf("%.*s", (int)strcspn(typed, "="), typed);
+	struct near n = near_of(name);
+
+	for (int s = 0; s < OPTION_SETS; s++)
+		for (size_t i = 0; i < row_count(sets[s].rows); i++)
+			near_try(&n, sets[s].rows[i].name);
+	return n.best ? fcm_hint(err, "did you mean --%s?", n.best) : -1;
+}
+
+static int fail_unknown(const struct option_set *sets, char **argv, int at, struct fcm_error *err)
 {
 	if (optopt && optopt < FIRST_VALUE)
 		return fcm_fail(err, FCM_USAGE, "unknown option '-%c'", optopt);
 	if (optopt) /* getopt_long(3) leaves the value of a flag that got an argument here */
 		return fcm_fail(err, FCM_USAGE, "option '%s' takes no value", argv[at]);
-	return fcm_fail(err, FCM_USAGE, "unknown option '%s'", argv[at]);
+	fcm_fail(err, FCM_USAGE, "unknown option '%s'", argv[at]);
+	return hint_near(sets, argv[at], err);
 }
 
 int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **argv, bool first_ends,
@@ -147,7 +163,7 @@ int options_parse(const struct option_set sets[OPTION_SETS], int argc, char **ar
 			return fcm_fail(err, FCM_USAGE, "option '%s' needs a value", argv[optind - 1]);
 		const struct option_row *row = row_of(sets, value, &set);
 		if (row == NULL)
-			return fail_unknown(argv, optind - 1, err);
+			return fail_unknown(sets, argv, optind - 1, err);
 		const char *arg = optarg			 ? optarg
 				  : is_optional(meaning_of(row)) ? number_behind(argc, argv)
 								 : NULL;

@@ -11,8 +11,7 @@
 #include "common/core/names.h"
 #include "common/core/signals.h"
 #include "common/field_internal.h"
-
-enum { NEAR_MAX = 31 }; /* longest key that is compared */
+#include "common/near.h"
 
 struct field_clip field_clip(const char *s)
 {
@@ -34,44 +33,13 @@ void field_path(char ret[FIELD_PATH], const char *outer, const char *key)
 	fcm_format(ret, FIELD_PATH, "%s%s%s", outer, *outer ? "." : "", clip.s);
 }
 
-/* The distance of two words in letters changed, added, left out or swapped with a neighbour (the "optimal
- * string alignment" form of Damerau and Levenshtein's distance: G. Navarro, A Guided Tour to Approximate
- * String Matching). */
-static unsigned distance(const char *a, size_t na, const char *b, size_t nb)
-{
-	unsigned d[NEAR_MAX + 1][NEAR_MAX + 1];
-
-	for (size_t i = 0; i <= na; i++) {
-		for (size_t j = 0; j <= nb; j++) {
-			if (i == 0 || j == 0) {
-				d[i][j] = (unsigned)(i + j);
-				continue;
-			}
-			unsigned best = MIN(d[i - 1][j], d[i][j - 1]) + 1;
-			best = MIN(best, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]));
-			if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-				best = MIN(best, d[i - 2][j - 2] + 1);
-			d[i][j] = best;
-		}
-	}
-	return d[na][nb];
-}
-
 const char *field_near(const struct field *t, const char *key)
 {
-	size_t n = strnlen(key, NEAR_MAX + 1);
-	const char *near = NULL;
-	unsigned least = n <= 3 ? 2 : 3; /* one slip in a short word, two in a longer one */
+	struct near n = near_of(key);
 
-	for (; n <= NEAR_MAX && t->key; t++) {
-		size_t len = strnlen(t->key, NEAR_MAX + 1);
-		unsigned d = len <= NEAR_MAX ? distance(key, n, t->key, len) : least;
-		if (d < least) {
-			least = d;
-			near = t->key;
-		}
-	}
-	return near;
+	for (; t->key; t++)
+		near_try(&n, t->key);
+	return n.best;
 }
 
 int field_unknown(const struct field *t, const char *path, const char *key, struct fcm_error *err)

@@ -4,6 +4,7 @@ import pytest
 
 CASES = [
     ("usage-command", ["craete"], 2), ("usage-nonsense", ["zzzzzzzz"], 2), ("usage-option", ["create", "--cpuss", "1"], 2),
+    ("usage-option-value", ["ls", "--fliter=a"], 2), ("usage-option-far", ["create", "--sdfghjk"], 2), ("usage-option-first", ["--jsno", "ls"], 2),
     ("usage-letter", ["ls", "-z"], 2), ("usage-value", ["create", "--name"], 2), ("usage-flag", ["create", "--dry-run=1"], 2),
     ("usage-missing", ["inspect"], 2), ("usage-many", ["logs", "a", "b"], 2), ("usage-column", ["ls", "-o", "name,nope"], 2),
     ("usage-near", ["mv", "a", "b"], 2), ("usage-cp", ["cp", "a", "b"], 2), ("usage-empty", ["stop", ""], 2), ("usage-empty-option", ["create", "--name", ""], 2),
