@@ -345,6 +345,7 @@ const struct command cmd_assets = {
 	.aliases = "download-assets",
 	.args = "download|verify|ls [firecracker [VERSION]]",
 	.summary = "install the VMM Firecracker, verify it, list what is there",
+	.example = "sudo fcm assets download",
 	.details =
 		"download gets the project's own release, or that of a mirror (assets_mirror in\n"
 		"the config), checks its sha256 and installs it as the one that the daemon runs.\n"

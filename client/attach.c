@@ -51,6 +51,7 @@ const struct command cmd_attach = {
 	.name = "attach",
 	.args = "VM",
 	.summary = "join the main process of a VM: its output, stdin and signals",
+	.example = "fcm attach web",
 	.details = "For VMs that fcm run made with a command. Signals go to it, and the exit status\n"
 		   "is its own. On a terminal Ctrl-P Ctrl-Q detaches; it runs on.\n"
 		   "fcm logs shows what it has printed before.",

@@ -135,8 +135,7 @@ static int check_path(const char *path, struct fcm_error *err)
 	if (*path == '/' && *p == '\0')
 		return 0;
 	fcm_fail(err, FCM_USAGE, "'%s' is no path", path);
-	return fcm_hint(
-		err, "it begins with /, as /v1/vms, and has %%20 for a space: man fcm-api lists them");
+	return fcm_hint(err, "it begins with /, as /v1/vms, and has %%20 for a space: man 7 fcm-api");
 }
 
 static int find_method(const char *word, const char **ret, struct fcm_error *err)
@@ -204,7 +203,8 @@ const struct command cmd_api = {
 	.name = "api",
 	.args = "METHOD PATH",
 	.summary = "make any request to the daemon",
-	.details = "It prints the body of the answer as it comes. man fcm-api lists the routes.",
+	.example = "fcm api GET /v1/vms/web",
+	.details = "It prints the body of the answer as it comes. man 7 fcm-api has the routes.",
 	.min_args = 2,
 	.max_args = 2,
 	.options = options,

@@ -107,6 +107,7 @@ const struct command cmd_clone = {
 	.name = "clone",
 	.args = "VM|SNAPSHOT",
 	.summary = "make VMs that go on from where another one is, or was",
+	.example = "fcm clone --count 3 --name worker warm",
 	.details = "  fcm clone web                        another VM like web, as it is now\n"
 		   "  fcm clone -n 5 --name worker warm    five of the snapshot warm\n"
 		   "  fcm clone --name web2 --snapshot warm -p 9090:80\n"

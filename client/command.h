@@ -43,6 +43,7 @@ struct command {
 	const char *aliases; /* other names, separated by spaces, or NULL */
 	const char *args;    /* "VM..." */
 	const char *summary; /* one line */
+	const char *example; /* one command line */
 	const char *details; /* more lines for --help, or NULL */
 	int min_args, max_args;
 	unsigned flags;

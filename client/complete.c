@@ -100,6 +100,14 @@ static const struct option_row *meaning_of(const struct option_row *row)
 	return row;
 }
 
+/* Does it take the next word? A value that may be left out is no reason to wait for one. */
+static bool takes_word(const struct option_row *row)
+{
+	const char *arg = meaning_of(row)->arg;
+
+	return arg && *arg != '[';
+}
+
 void complete_value(const struct field *fields, const struct option_row *row, struct place *ret)
 {
 	const struct option_row *m = meaning_of(row);
@@ -148,7 +156,7 @@ static void bash_values(const struct field *fields, const struct option_row *row
 {
 	for (const struct option_row *row = rows; row && row->name; row++) {
 		struct place value;
-		if (meaning_of(row)->arg == NULL)
+		if (!takes_word(row))
 			continue;
 		complete_value(fields, row, &value);
 		printf(" --%s:%s", row->name, value.kind);
@@ -259,7 +267,7 @@ static void zsh_option(
 	const struct option_row *m = meaning_of(row);
 	struct place value = {.kind = ""};
 
-	if (m->arg)
+	if (takes_word(row))
 		complete_value(fields, row, &value);
 	fputs("\t\t\t'", stdout);
 	if (value.many) {
@@ -269,10 +277,10 @@ static void zsh_option(
 		zsh_all_names(row);
 		putchar(')');
 	}
-	printf("%s%s[", name, m->arg ? sign : "");
+	printf("%s%s[", name, takes_word(row) ? sign : "");
 	zsh_text(m->doc);
 	putchar(']');
-	if (m->arg)
+	if (takes_word(row))
 		zsh_message(&value);
 	puts("'");
 }
@@ -369,7 +377,7 @@ static void fish_option(const struct command *c, const struct option_row *row)
 	printf(" -l %s", row->name);
 	if (row->letter)
 		printf(" -s %c", row->letter);
-	if (m->arg) {
+	if (takes_word(row)) {
 		struct place value;
 		complete_value(c ? c->fields : global_fields, row, &value);
 		fputs(strcmp(value.kind, "FILE") == 0 ? " -r" : " -x", stdout);
@@ -418,7 +426,7 @@ void fish_lines(void)
 static void fish_valued(const struct option_row *rows)
 {
 	for (const struct option_row *row = rows; row && row->name; row++) {
-		if (meaning_of(row)->arg == NULL)
+		if (!takes_word(row))
 			continue;
 		printf(" --%s", row->name);
 		if (row->letter)

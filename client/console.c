@@ -98,6 +98,7 @@ const struct command cmd_console = {
 	.name = "console",
 	.args = "VM",
 	.summary = "the serial console of a VM",
+	.example = "fcm console web",
 	.details = "Ctrl-] detaches. Our images give a root shell there at the first Enter.\n"
 		   "Several may watch, and one of them types: who came first.\n"
 		   "What a script writes to stdin is typed; then fcm leaves after 2 quiet seconds:\n"

@@ -461,6 +461,7 @@ const struct command cmd_cp = {
 	.name = "cp",
 	.args = "SRC DST",
 	.summary = "copy files to, from and between VMs",
+	.example = "fcm cp site web:/srv",
 	.details = "One or both are VM:PATH; a local path with a colon begins with / or ./\n"
 		   "  fcm cp site web:/srv          into /srv, if that is a directory; else as it\n"
 		   "  fcm cp site/. web:/srv        what is in site\n"

@@ -392,6 +392,7 @@ const struct command cmd_create = {
 	.name = "create",
 	.args = "[IMAGE]",
 	.summary = "make a VM and start it",
+	.example = "fcm create --name web --expose 8000",
 	.details = "It prints the name when the VM is up. fcm info shows the daemon's own "
 		   "defaults.\n" READY_DETAILS,
 	.max_args = 1,

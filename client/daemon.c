@@ -25,6 +25,7 @@ const struct command cmd_daemon = {
 	.name = "daemon",
 	.args = "[-- OPTION-OF-FCMD...]",
 	.summary = "run the daemon, fcmd, in the foreground",
+	.example = "sudo fcm daemon -- --set listen=127.0.0.1:7778",
 	.details = "It needs root: sudo fcm daemon",
 	.max_args = ANY_ARGS,
 	.run = run,

@@ -86,6 +86,7 @@ const struct command cmd_destroy = {
 	.aliases = "rm",
 	.args = "VM...",
 	.summary = "stop VMs and remove all that is theirs",
+	.example = "fcm destroy web",
 	.details = "It doesn't ask. Names and ids must be whole.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,

@@ -78,6 +78,7 @@ const struct command cmd_system = {
 	.name = "system",
 	.args = "df",
 	.summary = "what takes room on the daemon's disk",
+	.example = "fcm system df",
 	.details = "df  images (their file systems), the layers that are kept for them, the disks of\n"
 		   "    VMs, volumes: how many, how many of them are used (VMs that run, images\n"
 		   "    that a VM has), bytes on the disk, and how many of these are of what isn't\n"

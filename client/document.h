@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include <stdio.h>
+
 #include "client/command.h"
 
 /* A word that stands for something, of a command's `args` or an option's `arg`: one of those that the templates' functions know
@@ -22,7 +24,23 @@ size_t complete_places(const struct command *c, struct place ret[PLACES_MAX]);
 /* What the value of an option is; `fields` are the command's. */
 void complete_value(const struct field *fields, const struct option_row *row, struct place *ret);
 
-/* Lines of the templates: names of commands, their options and places, what the API has. */
+/* Text that reads the same in a manual page: a minus is no hyphen, and a dot at a line's beginning no request. */
+void man_text(FILE *f, const char *s);
+
+/* Write DIR/fcm-COMMAND.1 for each. -1 with errno. */
+int man_pages(const char *dir) must_check;
+
+/* What stands for the marks in the templates of the other pages. */
+void man_commands(void);
+void man_global_options(void);
+void man_keys(void);
+void man_api_bodies(void);
+void man_api_errors(void);
+
+/* The file docs/API.md, which is cut up. */
+void man_prose(char *text);
+
+/* Lines of the completions' templates: names of commands, their options and places, what the API has. */
 void bash_commands(void);
 void bash_global_options(void);
 void bash_cases(void);

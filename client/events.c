@@ -143,6 +143,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 const struct command cmd_events = {
 	.name = "events",
 	.summary = "what happened to VMs",
+	.example = "fcm events -f --filter vm=web",
 	.details = "Events are the states of VMs (creating, starting, running, stopping, stopped,\n"
 		   "failed, destroying), destroyed, renamed, healthy, unhealthy, exposed, pending,\n"
 		   "unexposed.\n"

@@ -101,6 +101,7 @@ const struct command cmd_exec = {
 	.name = "exec",
 	.args = "VM [--] COMMAND...",
 	.summary = "run a command in a VM",
+	.example = "fcm exec -it web bash",
 	.details = "By the VM's agent: it needs neither sshd nor the network.\n"
 		   "  fcm exec web uname -a\n"
 		   "  fcm exec -it web bash\n"

@@ -30,6 +30,7 @@ void help_command(FILE *f, const struct command *cmd)
 	print_usage(f, cmd);
 	if (cmd->aliases)
 		fprintf(f, "also:  %s\n", cmd->aliases);
+	fprintf(f, "e.g.:  %s\n", cmd->example);
 	if (cmd->options) {
 		fputs("\noptions:\n", f);
 		options_print(f, cmd->options);
@@ -58,6 +59,7 @@ const struct command cmd_help = {
 	.name = "help",
 	.args = "[COMMAND]",
 	.summary = "say how to use fcm, or one command",
+	.example = "fcm help create",
 	.max_args = 1,
 	.run = run,
 };

@@ -349,6 +349,7 @@ static int run_rmi(struct cli *cli, void *options, struct fcm_error *err)
 const struct command cmd_images = {
 	.name = "images",
 	.summary = "list images and kernels",
+	.example = "fcm images",
 	.details = "Columns for -o: name kind tag version id size on_disk used_by created; or wide.",
 	.flags = COMMAND_TABLE,
 	.run = run_images,
@@ -358,6 +359,7 @@ const struct command cmd_rmi = {
 	.name = "rmi",
 	.args = "IMAGE...",
 	.summary = "remove images that no VM uses",
+	.example = "fcm rmi nginx:1.25",
 	.details = "IMAGE is a name, an id, or the first digits of one. Where it has several names,\n"
 		   "only this one is removed.",
 	.min_args = 1,
@@ -369,6 +371,7 @@ const struct command cmd_image = {
 	.name = "image",
 	.args = "ls|build|import|export|rm|tag|prune|inspect|history [IMAGE...]",
 	.summary = "list, build, import, export, name and remove images",
+	.example = "fcm image build base",
 	.details = "ls             list images and kernels, as fcm images does\n"
 		   "build NAME     make base, debian, tiny or kernel from Debian packages: runs the\n"
 		   "               shipped script here and sends the result to the daemon\n"

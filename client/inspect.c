@@ -27,6 +27,7 @@ const struct command cmd_inspect = {
 	.name = "inspect",
 	.args = "VM...",
 	.summary = "print all about a VM, as JSON",
+	.example = "fcm inspect web",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.run = run,

@@ -237,6 +237,7 @@ const struct command cmd_ls = {
 	.name = "ls",
 	.aliases = "list",
 	.summary = "list all VMs",
+	.example = "fcm ls --filter label=team=red",
 	.details = "Columns for -o: name state health image ip cpus mem up id pid vmm disk created\n"
 		   "ports url; or wide for all of them.\n" FILTERS,
 	.options = options,
@@ -250,6 +251,7 @@ const struct command cmd_ls = {
 const struct command cmd_ps = {
 	.name = "ps",
 	.summary = "list the VMs that run or are paused",
+	.example = "fcm ps --watch",
 	.details = FILTERS " With state= not only these.",
 	.options = options,
 	.fields = list_fields,

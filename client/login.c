@@ -157,6 +157,7 @@ const struct command cmd_login = {
 	.name = "login",
 	.args = "REGISTRY",
 	.summary = "keep credentials for a registry",
+	.example = "fcm login ghcr.io -u ada --password-stdin <token",
 	.details = "REGISTRY is a host such as docker.io or ghcr.io, also with a port, or with the\n"
 		   "begin of a path: ghcr.io/owner. The daemon asks it whether it takes them. They\n"
 		   "are kept where podman's and docker's are, and found where those keep theirs:\n"
@@ -202,6 +203,7 @@ const struct command cmd_logout = {
 	.name = "logout",
 	.args = "REGISTRY",
 	.summary = "forget the credentials for a registry",
+	.example = "fcm logout ghcr.io",
 	.details = "In all files that fcm login names, so podman and docker have forgotten them as\n"
 		   "well. Those for a path (ghcr.io/owner) are others than those for its registry.",
 	.min_args = 1,

@@ -83,6 +83,7 @@ const struct command cmd_logs = {
 	.name = "logs",
 	.args = "VM",
 	.summary = "print what a VM's main process, or its console, has printed",
+	.example = "fcm logs -f --tail 20 web",
 	.min_args = 1,
 	.max_args = 1,
 	.options = options,

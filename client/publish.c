@@ -82,6 +82,7 @@ const struct command cmd_publish = {
 	.name = "publish",
 	.args = "VM PORT...",
 	.summary = "let ports of a VM be reached at this host's",
+	.example = "fcm publish web 8080:80",
 	.details = "PORT is [[HOSTIP:]HOSTPORT:]PORT[/udp]; ranges go together, 8000-8005:80-85;\n"
 		   "without HOSTPORT the host chooses one. It prints what is published then. The\n"
 		   "VM sees who connects. A stopped VM lets its ports go and takes them again.",
@@ -94,6 +95,7 @@ const struct command cmd_unpublish = {
 	.name = "unpublish",
 	.args = "VM PORT...",
 	.summary = "take published ports of a VM away",
+	.example = "fcm unpublish web 8080",
 	.details = "PORT is [HOSTIP:]HOSTPORT[:PORT][/udp]. Connections that came that way are cut.\n"
 		   "It prints what is left.",
 	.min_args = 2,
@@ -105,6 +107,7 @@ const struct command cmd_port = {
 	.name = "port",
 	.args = "VM",
 	.summary = "the ports that a VM publishes",
+	.example = "fcm port web",
 	.min_args = 1,
 	.max_args = 1,
 	.run = run_port,

@@ -209,6 +209,7 @@ const struct command cmd_pull = {
 	.name = "pull",
 	.args = "IMAGE...",
 	.summary = "get an image from a registry",
+	.example = "fcm pull nginx:1.25",
 	.details = "IMAGE is a name as docker reads it: nginx, nginx:1.25, ghcr.io/owner/name:tag,\n"
 		   "name@sha256:... It prints the image's id. A layer that is here isn't fetched.\n"
 		   "Credentials are those of fcm login, docker login and podman login. Registries\n"

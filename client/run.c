@@ -77,6 +77,7 @@ const struct command cmd_run = {
 	.name = "run",
 	.args = "[IMAGE [COMMAND...]]",
 	.summary = "make a VM and run a command in it",
+	.example = "fcm run --rm -it tiny sh",
 	.details = "The VM lives as long as its command, the first process of a machine of its own:\n"
 		   "  fcm run --rm tiny uname -a\n"
 		   "  fcm run -it --rm tiny sh\n"

@@ -331,6 +331,7 @@ const struct command cmd_snapshot = {
 	.aliases = "snapshots",
 	.args = "create|ls|inspect|rm|restore [VM] [SNAPSHOT...]",
 	.summary = "keep VMs as they are, under names",
+	.example = "fcm snapshot create --name v1 web",
 	.details = "  fcm snapshot create web              its memory, its disk, its own volumes\n"
 		   "  fcm snapshot create --name v1 --note 'before the upgrade' web\n"
 		   "  fcm snapshot ls [--tree] [VM]\n"
@@ -367,6 +368,7 @@ const struct command cmd_restore = {
 	.name = "restore",
 	.args = "VM SNAPSHOT",
 	.summary = "bring a VM back to one of its snapshots",
+	.example = "fcm restore web v1",
 	.details = "Its disk and memory of now are lost: fcm snapshot create VM keeps them. It runs\n"
 		   "then, whatever it was. Another VM of the same snapshot: fcm clone.",
 	.min_args = 2,

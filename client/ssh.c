@@ -316,6 +316,7 @@ const struct command cmd_ssh = {
 	.name = "ssh",
 	.args = "VM [--] [COMMAND...]",
 	.summary = "a shell in a VM, or a command",
+	.example = "fcm ssh web -- uname -r",
 	.details = "The exit status is that of ssh, which is that of the command.\n"
 		   "For options of ssh (-L, -A, -v) use plain ssh: fcm ssh-config --help",
 	.min_args = 1,
@@ -327,6 +328,7 @@ const struct command cmd_ssh = {
 const struct command cmd_ssh_config = {
 	.name = "ssh-config",
 	.summary = "let plain ssh, scp and rsync reach NAME.fcm",
+	.example = "fcm ssh-config --install",
 	.details = "Without --install the lines are printed. Then, for example:\n"
 		   "  ssh -L 8080:localhost:80 web.fcm\n"
 		   "  scp file web.fcm:   rsync -a dir/ web.fcm:dir/",
@@ -340,6 +342,7 @@ const struct command cmd_proxy = {
 	.name = "proxy",
 	.args = "VM PORT",
 	.summary = "join stdin and stdout to a TCP port of a VM",
+	.example = "fcm proxy web 5432",
 	.min_args = 2,
 	.max_args = 2,
 	.run = run_proxy,

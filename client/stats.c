@@ -251,6 +251,7 @@ const struct command cmd_stats = {
 	.name = "stats",
 	.args = "[VM...]",
 	.summary = "what VMs use: CPU, memory, disk, network",
+	.example = "fcm stats --watch",
 	.details = "CPU is of one CPU, between two samples. Columns for -o: name id state cpu rss\n"
 		   "pss guest root load read written rx tx up pid threads; or wide for all of them.",
 	.max_args = ANY_ARGS,

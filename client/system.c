@@ -129,6 +129,7 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 const struct command cmd_info = {
 	.name = "info",
 	.summary = "print what the daemon is and has",
+	.example = "fcm info",
 	.details = "With -q its version alone.",
 	.run = run_info,
 };
@@ -136,6 +137,7 @@ const struct command cmd_info = {
 const struct command cmd_version = {
 	.name = "version",
 	.summary = "print the version of this program",
+	.example = "fcm version",
 	.run = run_version,
 };
 
@@ -143,6 +145,7 @@ const struct command cmd_doctor = {
 	.name = "doctor",
 	.aliases = "preflight",
 	.summary = "check the host, and say how to mend it",
+	.example = "fcm doctor",
 	.details = "With -q only what isn't well. The exit status is 1 when a check fails.",
 	.run = run_doctor,
 };

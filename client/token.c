@@ -141,6 +141,7 @@ const struct command cmd_token = {
 	.name = "token",
 	.args = "create",
 	.summary = "make a token, which lets somebody use the daemon",
+	.example = "sudo fcm token create --for ada",
 	.details = "Without --for the token is printed: it isn't shown again.",
 	.min_args = 1,
 	.max_args = 1,

@@ -82,6 +82,7 @@ const struct command cmd_rename = {
 	.name = "rename",
 	.args = "VM NAME",
 	.summary = "give a VM another name",
+	.example = "fcm rename web www",
 	.details = "A public name that fcm made of the old one follows, a --domain of yours stays.\n"
 		   "Its guest has the new host name from the next start on.",
 	.min_args = 2,
@@ -95,6 +96,7 @@ const struct command cmd_update = {
 	.name = "update",
 	.args = "VM...",
 	.summary = "change what VMs have: CPUs, memory, restart policy, labels",
+	.example = "fcm update web --memory 2g --label team=red",
 	.details = "CPUs and memory change with the next start, the others at once. --restart no\n"
 		   "also calls off a restart that is due.",
 	.min_args = 1,

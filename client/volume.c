@@ -192,6 +192,7 @@ const struct command cmd_volume = {
 	.name = "volume",
 	.args = "create|ls|inspect|rm|prune [VOLUME...]",
 	.summary = "disks that outlive the VMs that have them",
+	.example = "fcm volume create --size 20g data",
 	.details = "  fcm volume create --size 20g data\n"
 		   "  fcm create -v data:/srv -v /cache    data, and one that goes with the VM\n"
 		   "One VM may write a volume at a time, or several read it (data:/srv:ro). It is\n"

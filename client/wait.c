@@ -83,6 +83,7 @@ const struct command cmd_wait = {
 	.name = "wait",
 	.args = "VM...",
 	.summary = "wait until VMs are in a state, or their main processes have ended",
+	.example = "fcm wait web --state stopped --timeout 60",
 	.details = "Of a VM with a main process, and without --state, it prints the exit status.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,

@@ -31,8 +31,10 @@ def options_of(help_text):
 def test_commands(fcm, built, command):
     text = fcm(command, "--help").out
     own = options_of(text.split("options of every command")[0])
-    section = built("fcm.1").split(f".SS fcm {command} ")[1].split("\n.S")[0]
-    assert own <= set(re.findall(r"--?[a-z][a-z0-9-]*", section)), "fcm.1"
+    page, synopsis = built(f"pages/fcm-{command}.1"), " ".join(re.search(r"^usage: (.*(?:\n {7}.*)?)$", text, re.M)[1].split())
+    assert own <= set(re.findall(r"--?[a-z][a-z0-9-]*", page.split(".SH OPTIONS")[-1])), "page"
+    assert f"\n{synopsis}\n" in page and f"\n{re.search('^e.g.: +(.*)$', text, re.M)[1]}\n" in page
+    assert f"\n.BR fcm-{command} (1)\n{text.splitlines()[0].split(': ', 1)[1]}\n" in built("fcm.1")
     case = re.search(rf"^\t{command}( \|.*)?\) (.*) ;;$", built("fcm.bash"), re.M)[2]
     assert {o for o in own if o.startswith("--")} <= set(case.replace("'", " ").split()), "fcm.bash"
     case = built("fcm.zsh").split(f"\n\t({command}")[1].split(";;")[0]
@@ -40,7 +42,26 @@ def test_commands(fcm, built, command):
     lines = [line for line in built("fcm.fish").splitlines() if f"-n '__fcm_in {command}'" in line or f"-n '__fcm_in {command} " in line]
     assert {o[2:] for o in own if o.startswith("--")} == {m[1] for line in lines if (m := re.search(r" -l (\S+)", line))}, "fcm.fish"
     for alias in re.findall(r"^also: +(.*)$", text, re.M):
-        assert f"Also: {alias}." in section
+        assert f"Also: fcm {alias}." in page
+
+
+def test_pages_are_those_of_the_commands(binary):
+    assert {path.name for path in (Path(binary).parent / "pages").glob("*.1")} == {f"fcm-{command}.1" for command in COMMANDS}
+
+
+def test_api_page(built):
+    """What docs/API.md says, the fields of the bodies, the errors."""
+    page = built("fcm-api.7").replace("\\:", "")
+    top = Path(__file__).parents[2]
+    for method, pattern in re.findall(r'^X\("(\w+)",\s*"([^"]+)"', (top / "common/routes.def").read_text(), re.M):
+        assert f"{method} {pattern}" in page, pattern
+    for heading in re.findall("^## (.*)$", (top / "docs/API.md").read_text(), re.M):
+        assert f"\n.SH {heading.upper()}\n" in page
+    for code, status in re.findall(r'^X\(\w+,\s*"(\w+)",\s*(\d+)', (top / "common/core/errors.def").read_text(), re.M):
+        assert f"\n.TP\n{code}\nHTTP {status}," in page
+    update = page.split("\n.SS PATCH /v1/vms/{vm}\n")[1].split("\n.S")[0]
+    assert set(re.findall(r"^\.TP\n(\w+) \(", update, re.M)) == {"name", "cpus", "memory", "restart", "labels", "remove_labels"}
+    assert "`" not in page and "|---" not in page and "**" not in page.replace("***", "")
 
 
 def test_global_options(fcm, built):
@@ -62,24 +83,37 @@ def test_daemon(binary, built):
 
 @pytest.mark.skipif(not shutil.which("man"), reason="no man on this machine")
 def test_pages_are_clean(binary):
-    for page in Path(binary).parent.glob("*.[158]"):
+    pages = [page for folder in (".", "pages") for page in (Path(binary).parent / folder).glob("*.[1578]")]
+    assert len(pages) == 4 + len(COMMANDS)
+    for page in pages:
         done = subprocess.run(["man", "--warnings", "-l", page], capture_output=True, text=True, check=False,
                               env={"PATH": "/usr/bin:/bin", "MANWIDTH": "80", "LC_ALL": "C.UTF-8"})
         assert (done.returncode, done.stderr) == (0, "")
 
 
-# ---- completions, by the real shells ----
+# ---- completions, by the real shells: each answers all lines in one go, which takes it some seconds ----
 
-def complete_bash(fcm, folder, line, _):
-    script = f'. {folder}/fcm.bash; COMP_WORDS=({line}); [[ $1 != *" " ]] || COMP_WORDS+=("")\n' \
-             'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _fcm; printf "%s\\n" "${COMPREPLY[@]}"'
-    return run(fcm, ["bash", "-c", script, "bash", line])
+BASH = r"""
+. "$1/fcm.bash"
+shift
+for line; do
+	read -ra COMP_WORDS <<<"$line"
+	[[ $line != *" " ]] || COMP_WORDS+=("")
+	COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+	_fcm
+	printf "%s\n" "${COMPREPLY[@]}" /
+done
+"""
 
 
-def complete_fish(fcm, folder, line, _):
+def complete_bash(fcm, folder, lines, _):
+    return run(fcm, ["bash", "-c", BASH, "bash", folder, *lines])
+
+
+def complete_fish(fcm, folder, lines, _):
     """Each candidate is followed by a tab and what it means."""
-    found = run(fcm, ["fish", "-N", "-c", f"source {folder}/fcm.fish; complete -C $argv[1]", line])
-    return [word.split("\t")[0] for word in found]
+    script = f"source {folder}/fcm.fish; for line in $argv; complete -C $line; echo /; end"
+    return re.sub("\t.*", "", run(fcm, ["fish", "-N", "-c", script, *lines]))
 
 
 ZSHRC = """
@@ -100,39 +134,39 @@ compadd() {{
 """
 
 
-def type_until(master, word, keys=b""):
-    """Type, and read what is shown until `word` is."""
+def type_until(master, pattern, keys=b""):
+    """Type, and read what is shown until `pattern` is."""
     os.write(master, keys)
     shown = b""
-    while word not in shown:
+    while not re.search(pattern, shown, re.S):
         assert select.select([master], [], [], 20)[0], shown
         shown += os.read(master, 65536)
 
 
-def complete_zsh(fcm, folder, line, home):
+def complete_zsh(fcm, folder, lines, home):
     """zsh completes only while somebody types, so that is done; what compadd takes is written down."""
     (home / "functions").mkdir()
     (home / "functions/_fcm").symlink_to(folder / "fcm.zsh")
     (home / ".zshrc").write_text(ZSHRC.format(home=home))
-    (home / "hits").touch()
     master, slave = pty.openpty()
     env = fcm.env | {"ZDOTDIR": str(home), "TERM": "dumb", "PATH": f"{folder}:{fcm.env['PATH']}"}
     with subprocess.Popen(["zsh", "-i"], env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as shell:
         os.close(slave)
         try:
             type_until(master, b"ready>")
-            type_until(master, b"done\r\n", line.encode() + b"\t\x15print do''ne\n")  # ^U takes the line away
+            for line in lines:  # ^U takes the line away; typed before the prompt it would be the terminal's, and no key
+                type_until(master, b"done\r\n.*ready>", line.encode() + f"\t\x15print / >>{home}/hits; print do''ne\n".encode())
         finally:
             shell.kill()
     os.close(master)
-    return (home / "hits").read_text().split()
+    return (home / "hits").read_text()
 
 
 def run(fcm, argv):
     folder = str(Path(fcm.binary).parent)
     done = subprocess.run(argv, env=fcm.env | {"PATH": f"{folder}:{fcm.env['PATH']}"}, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    return done.stdout.split("\n")
+    return done.stdout
 
 
 SHELLS = {"bash": complete_bash, "zsh": complete_zsh, "fish": complete_fish}
@@ -140,34 +174,45 @@ SHELLS = {"bash": complete_bash, "zsh": complete_zsh, "fish": complete_fish}
 
 @pytest.fixture(params=SHELLS)
 def complete(request, fcm, binary, tmp_path):
+    """complete(lines): for each what may stand at its end."""
     if not shutil.which(request.param):
         pytest.skip(f"no {request.param} on this machine")
-    return lambda line: {word.rstrip(":") for word in SHELLS[request.param](fcm, Path(binary).parent, line, tmp_path) if word}
+
+    def ask(lines):
+        found = [set()]
+        for word in SHELLS[request.param](fcm, Path(binary).parent, lines, tmp_path).splitlines():
+            if word == "/":
+                found.append(set())
+            elif word:
+                found[-1].add(word.rstrip(":"))
+        return found[:-1]
+    return ask
 
 
-@pytest.mark.parametrize("line,words", [
-    ("fcm cre", "create"), ("fcm create --dr", "--dry-run"), ("fcm --no-h", "--no-headings"), ("fcm list --al", "--all"),
-    ("fcm inspect w", "web"), ("fcm stop web id", "idle"), ("fcm --output name stop w", "web"), ("fcm update -m 1g w", "web"),
-    ("fcm expose web ", ""), ("fcm image b", "build"), ("fcm volume rm da", "data"), ("fcm help tok", "token"), ("fcm create --name x", ""),
-    ("fcm run bas", "base"), ("fcm create --image ", "base default"), ("fcm create -v da", "data"), ("fcm cp w", "web"), ("fcm cp a w", "web"),
-    ("fcm update --restart ", "no on-failure always unless-stopped"), ("fcm create --restart on", "on-failure"),
-    ("fcm wait web --state fa", "failed"), ("fcm create --pull ne", "never"), ("fcm assets download fi", "firecracker"),
-    ("fcm snapshot cr", "create"), ("fcm snapshot rm war", "warm"), ("fcm clone war", "warm"), ("fcm clone we", "web"),
-    ("fcm restore web war", "warm"), ("fcm run --snapshot or", "orphan"), ("fcm api PAT", "PATCH"), ("fcm api GET /v1/doc", "/v1/doctor"), ("fcm nosuch ", "")])
-def test_completion(complete, line, words):
-    assert complete(line) == set(words.split())
+COMPLETIONS = {
+    "fcm ": " ".join(COMMANDS), "fcm cre": "create", "fcm create --dr": "--dry-run", "fcm --no-h": "--no-headings", "fcm list --al": "--all",
+    "fcm inspect w": "web", "fcm stop web id": "idle", "fcm --output name stop w": "web", "fcm update -m 1g w": "web",
+    "fcm expose web ": "", "fcm image b": "build", "fcm volume rm da": "data", "fcm help tok": "token", "fcm create --name x": "",
+    "fcm run bas": "base", "fcm create --image ": "base default", "fcm create -v da": "data", "fcm cp w": "web", "fcm cp a w": "web",
+    "fcm update --restart ": "no on-failure always unless-stopped", "fcm create --restart on": "on-failure",
+    "fcm wait web --state fa": "failed", "fcm create --pull ne": "never", "fcm assets download fi": "firecracker",
+    "fcm snapshot cr": "create", "fcm snapshot rm war": "warm", "fcm clone war": "warm", "fcm clone we": "web",
+    "fcm restore web war": "warm", "fcm run --snapshot or": "orphan", "fcm pause w": "web", "fcm unpause w": "web", "fcm suspend web id": "idle",
+    "fcm system d": "df", "fcm image hi": "history", "fcm image import --entry": "--entrypoint",
+    "fcm api PAT": "PATCH", "fcm api GET /v1/doc": "/v1/doctor", "fcm nosuch ": "",
+}
 
 
-@pytest.mark.parametrize("line", ["fcm cp web:/etc/fstab /etc/host", "fcm create --ssh-key /etc/host", "fcm image import /etc/host"])
-def test_completion_of_files(complete, line):
-    assert {"/etc/hosts", "hosts"} & complete(line)
+def test_completions(complete):
+    assert dict(zip(COMPLETIONS, complete(COMPLETIONS), strict=True)) == {line: set(words.split()) for line, words in COMPLETIONS.items()}
 
 
-def test_completion_of_nothing_but_commands(complete):
-    assert complete("fcm ") == set(COMMANDS)
+def test_completion_of_files(complete):
+    for found in complete(["fcm cp web:/etc/fstab /etc/host", "fcm create --ssh-key /etc/host", "fcm image import /etc/host"]):
+        assert {"/etc/hosts", "hosts"} & found
 
 
 def test_completion_without_a_daemon(complete, daemon):
     daemon.shutdown()
     daemon.server_close()
-    assert complete("fcm inspect w") == set()
+    assert complete(["fcm inspect w"]) == [set()]
