@@ -65,6 +65,14 @@ const char *api_place(struct api *a)
 	return find(a, &ignored) == 0 ? where_name(&a->where) : FCM_DEFAULT_URL;
 }
 
+bool api_is_here(struct api *a)
+{
+	struct fcm_error ignored;
+	struct where w;
+
+	return where_find(a->url, &w, &ignored) == 0 && w.loopback;
+}
+
 char *api_vm_path(const char *vm, const char *rest)
 {
 	auto_free char *escaped = httpc_escape(vm);

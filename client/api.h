@@ -18,6 +18,9 @@ void api_free(struct api *a);
 /* Where requests go, for messages; finds the daemon. */
 const char *api_place(struct api *a);
 
+/* Is the daemon, if there is one, on this machine? */
+bool api_is_here(struct api *a);
+
 /* The path of a VM's route: "/v1/vms/<escaped vm><rest>"; the caller's. */
 char *api_vm_path(const char *vm, const char *rest);
 

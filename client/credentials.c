@@ -2,49 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/capture.h"
 #include "client/where.h"
 #include "common/core/fileio.h"
-
-extern char **environ;
 
 enum { FILE_BYTES = 1 << 20, ANSWER_BYTES = 64 << 10 };
 
 /* ---- helpers: docker-credential-NAME store|get|erase, JSON at stdin and stdout (docker-credential-helpers, README) ---- */
-
-/* A file in memory instead of a pipe: nobody waits for anybody. */
-static int memory_with(const char *text, struct fcm_error *err)
-{
-	auto_close int fd = memfd_create("credentials", MFD_CLOEXEC);
-
-	if (fd < 0 || fd_write_all(fd, text, strlen(text)) < 0 || lseek(fd, 0, SEEK_SET) < 0)
-		return fcm_fail_errno(err, "memory for a credential helper");
-	return STEAL_FD(fd);
-}
-
-static int spawn_helper(const char *const argv[], int in, int out, int *ret_status, struct fcm_error *err)
-{
-	posix_spawn_file_actions_t actions;
-	pid_t pid;
-
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
-	posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-	errno = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (errno)
-		return fcm_fail_errno(err, "run %s", argv[0]);
-	while (waitpid(pid, ret_status, 0) < 0)
-		if (errno != EINTR)
-			return fcm_fail_errno(err, "wait for %s", argv[0]);
-	return 0;
-}
 
 /* FCM_NOT_FOUND: it has none. */
 static int run_helper(
@@ -53,22 +20,16 @@ static int run_helper(
 	static const char none[] =
 		"credentials not found"; /* in native keychain: docker-credential-helpers */
 	auto_free char *program = xprintf("docker-credential-%s", name);
-	auto_free char *answer = xalloc(ANSWER_BYTES + 1);
-	auto_close int in = memory_with(input, err);
-	auto_close int out = in < 0 ? -1 : memory_with("", err);
 	int status;
 
-	if (out < 0 || spawn_helper((const char *[]){program, action, NULL}, in, out, &status, err) < 0)
+	if (capture((const char *[]){program, action, NULL}, input, ANSWER_BYTES, ret, &status, err) < 0)
 		return -1;
-	ssize_t n = pread(out, answer, ANSWER_BYTES, 0);
-	if (n < 0)
-		return fcm_fail_errno(err, "read the answer of %s", program);
+	const char *answer = ret->n ? ret->p : "";
 	if (status != 0 && strncmp(answer, none, sizeof none - 1) == 0)
 		return fcm_fail(err, FCM_NOT_FOUND, "%s has none", program);
 	if (status != 0)
 		return fcm_fail(err, FCM_HOST, "%s %s: %.*s", program, action, (int)strcspn(answer, "\n"),
 			*answer ? answer : "failed");
-	buf_add(ret, answer, (size_t)n);
 	return 0;
 }
 

@@ -5,10 +5,7 @@
 
 static int run(struct cli *cli, void *options, struct fcm_error *err)
 {
-	static const char *const places[] = {
-		"fcmd", "../sbin/fcmd", "../libexec/fcm/fcmd", "../lib/fcm/fcmd", "../daemon/fcmd", NULL};
-	auto_free char *found = path_find(places);
-	const char *fcmd = found ? found : "fcmd";
+	auto_free char *fcmd = path_daemon();
 	struct strv argv = {0};
 
 	(void)options;

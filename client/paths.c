@@ -38,3 +38,12 @@ char *path_find(const char *const *candidates)
 	}
 	return NULL;
 }
+
+char *path_daemon(void)
+{
+	static const char *const places[] = {
+		"fcmd", "../sbin/fcmd", "../libexec/fcm/fcmd", "../lib/fcm/fcmd", "../daemon/fcmd", NULL};
+	char *found = path_find(places);
+
+	return found ? found : xstrdup("fcmd");
+}

@@ -11,6 +11,9 @@ char *path_self(void);
 /* The directory that this program is in; the caller's. */
 char *path_self_dir(void);
 
+/* The path of fcmd, the caller's; its bare name when it isn't found. */
+char *path_daemon(void);
+
 /* The first of `candidates` (NULL-ended, relative to the program's directory unless absolute) that can be executed;
  * the caller's, or NULL. */
 char *path_find(const char *const *candidates);

@@ -3,10 +3,15 @@
  */
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "client/capture.h"
 #include "client/command.h"
 #include "client/out.h"
+#include "client/paths.h"
 #include "client/term.h"
+
+enum { CHECKS_MAX = 1 << 20 }; /* bytes of fcmd --check=json */
 
 static void line(const char *label, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -95,24 +100,14 @@ static void print_check(const field_json *check)
 			colour = colours[i][1];
 	out_text(&name, fj_get_str(check, "name"));
 	out_text(&message, fj_get_str(check, "message"));
-	printf("%s%-4s%s  %-8s  %s\n", colour, status, *colour ? "\033[0m" : "", name.p, message.p);
+	printf("%s%-4s%s  %-10s  %s\n", colour, status, *colour ? "\033[0m" : "", name.p, message.p);
 	out_text(&what, fix);
 	if (*fix)
-		printf("%16sfix: %s\n", "", what.p);
+		printf("%18sfix: %s\n", "", what.p);
 }
 
-static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
+static void print_checks(struct cli *cli, const field_json *checks)
 {
-	field_json *answer = NULL;
-
-	(void)options;
-	if (api_get(cli->api, "/v1/doctor", &answer, err) < 0) {
-		if (err->code == FCM_NO_DAEMON)
-			fcm_hint(err, "check the host without it: sudo fcmd --check   or start it: sudo "
-				      "systemctl start fcmd");
-		return -1;
-	}
-	const field_json *checks = fj_get(answer, "checks");
 	if (cli->globals.json)
 		out_json(checks);
 	for (size_t i = 0; i < fj_len(checks); i++) {
@@ -122,7 +117,63 @@ static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
 		if (strcmp(status, "fail") == 0)
 			cli->status = 1;
 	}
-	fj_free(answer);
+}
+
+/* What fcmd finds out without serving, or NULL: without root that isn't all. */
+static field_json *check_alone(void)
+{
+	auto_free char *fcmd = path_daemon();
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error ignored;
+	int status;
+
+	if (capture((const char *[]){fcmd, "--check=json", NULL}, "", CHECKS_MAX, &text, &status, &ignored) <
+			0 ||
+		status != 0)
+		return NULL;
+	return fj_parse(text.n ? text.p : "", text.n, &ignored);
+}
+
+/* That the daemon can't be asked is the first finding. */
+static int doctor_alone(struct cli *cli, struct fcm_error *err)
+{
+	auto_json field_json *checks = fj_array(), *found = check_alone();
+	field_json *daemon = fj_object();
+
+	if (found == NULL)
+		return fcm_hint(err, "check the host without it: sudo fcmd --check   or start it: sudo "
+				     "systemctl start fcmd");
+	fj_set_str(daemon, "name", "daemon");
+	fj_set_str(daemon, "status", "fail");
+	fj_set_str(daemon, "message", err->msg);
+	fj_set_str(daemon, "fix", err->hint);
+	fj_append(checks, daemon);
+	for (size_t i = 0; i < fj_len(found); i++)
+		fj_append(checks, fj_ref(fj_at(found, i)));
+	print_checks(cli, checks);
+	fflush(stdout);
+	if (geteuid() != 0)
+		out_hint("root sees more: sudo fcm doctor");
+	return 0;
+}
+
+static bool is_out_of_reach(enum fcm_code code)
+{
+	return code == FCM_NO_DAEMON || code == FCM_NO_TOKEN || code == FCM_UNAUTHORIZED ||
+	       code == FCM_FORBIDDEN;
+}
+
+static int run_doctor(struct cli *cli, void *options, struct fcm_error *err)
+{
+	auto_json field_json *answer = NULL;
+
+	(void)options;
+	if (api_get(cli->api, "/v1/doctor", &answer, err) == 0)
+		print_checks(cli, fj_get(answer, "checks"));
+	else if (is_out_of_reach(err->code) && api_is_here(cli->api))
+		return doctor_alone(cli, err);
+	else
+		return -1;
 	return 0;
 }
 
@@ -146,6 +197,7 @@ const struct command cmd_doctor = {
 	.aliases = "preflight",
 	.summary = "check the host, and say how to mend it",
 	.example = "fcm doctor",
-	.details = "With -q only what isn't well. The exit status is 1 when a check fails.",
+	.details = "With -q only what isn't well. The exit status is 1 when a check fails. Where no\n"
+		   "daemon runs it checks by itself, without root as far as that goes.",
 	.run = run_doctor,
 };

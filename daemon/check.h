@@ -10,8 +10,9 @@
 
 enum check_status { CHECK_OK, CHECK_WARN, CHECK_FAIL };
 
-/* Run all of them, which may take a second or two: [{"name","status","message","fix"}]; the caller's. */
-field_json *check_json(const struct fcmd_config *config);
+/* Run all of them, without root those that need none, which may take a second or two: [{"name","status","message","fix"}]; the
+ * caller's. `serves`: this is the daemon. */
+field_json *check_json(const struct fcmd_config *config, bool serves);
 
-/* All of them as a table on stdout. Returns the worst status. */
+/* The same as a table on stdout. Returns the worst status. */
 enum check_status check_print(const struct fcmd_config *config);

@@ -32,7 +32,7 @@
 
 enum { STOP_MS = 30000, NOFILE = 65536 };
 
-enum what { SERVE, PRINT_CONFIG, EXAMPLE_CONFIG, CHECK, PARK, TEARDOWN, LIST_STEPS };
+enum what { SERVE, PRINT_CONFIG, EXAMPLE_CONFIG, CHECK, CHECK_JSON, PARK, TEARDOWN, LIST_STEPS };
 
 struct options {
 	enum what what;
@@ -46,7 +46,8 @@ static const struct argp_option options[] = {
 	{"print-config", 'p', NULL, 0, "Print every key, its value and where that came from", 0},
 	{"example-config", 'e', NULL, 0, "Print a config file of all keys, their defaults and what they mean",
 		0},
-	{"check", 'k', NULL, 0, "Check this host, and say how to mend what is wrong", 0},
+	{"check", 'k', "json", OPTION_ARG_OPTIONAL,
+		"Check this host, and say how to mend what is wrong; without root as far as that goes", 0},
 	{"park", 'P', NULL, 0,
 		"Ask the daemon that runs to stop all VMs until its next start, as when the host goes down",
 		0},
@@ -74,7 +75,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->what = EXAMPLE_CONFIG;
 		return 0;
 	case 'k':
-		o->what = CHECK;
+		o->what = arg ? CHECK_JSON : CHECK;
+		if (arg && strcmp(arg, "json") != 0)
+			argp_error(state, "--check takes nothing but json");
 		return 0;
 	case 'P':
 		o->what = PARK;
@@ -274,6 +277,18 @@ static int park(const struct fcmd_config *c)
 	return 0;
 }
 
+static int check(const struct fcmd_config *c, bool json)
+{
+	if (geteuid() == 0)
+		cgroup_init("fcm");
+	if (!json)
+		return check_print(c) == CHECK_FAIL ? 1 : 0;
+	auto_json field_json *list = check_json(c, false);
+	auto_free char *text = fj_print(list, false);
+	puts(text);
+	return 0;
+}
+
 /* net_down() knows what net_init() made, so that comes first: it does nothing where all is as the last daemon left it. */
 static int teardown(const struct fcmd_config *c)
 {
@@ -302,9 +317,10 @@ static bool needs_root(enum what what)
 {
 	switch (what) {
 	case SERVE:
-	case CHECK:
 	case TEARDOWN:
 		return true;
+	case CHECK:
+	case CHECK_JSON:
 	case PRINT_CONFIG:
 	case EXAMPLE_CONFIG:
 	case PARK:
@@ -340,8 +356,8 @@ static int act(const struct options *o, const struct fcmd_config *c)
 	case TEARDOWN:
 		return teardown(c);
 	case CHECK:
-		cgroup_init("fcm");
-		return check_print(c) == CHECK_FAIL ? 1 : 0;
+	case CHECK_JSON:
+		return check(c, o->what == CHECK_JSON);
 	case LIST_STEPS:
 		return list_steps();
 	}

@@ -60,7 +60,7 @@ int api_doctor(struct request *rq, struct fcm_error *err)
 {
 	(void)err;
 	field_json *o = fj_object();
-	fj_set(o, "checks", check_json(engine()->config));
+	fj_set(o, "checks", check_json(engine()->config, true));
 	return http_reply(rq, 200, o);
 }
 

@@ -151,7 +151,7 @@ static int open_part(const char *name, int *ret, struct fcm_error *err)
 	return *ret < 0 ? -1 : remove_leftovers(*ret, err);
 }
 
-int image_init(const char *state_dir, struct fcm_error *err)
+static int open_store(const char *state_dir, struct fcm_error *err)
 {
 	fcm_closep(&image_store.state_fd);
 	fcm_closep(&image_store.images_fd);
@@ -160,7 +160,20 @@ int image_init(const char *state_dir, struct fcm_error *err)
 	free(image_store.state_dir);
 	image_store = (struct image_store){xstrdup(state_dir), -1, -1, -1, -1};
 	image_store.state_fd = dir_open(AT_FDCWD, state_dir, err);
-	if (image_store.state_fd < 0 || open_part("images", &image_store.images_fd, err) < 0 ||
+	return image_store.state_fd < 0 ? -1 : 0;
+}
+
+int image_init_looking(const char *state_dir, struct fcm_error *err)
+{
+	if (open_store(state_dir, err) < 0)
+		return -1;
+	image_store.images_fd = dir_open(image_store.state_fd, "images", err);
+	return image_store.images_fd < 0 ? -1 : tags_load(image_store.state_fd, err);
+}
+
+int image_init(const char *state_dir, struct fcm_error *err)
+{
+	if (open_store(state_dir, err) < 0 || open_part("images", &image_store.images_fd, err) < 0 ||
 		open_part("kernels", &image_store.kernels_fd, err) < 0 ||
 		open_part("layers", &image_store.layers_fd, err) < 0 ||
 		tags_load(image_store.state_fd, err) < 0 || image_migrate(err) < 0 ||

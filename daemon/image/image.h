@@ -35,6 +35,9 @@ struct image_info {
  * and no id, get one. */
 int image_init(const char *state_dir, struct fcm_error *err) must_check;
 
+/* Open one that is there only to look, for image_resolve() alone: nothing is made or changed. FCM_NOT_FOUND. */
+int image_init_looking(const char *state_dir, struct fcm_error *err) must_check;
+
 /* Which image a user means: a reference, where a bare name is first one that was made here and then docker.io's; or an id,
  * or at least 4 digits that only one id begins with, with or without "sha256:". FCM_INVALID naming `image`; FCM_NO_IMAGE
  * with the command that makes one. */

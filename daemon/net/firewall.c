@@ -256,6 +256,16 @@ int firewall_site(struct in_addr site, struct fcm_error *err)
 	return run_or_install(text.p, err);
 }
 
+int firewall_list(const char *command, struct buf *ret, struct fcm_error *err)
+{
+	HOLD_LOCK();
+
+	if (open_context(err) < 0 || run(command, err) < 0)
+		return -1;
+	buf_str(ret, nft_ctx_get_output_buffer(fw.nft));
+	return 0;
+}
+
 uint32_t firewall_port(void)
 {
 	return atomic_load(&fw.port);

@@ -33,5 +33,8 @@ bool firewall_publishes(const struct vm_id *id);
 /* Open TCP 80 and 443 of `site` for VMs; 0 closes them. */
 int firewall_site(struct in_addr site, struct fcm_error *err) must_check;
 
+/* Append what nft says to a command that only lists. */
+int firewall_list(const char *command, struct buf *ret, struct fcm_error *err) must_check;
+
 /* The netlink port that our changes come from: notifications of another one are of foreign changes. 0: none yet. */
 uint32_t firewall_port(void);

@@ -8,6 +8,7 @@
 
 #include "common/core/fileio.h"
 #include "daemon/net/link.h"
+#include "daemon/net/net.h"
 
 enum { FILE_MAX_BYTES = 1 << 20 };
 
@@ -158,6 +159,19 @@ int forward_apply(const char *state_dir, struct strv *changed, struct fcm_error 
 			strv_add(changed, links[i].name);
 	}
 	remember(links, n);
+	return 0;
+}
+
+int net_forwarding_off(struct strv *ret, struct fcm_error *err)
+{
+	auto_free struct link_routed *links = NULL;
+	size_t n;
+
+	if (link_list_routed(&links, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (!links[i].forwarding)
+			strv_add(ret, links[i].name);
 	return 0;
 }
 

@@ -123,6 +123,13 @@ int net_pool_free(const struct ip_net *pool, struct fcm_error *err) must_check;
 /* Would the kernel take our table of rules? Looks only. */
 int net_filter_check(const struct ip_net *pool, struct fcm_error *err) must_check;
 
+/* Chains of other people's nftables that drop forwarded packets of VMs, "inet filter forward" each, unless they let our device group
+ * through both ways. Looks only. */
+int net_forward_drops(struct strv *ret, struct fcm_error *err) must_check;
+
+/* Interfaces that carry a route and don't forward. Looks only. */
+int net_forwarding_off(struct strv *ret, struct fcm_error *err) must_check;
+
 /* Resolvers for guests: config, else the host's IPv4 ones (/run/systemd/resolve/resolv.conf, then /etc/resolv.conf), at
  * most 3, never one that the rules keep from VMs: loopback, link-local, an address of this host. May be empty. */
 void net_resolvers(struct strv *ret);

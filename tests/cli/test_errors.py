@@ -113,7 +113,7 @@ def test_every_command_without_a_daemon(fcm):
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
                  ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
                  ["image", "history", "x"], ["image", "export", "x"], ["system", "df"],
-                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["doctor"], ["api", "GET", "/v1"]):
+                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["api", "GET", "/v1"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv
         assert done.err.startswith("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"), argv

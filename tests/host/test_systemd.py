@@ -1,4 +1,5 @@
 """fcmd as a service: hardened, watched, and VMs that don't notice when it ends."""
+import json
 import re
 import signal
 
@@ -62,6 +63,15 @@ def test_restart(product):
     product.host.run("systemctl restart fcmd")
     assert product.main_pid() != daemon
     same_guest(product, before, boot_id)
+
+
+@pytest.mark.one_release
+def test_doctor(product):
+    """Hardened as it is, the daemon sees what it must; the clock only by systemd's word."""
+    found = {row["name"]: row for row in json.loads(product.host.run("fcm doctor --json", check=False).text)}
+    assert found["clock"]["status"] == "warn" and "timedatectl" in found["clock"]["fix"], found["clock"]
+    well = {"programs", "tun", "nft", "pool", "forwarding", "rp_filter", "docker", "ufw", "firewalld", "forward", "cgroup", "disk"}
+    assert well <= {name for name, row in found.items() if row["status"] == "ok"}, found
 
 
 @pytest.mark.one_release

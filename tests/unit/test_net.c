@@ -11,6 +11,7 @@
 #include <fcntl.h>
 
 #include "common/core/fileio.h"
+#include "daemon/net/foreign.h"
 #include "daemon/net/forward.h"
 #include "daemon/net/pool.h"
 #include "daemon/net/resolv.h"
@@ -258,6 +259,34 @@ static void forwarding_file(void **state)
 	assert_int_equal(other.n, 0);
 }
 
+/* Who drops forwarded packets by policy: not ourselves, nor iptables, nor what VMs don't meet. */
+static void foreign_chains(void **state)
+{
+	static const char chains[] =
+		"table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy "
+		"drop;\n"
+		"\t}\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n"
+		"table inet fcm {\n\tchain flt {\n\t\ttype filter hook forward priority 0; policy "
+		"drop;\n\t}\n}\n"
+		"table inet a {\n\tchain open {\n\t\ttype filter hook forward priority 0; policy "
+		"accept;\n\t}\n"
+		"\tchain plain {\n\t}\n"
+		"\tchain shut {\n\t\ttype filter hook forward priority filter - 5; policy drop;\n\t}\n}\n"
+		"table ip6 b {\n\tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n"
+		"table ip b {\n\tchain c {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n";
+	struct strv found = {0};
+
+	(void)state;
+	foreign_parse(chains, &found);
+	assert_int_equal(found.n, 2);
+	assert_string_equal(found.v[0], "inet a shut");
+	assert_string_equal(found.v[1], "ip b c");
+	strv_done(&found);
+	foreign_parse("", &found);
+	foreign_parse("table\nchain {\ntype filter hook forward ", &found);
+	assert_int_equal(found.n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +300,7 @@ int main(void)
 		cmocka_unit_test(resolvers),
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(forwarding_file),
+		cmocka_unit_test(foreign_chains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
