@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from host import wait_for
+from host import TOP, wait_for
 
 HOST = {"fake": True}
 
@@ -168,6 +168,34 @@ def test_metrics(host, api):
 def test_metrics_by_curl(host, api):
     done = host.run("curl", "-sS", "--fail", "-H", f"Authorization: Bearer {api.token}", "http://127.0.0.1:7777/metrics")
     assert parse_metrics(done.stdout)["fcm_vm_threads"]
+
+
+def test_dashboard(api):
+    """Whatever docs/grafana.json asks Prometheus for is there, with these labels, and nothing of ours is left out."""
+    board = json.loads((TOP / "docs/grafana.json").read_text())
+    families = parse_metrics(api.get("/metrics").body.decode())
+    named, places = set(), set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert panel["title"] and panel["targets"] and not cells & places and at["x"] + at["w"] <= 24
+        places |= cells
+        for target in panel["targets"]:
+            expr = target["expr"]
+            for name, selector in re.findall(r"\b(fcm_\w+)(?:\{(.*?)\})?", expr):
+                assert name in families, expr
+                known = {label for labels, _ in families[name] for label in labels}
+                asked = set(re.findall(r"(\w+)=", selector)) | set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                assert asked <= known, (expr, target["legendFormat"])
+                assert (f"rate({name}{{" in expr) == name.endswith("_total"), expr
+                named.add(name)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    assert named == set(families)
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+            assert label in families[metric][0][0]
+            assert f"${variable['name']}" in str(board["panels"])
 
 
 # ---- fcm stats ----
