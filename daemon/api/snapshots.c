@@ -123,8 +123,9 @@ static int clone_over(struct op *op, field_json *list, int rc, struct fcm_error 
 	return rc;
 }
 
-/* As many at one time as may start together; the answer has all, or an error says how many came of it. */
-static int clone_all(struct request *rq, const struct snapshot_hold *h, struct fcm_error *err)
+/* As many at one time as may start together; the answer has all, or an error says how many came of it. `h` is dropped before it
+ * goes out: whoever reads it may remove the snapshot at once. */
+static int clone_all(struct request *rq, struct snapshot_hold *h, struct fcm_error *err)
 {
 	const struct clone_request *body = http_body(rq);
 	uint32_t count = MAX(body->count, 1u), begun = 0, over = 0, at_once = engine_starts_at_once();
@@ -151,6 +152,7 @@ static int clone_all(struct request *rq, const struct snapshot_hold *h, struct f
 	}
 	while (over < begun)
 		rc = clone_over(ops[over++], list, rc, err);
+	snapshot_drop(h);
 	fj_set(o, "vms", list);
 	if (rc == 0)
 		return http_reply(rq, 201, o);

@@ -88,9 +88,12 @@ static void wake(struct op *op)
 void op_run(struct op *op)
 {
 	int64_t t = clock_ms();
+	bool given = op->hold.fd >= 0;
 
 	op->rc = op->run(op, &op->err);
 	op->took_ms = clock_ms() - t;
+	if (given) /* whoever hears that it is over may remove the snapshot at once */
+		snapshot_drop(&op->hold);
 	if (op->rc < 0 && op->alone && op->err.code != FCM_NOT_FOUND)
 		log_error(LOG_LEVEL_ERROR, op->vm->id.s, &op->err);
 	pthread_mutex_lock(&lock);
