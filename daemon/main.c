@@ -185,6 +185,7 @@ static int listen_for(const struct fcmd_config *c, struct fcm_error *err)
 		.listen = c->listen,
 		.socket_path = c->socket,
 		.socket_group = c->socket_group,
+		.proxy_path = "",
 		.allowed_hosts = c->allowed_hosts,
 		.max_connections = c->max_connections,
 		.max_anonymous = c->max_anonymous,

@@ -66,6 +66,7 @@ static struct request *request_new(int fd, const struct listener *l, const struc
 	rq->stage = STAGE_HEAD;
 	rq->fd = fd;
 	rq->is_unix = l->is_unix;
+	rq->trusted = l->trusted;
 	rq->peer = peer_of(peer);
 	rq->deadline = clock_in((int64_t)server.config.header_seconds * 1000);
 	if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
@@ -141,10 +142,10 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 	struct fcm_error route_error;
 
 	if (guard_parse(rq->text, n, &rq->head, err) < 0 ||
-		guard_origin(&rq->head, rq->is_unix ? NULL : &server.hosts, err) < 0)
+		guard_origin(&rq->head, rq->trusted ? NULL : &server.hosts, err) < 0)
 		return -1;
 	bool found = router_match(routes, rq->head.method, rq->head.path, &rq->match, &route_error) == 0;
-	if (rq->is_unix)
+	if (rq->trusted)
 		(void)fcm_copy(rq->token.name, sizeof rq->token.name, "unix");
 	else if (!(found && rq->match.route->flags & ROUTE_OPEN) &&
 		 auth_check(&rq->head, &rq->peer, &throttle, &rq->token, err) < 0)
@@ -379,11 +380,19 @@ static void stop_listening(void)
 	next_sweep = 0;
 }
 
+static bool is_listener(const void *p)
+{
+	for (unsigned l = 0; l < LISTENERS; l++)
+		if (p == &server.listeners[l])
+			return true;
+	return false;
+}
+
 static void dispatch(const struct epoll_event *e, int n)
 {
 	for (int i = 0; i < n; i++) {
 		void *p = e[i].data.ptr;
-		if (p && p != &server.listeners[0] && p != &server.listeners[1])
+		if (p && !is_listener(p))
 			connection_event(p, e[i].events);
 	}
 	for (int i = 0; i < n; i++)

@@ -143,6 +143,8 @@ struct http_config {
 	const char *socket_path; /* unix socket, or "" */
 	/* Group that may connect; the mode 0660 is the check. Missing group: root only. */
 	const char *socket_group;
+	/* Another unix socket, or "": that of a proxy. Anybody may connect, and needs a token as over TCP. */
+	const char *proxy_path;
 	/* Beside localhost, 127.0.0.1, [::1] and the listening address. */
 	struct strv allowed_hosts;
 	/* Requests that are being served, a thread each; more are answered 503. */
@@ -162,6 +164,9 @@ struct http_config {
  * in use, FCM_CONFIG when it isn't one, FCM_WRONG_STATE when another daemon answers at the unix socket. */
 int http_init(const struct http_config *config, struct fcm_error *err) must_check;
 int http_serve(struct fcm_error *err) must_check;
+
+/* Between these two: a Host that is ours as well. */
+void http_allow_host(const char *host);
 
 /* Stop: no new connections, wake the handlers that wait, wait for the rest until the deadline, then shut their sockets down.
  * Does nothing without http_init(). A handler that blocks on past the deadline is left behind with

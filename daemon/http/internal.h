@@ -48,8 +48,9 @@ TAILQ_HEAD(request_list, request);
 struct request {
 	TAILQ_ENTRY(request) entry, queued;
 	enum stage stage;
-	int fd; /* libmicrohttpd's while served, and open until gate_done() */
-	bool is_unix, watched, answered, aborted;
+	int fd;		       /* libmicrohttpd's while served, and open until gate_done() */
+	bool is_unix, trusted; /* of the listener */
+	bool watched, answered, aborted;
 	int64_t deadline;
 	struct peer peer;
 	char id[13];
@@ -77,19 +78,28 @@ struct request {
 	} receive;
 };
 
+/* TCP, the unix socket, that of a proxy. */
+enum { LISTENERS = 3 };
+
 struct listener {
 	int fd;
 	bool is_unix;
+	bool trusted; /* who may connect needs no token */
+};
+
+/* The file of a unix socket. */
+struct socket_file {
+	int dir; /* where it is */
+	char *name;
+	bool ours; /* made, so to be removed */
 };
 
 extern struct http_server {
 	struct http_config config;
 	struct strv hosts;
-	struct listener listeners[2];
-	unsigned n_listeners;
-	int socket_dir; /* where the unix socket is, or -1 */
-	char *socket_name;
-	bool socket_ours; /* made, so to be removed */
+	struct listener listeners[LISTENERS];
+	struct socket_file files[LISTENERS];
+	unsigned n_listeners, n_files;
 	int epoll_fd, stop_fd;
 	pthread_t gate;
 	bool running;

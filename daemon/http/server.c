@@ -22,7 +22,6 @@ enum {
 };
 
 struct http_server server = {
-	.socket_dir = -1,
 	.epoll_fd = -1,
 	.stop_fd = -1,
 	.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -31,14 +30,14 @@ struct http_server server = {
 
 /* ---- listeners ---- */
 
-static int add_listener(int fd, bool is_unix, struct fcm_error *err)
+static int add_listener(struct listener listener, struct fcm_error *err)
 {
 	struct listener *l = &server.listeners[server.n_listeners];
 	struct epoll_event e = {.events = EPOLLIN, .data.ptr = l};
 
-	*l = (struct listener){fd, is_unix};
+	*l = listener;
 	server.n_listeners++;
-	if (listen(fd, BACKLOG) < 0 || epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
+	if (listen(l->fd, BACKLOG) < 0 || epoll_ctl(server.epoll_fd, EPOLL_CTL_ADD, l->fd, &e) < 0)
 		return fcm_fail_errno(err, "listen");
 	return 0;
 }
@@ -55,7 +54,7 @@ static int bind_tcp(const struct addrinfo *a, const char *text, struct fcm_error
 		return used ? fcm_hint(err, "another daemon runs there, or set `listen` in " CONFIG_FILE)
 			    : -1;
 	}
-	return add_listener(STEAL_FD(fd), false, err);
+	return add_listener((struct listener){.fd = STEAL_FD(fd)}, err);
 }
 
 /* "127.0.0.1:7777" or "[::1]:7777". */
@@ -81,34 +80,36 @@ static int listen_tcp(const char *text, struct fcm_error *err)
 	return r;
 }
 
-static void give_to_group(const char *group)
+static void give_to_group(const struct socket_file *f, const char *group)
 {
 	struct group *g = *group ? getgrnam(group) : NULL;
 
 	if (g)
-		(void)!fchownat(
-			server.socket_dir, server.socket_name, (uid_t)-1, g->gr_gid, AT_SYMLINK_NOFOLLOW);
+		(void)!fchownat(f->dir, f->name, (uid_t)-1, g->gr_gid, AT_SYMLINK_NOFOLLOW);
 }
 
-/* A socket that answers is another daemon's: it isn't taken away. */
-static int listen_unix(const char *path, const char *group, struct fcm_error *err)
+/* With `trusted` the mode is the check; without, everybody may connect. A socket that answers is another daemon's: it isn't
+ * taken away. */
+static int listen_unix(const char *path, bool trusted, struct fcm_error *err)
 {
 	auto_free char *for_dir = xstrdup(path), *for_name = xstrdup(path);
+	struct socket_file *f = &server.files[server.n_files++];
 	const char *dir = dirname(for_dir);
 	struct fcm_error ignored;
 
-	server.socket_name = xstrdup(basename(for_name));
-	if (dir_make(dir, 0755, err) < 0 || (server.socket_dir = dir_open(AT_FDCWD, dir, err)) < 0)
+	*f = (struct socket_file){.dir = -1, .name = xstrdup(basename(for_name))};
+	if (dir_make(dir, 0755, err) < 0 || (f->dir = dir_open(AT_FDCWD, dir, err)) < 0)
 		return -1;
-	auto_close int other = unix_connect(server.socket_dir, server.socket_name, SOCK_NONBLOCK, &ignored);
+	auto_close int other = unix_connect(f->dir, f->name, SOCK_NONBLOCK, &ignored);
 	if (other >= 0)
 		return fcm_fail(err, FCM_WRONG_STATE, "another daemon listens at %s", path);
-	int fd = unix_listen(server.socket_dir, server.socket_name, 0660, SOCK_NONBLOCK, err);
+	int fd = unix_listen(f->dir, f->name, trusted ? 0660 : 0666, SOCK_NONBLOCK, err);
 	if (fd < 0)
 		return -1;
-	server.socket_ours = true;
-	give_to_group(group);
-	return add_listener(fd, true, err);
+	f->ours = true;
+	if (trusted)
+		give_to_group(f, server.config.socket_group);
+	return add_listener((struct listener){.fd = fd, .is_unix = true, .trusted = trusted}, err);
 }
 
 static int init(const struct http_config *config, struct fcm_error *err)
@@ -126,20 +127,29 @@ static int init(const struct http_config *config, struct fcm_error *err)
 	strv_add(&server.hosts, "[::1]");
 	if (*config->listen && listen_tcp(config->listen, err) < 0)
 		return -1;
-	return *config->socket_path ? listen_unix(config->socket_path, config->socket_group, err) : 0;
+	if (*config->socket_path && listen_unix(config->socket_path, true, err) < 0)
+		return -1;
+	return *config->proxy_path ? listen_unix(config->proxy_path, false, err) : 0;
+}
+
+static void remove_files(void)
+{
+	while (server.n_files > 0) {
+		struct socket_file *f = &server.files[--server.n_files];
+		if (f->ours)
+			unlinkat(f->dir, f->name, 0);
+		fcm_closep(&f->dir);
+		free(STEAL(f->name));
+	}
 }
 
 static void done(void)
 {
 	while (server.n_listeners > 0)
 		close(server.listeners[--server.n_listeners].fd);
-	if (server.socket_dir >= 0 && server.socket_ours)
-		unlinkat(server.socket_dir, server.socket_name, 0);
-	fcm_closep(&server.socket_dir);
+	remove_files();
 	fcm_closep(&server.epoll_fd);
 	fcm_closep(&server.stop_fd);
-	server.socket_ours = false;
-	free(STEAL(server.socket_name));
 	strv_done(&server.hosts);
 	idem_clear();
 }
@@ -151,6 +161,11 @@ int http_init(const struct http_config *config, struct fcm_error *err)
 		return 0;
 	done();
 	return -1;
+}
+
+void http_allow_host(const char *host)
+{
+	strv_add(&server.hosts, host);
 }
 
 int http_serve(struct fcm_error *err)

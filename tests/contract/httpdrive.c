@@ -325,7 +325,7 @@ int main(int argc, char **argv)
 	sigset_t set;
 	int sig;
 
-	if (argc != 6)
+	if (argc != 7)
 		return 2;
 	crypt_init();
 	sigemptyset(&set);
@@ -335,6 +335,7 @@ int main(int argc, char **argv)
 		.listen = argv[1],
 		.socket_path = argv[2],
 		.socket_group = "",
+		.proxy_path = argv[6],
 		.max_connections = (uint32_t)atoi(argv[3]),
 		.max_anonymous = (uint32_t)atoi(argv[4]),
 		.header_seconds = (uint32_t)atoi(argv[5]),

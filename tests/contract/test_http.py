@@ -38,7 +38,8 @@ class Drive:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         self.path = str(directory / "sock")
-        argv = [DRIVE, f"127.0.0.1:{self.port}", self.path, str(connections), str(anonymous), str(header_seconds)]
+        argv = [DRIVE, f"127.0.0.1:{self.port}", self.path, str(connections), str(anonymous), str(header_seconds),
+                directory / "proxy"]
         self.log = directory / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, preexec_fn=preexec)
@@ -55,10 +56,11 @@ class Drive:
             time.sleep(0.01)
 
     def connect(self, unix=False, timeout=15):
+        """`unix`: False, True, or "proxy" for the socket of a proxy."""
         s = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         s.settimeout(timeout)
         if unix:
-            s.connect(f"/proc/self/fd/{self.directory_fd()}/sock")
+            s.connect(f"/proc/self/fd/{self.directory_fd()}/{'proxy' if unix == 'proxy' else 'sock'}")
         else:
             s.connect(("127.0.0.1", self.port))
         return s
@@ -188,6 +190,19 @@ def test_open_route_and_headers(drive):
 def test_token_query_header(drive):
     a = drive.get("/v1/who?x=a%20b+c", AUTH + "User-Agent: me/1\r\n")
     assert a.json == {"name": "tester", "x": "a b c", "agent": "me/1", "request_id": a.headers["x-request-id"]}
+
+
+def test_the_socket_of_a_proxy_is_like_tcp(drive):
+    """Whoever connects there: a token, a Host of ours, no browser. Its mode is no check."""
+    assert os.stat(os.path.dirname(drive.path) + "/proxy").st_mode & 0o777 == 0o666
+    assert os.stat(drive.path).st_mode & 0o777 == 0o660
+    assert drive.get("/v1/who", headers="", unix="proxy").status == 401
+    assert drive.get("/v1/who", headers="Authorization: Bearer wrong\r\n", unix="proxy").status == 401
+    a = drive.get("/v1/who", unix="proxy")
+    assert a.status == 200 and a.json["name"] != "unix"
+    assert drive.get("/healthz", headers="", unix="proxy").status == 200
+    assert drive.raw(f"GET /v1/who HTTP/1.1\r\nHost: evil.example\r\n{AUTH}\r\n", unix="proxy").status == 421
+    assert drive.get("/v1/who", headers=AUTH + "Origin: https://evil.example\r\n", unix="proxy").status == 403
 
 
 def test_unix_socket_needs_no_token_and_no_host_name(drive):
@@ -339,7 +354,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize("unix", [False, True, "proxy"], ids=["tcp", "unix", "proxy"])
 def test_malformed(drive, what, unix):
     a = drive.raw(MALFORMED[what], unix)
     assert (a.status, a.code) == (400, "bad_request")
@@ -746,11 +761,12 @@ def test_stop_does_not_wait_for_ever(own):
 
 def test_port_or_socket_in_use(own, tmp_path):
     d = own()
-    for argv, code in (((f"127.0.0.1:{d.port}", str(tmp_path / "other")), "host"), (("", d.path), "wrong_state"),
-                       (("nonsense", ""), "config_invalid"), (("127.0.0.1:99999", ""), "config_invalid")):
-        r = subprocess.run([DRIVE, *argv, "4", "4", "4"], capture_output=True, text=True, timeout=10)
+    for argv, proxy, code in (((f"127.0.0.1:{d.port}", str(tmp_path / "other")), "", "host"), (("", d.path), "", "wrong_state"),
+                              (("nonsense", ""), "", "config_invalid"), (("127.0.0.1:99999", ""), "", "config_invalid"),
+                              (("", ""), os.path.dirname(d.path) + "/proxy", "wrong_state")):
+        r = subprocess.run([DRIVE, *argv, "4", "4", "4", proxy], capture_output=True, text=True, timeout=10)
         assert r.returncode == 1 and f"httpdrive: {code}:" in r.stderr, r.stderr
-    assert d.get("/v1/who").status == 200 and d.get("/v1/who", unix=True).status == 200
+    assert all(d.get("/v1/who", unix=unix).status == 200 for unix in (False, True, "proxy"))
 
 
 def test_stale_socket_is_replaced(tmp_path):
@@ -758,8 +774,9 @@ def test_stale_socket_is_replaced(tmp_path):
     d.process.kill()
     d.process.wait()
     d = Drive(tmp_path)
-    assert d.get("/v1/who", unix=True).status == 200
+    assert d.get("/v1/who", unix=True).status == 200 and d.get("/v1/who", unix="proxy").status == 200
     d.stop()
+    assert os.listdir(tmp_path) == ["log"]
 
 
 def test_curl(drive):
