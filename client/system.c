@@ -41,6 +41,17 @@ static void print_defaults(const field_json *defaults)
 	line("defaults", "%s", b.p);
 }
 
+/* Where others reach this daemon. */
+static void print_remote(const field_json *remote)
+{
+	const char *why = fj_get_str(remote, "reason"), *status = fj_get_str(remote, "status");
+
+	if (strcmp(status, "active") == 0)
+		line("remote", "%s", fj_get_str(remote, "url"));
+	else if (*status)
+		line("remote", "%s  (%s%s%s)", fj_get_str(remote, "url"), status, *why ? ": " : "", why);
+}
+
 static void print_info(struct cli *cli, const field_json *info)
 {
 	const field_json *vmm = fj_get(info, "vmm"), *vms = fj_get(info, "vms");
@@ -57,6 +68,7 @@ static void print_info(struct cli *cli, const field_json *info)
 	print_defaults(fj_get(info, "defaults"));
 	line("pool", "%s", fj_get_str(info, "pool"));
 	line("public ip", "%s", fj_get_str(info, "public_ip"));
+	print_remote(fj_get(info, "remote"));
 	line("state", "%s", fj_get_str(info, "state_dir"));
 }
 

@@ -45,7 +45,10 @@ struct fcmd_config {
 	struct in_addr public_ip; /* 0: ask the kernel */
 	struct in_addr publish_address;
 	struct strv insecure_registries, registry_mirrors;
-	char domain[254], caddy[256], caddyfile[256], caddy_user[33], caddy_admin[128], acme_ca[256], tls[16];
+	char domain[254], api_domain[254];
+	/* After config_check(): the unix socket that Caddy has for the API, when there is an api_domain. */
+	char proxy_socket[272];
+	char caddy[256], caddyfile[256], caddy_user[33], caddy_admin[128], acme_ca[256], tls[16];
 	struct vm_defaults defaults;
 
 	struct config_origin origin[CONFIG_KEYS_MAX]; /* one a key, in the order of config_fields */

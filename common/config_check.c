@@ -4,6 +4,7 @@
  */
 #include <arpa/inet.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "common/config_internal.h"
 #include "common/core/ref.h"
@@ -78,6 +79,15 @@ int check_listen(const void *value, const char *key, struct fcm_error *err)
 	bool good = inet_pton(AF_INET, host, &ip) == 1 && ntohl(ip.s_addr) >> 24 == IN_LOOPBACKNET &&
 		    fcm_parse_i64(colon + 1, 1, 65535, &port);
 	return must(good, key, s, "a loopback address and port (like 127.0.0.1:7777)", err);
+}
+
+/* A label, which is what a VM's name is, or a whole name. */
+int check_api_domain(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+
+	return must(*s == '\0' || vm_name_valid(s) || dns_name_valid(s), key, s,
+		"a label or a domain name (lower case, like api or api.example.com)", err);
 }
 
 int check_hosts(const void *value, const char *key, struct fcm_error *err)
@@ -223,6 +233,23 @@ static int check_insecure_mirrors(const struct fcmd_config *c, struct fcm_error 
 	return 0;
 }
 
+/* With what stands behind it, it is still a domain name, and Caddy can connect to its socket. */
+static int check_api_name(const struct fcmd_config *c, struct fcm_error *err)
+{
+	auto_free char *name = xprintf("%s.%s", c->api_domain, c->domain);
+	bool whole = strchr(c->api_domain, '.') || c->domain[0] == '\0';
+
+	if (c->api_domain[0] == '\0')
+		return 0;
+	if (!whole && !dns_name_valid(name))
+		return fcm_fail_field(
+			err, FCM_CONFIG, "api_domain", "api_domain: %s is too long for a name", name);
+	if (strlen(c->proxy_socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+		return fcm_fail_field(err, FCM_CONFIG, "run_dir",
+			"run_dir: %s is too long for the socket that api_domain needs there", c->run_dir);
+	return 0;
+}
+
 int config_check(struct fcmd_config *c, struct fcm_error *err)
 {
 	struct ip_net pool;
@@ -236,6 +263,9 @@ int config_check(struct fcmd_config *c, struct fcm_error *err)
 		return -1;
 	if (c->listen[0] == '\0' && c->socket[0] == '\0')
 		return fcm_fail_field(err, FCM_CONFIG, "listen", "listen: neither this nor socket is set");
+	fcm_format(c->proxy_socket, sizeof c->proxy_socket, "%s/proxy.sock", c->run_dir);
+	if (check_api_name(c, err) < 0)
+		return -1;
 	if (c->max_anonymous > c->max_connections)
 		return fcm_fail_field(err, FCM_CONFIG, "max_anonymous",
 			"max_anonymous: %u is above max_connections, %u", c->max_anonymous,

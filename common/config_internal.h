@@ -16,6 +16,7 @@ int check_program(const void *value, const char *key, struct fcm_error *err);
 int check_program_or_none(const void *value, const char *key, struct fcm_error *err);
 int check_user(const void *value, const char *key, struct fcm_error *err);
 int check_listen(const void *value, const char *key, struct fcm_error *err);
+int check_api_domain(const void *value, const char *key, struct fcm_error *err);
 int check_hosts(const void *value, const char *key, struct fcm_error *err);
 int check_vmm(const void *value, const char *key, struct fcm_error *err);
 int check_mirrors(const void *value, const char *key, struct fcm_error *err);

@@ -75,6 +75,7 @@ static const struct {
 	{"build", doctor_build, false},
 	{"caddy", doctor_caddy, false},
 	{"sites", doctor_site_ports, false},
+	{"remote", doctor_remote, false},
 };
 
 static void host_done(struct host *h)

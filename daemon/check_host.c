@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "daemon/check_internal.h"
+#include "daemon/engine/site.h"
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
@@ -261,6 +262,25 @@ void doctor_caddy(const struct host *h, struct check *c)
 		mend(c, "sudo touch %s && sudo systemctl restart caddy", h->config->caddyfile);
 	} else {
 		say(c, CHECK_OK, "caddy %.*s", (int)strcspn(out.p, " \n"), out.p);
+	}
+}
+
+/* How others reach the API. Whether Caddy serves its name only the daemon knows. */
+void doctor_remote(const struct host *h, struct check *c)
+{
+	const char *name = h->config->api_domain;
+	struct vm_expose site;
+
+	site_api(&site);
+	if (*name == '\0') {
+		say(c, CHECK_OK, "the API is reached from this host alone (no api_domain in the config)");
+	} else if (strcmp(site.status, "pending") == 0) {
+		say(c, CHECK_WARN, "https://%.80s isn't served: %s", site.domain, site.reason);
+		mend(c, "sudo systemctl status caddy   (fcmd tries again by itself)");
+	} else {
+		say(c, CHECK_OK, "https://%s %s", *site.domain ? site.domain : name,
+			*site.domain ? "is the API's, by Caddy"
+				     : "is to be the API's: fcm doctor says whether it is");
 	}
 }
 

@@ -49,6 +49,7 @@ void doctor_disk(const struct host *h, struct check *c);
 void doctor_assets(const struct host *h, struct check *c);
 void doctor_build(const struct host *h, struct check *c);
 void doctor_caddy(const struct host *h, struct check *c);
+void doctor_remote(const struct host *h, struct check *c);
 
 /* check_net.c */
 void doctor_nft(const struct host *h, struct check *c);

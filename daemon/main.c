@@ -21,6 +21,7 @@
 #include "common/crypt.h"
 #include "daemon/check.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/site.h"
 #include "daemon/http/http.h"
 #include "daemon/image/image.h"
 #include "daemon/loop.h"
@@ -185,7 +186,7 @@ static int listen_for(const struct fcmd_config *c, struct fcm_error *err)
 		.listen = c->listen,
 		.socket_path = c->socket,
 		.socket_group = c->socket_group,
-		.proxy_path = "",
+		.proxy_path = c->api_domain[0] ? c->proxy_socket : "",
 		.allowed_hosts = c->allowed_hosts,
 		.max_connections = c->max_connections,
 		.max_anonymous = c->max_anonymous,
@@ -207,6 +208,8 @@ static int start(const struct fcmd_config *c, struct fcm_error *err)
 	cgroup_init("fcm");
 	if (engine_init(c, main_loop, err) < 0)
 		return -1;
+	if (*site_api_domain())
+		http_allow_host(site_api_domain());
 	return http_serve(err);
 }
 

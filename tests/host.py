@@ -208,6 +208,14 @@ class Namespace:
         end(self.keeper, signal.SIGKILL)
 
 
+class Elsewhere(Namespace):
+    """The files of one namespace and the network of another: another machine where the same is installed."""
+
+    def __init__(self, files, network):  # pylint: disable=super-init-not-called
+        self.keeper = network.keeper
+        self.enter = ["nsenter", "-t", str(files.pid), "--mount", "--wd=/", f"--net=/proc/{network.pid}/ns/net"]
+
+
 class Answer:
     """One answer of the API."""
 
@@ -336,6 +344,7 @@ class Host:
         self.api = Api(self)
         self.groups = Groups(f"host-{os.getpid()}-{time.monotonic_ns()}")
         self.ns, self.world = Namespace(mount=True), Namespace()
+        self.elsewhere = Elsewhere(self.ns, self.world)
         try:
             self.ns.run("sh", "-c", SETUP, "setup", self.work, self.build, WORLD, USER, USER_ID)
             if not kvm and os.path.exists("/dev/kvm"):
@@ -367,15 +376,19 @@ class Host:
         self.children.append(child)
         return child
 
-    def run(self, *argv, user=None, check=True, timeout=180, env=None, **kwargs):
-        """Run a program in the host, as root or as `user`."""
-        home = f"/home/{user}" if user else "/root"
-        base = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": home, "LANG": "C.UTF-8",
-                "USER": user or "root", **(env or {})}
-        drop = ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--init-groups"] if user else []
+    @staticmethod
+    def as_user(user, env=None):
+        """What stands before a command line of root's or the user's, and its environment."""
+        base = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": f"/home/{user}" if user else "/root",
+                "LANG": "C.UTF-8", "USER": user or "root", **(env or {})}
+        return ["setpriv", f"--reuid={USER_ID}", f"--regid={USER_ID}", "--init-groups"] if user else [], base
+
+    def run(self, *argv, user=None, check=True, timeout=180, env=None, ns=None, **kwargs):
+        """Run a program in the host (or `elsewhere`), as root or as `user`."""
+        drop, base = self.as_user(user, env)
         if "input" not in kwargs:
             kwargs["stdin"] = subprocess.DEVNULL
-        return self.ns.run(*drop, *argv, check=check, timeout=timeout, env=base, **kwargs)
+        return (ns or self.ns).run(*drop, *argv, check=check, timeout=timeout, env=base, **kwargs)
 
     def fcm(self, *argv, user=None, **kwargs):
         """The shipped client."""
@@ -403,6 +416,12 @@ class Host:
         copy = self.work / "ca.crt"
         copy.write_text(text)
         return copy
+
+    CA = "/etc/caddy-ca.crt"
+
+    def make_known(self, domain):
+        """Programs find that name at this host's public address, and those that look at CA find Caddy's authority."""
+        self.run("sh", "-c", f"echo {UPLINK} {domain} >>/etc/hosts; install -m 644 {self.caddy_ca()} {self.CA}")
 
     def fetch(self, url, *options, check=True, timeout=20):
         """curl from the world, which finds every name of ours at this host's public address."""
@@ -490,8 +509,9 @@ class Host:
 
     # ---- the end ----
 
-    # The daemon keeps these for the next VM: disk templates, what happened, Caddy's import folder, its own log and socket.
-    KEPT = re.compile(r"^path (/var/lib/firecracker/(templates|events\.jsonl)\S*|/etc/caddy/fcm\.d) |^process fcmd ")
+    # The daemon keeps these for the next VM: disk templates, what happened, Caddy's import folder with its own site, its log and
+    # socket.
+    KEPT = re.compile(r"^path (/var/lib/firecracker/(templates|events\.jsonl)\S*|/etc/caddy/fcm\.d(/fcmd-api\.caddy)?) |^process fcmd ")
 
     def residue(self):
         """What residue.py sees in this host, as a set of lines."""

@@ -7,6 +7,7 @@
 #include "common/core/log.h"
 #include "daemon/api/api.h"
 #include "daemon/check.h"
+#include "daemon/engine/site.h"
 #include "daemon/net/net.h"
 
 int api_health(struct request *rq, struct fcm_error *err)
@@ -30,6 +31,23 @@ static field_json *vmm_json(void)
 	return o;
 }
 
+/* The API's public name and whether Caddy serves it; NULL without one. */
+static field_json *remote_json(void)
+{
+	struct vm_expose site;
+
+	site_api(&site);
+	if (site.domain[0] == '\0')
+		return NULL;
+	auto_free char *url = xprintf("https://%s", site.domain);
+	field_json *o = fj_object();
+	fj_set_str(o, "url", url);
+	fj_set_str(o, "status", site.status);
+	if (site.reason[0])
+		fj_set_str(o, "reason", site.reason);
+	return o;
+}
+
 int api_info(struct request *rq, struct fcm_error *err)
 {
 	const struct fcmd_config *c = engine()->config;
@@ -49,6 +67,7 @@ int api_info(struct request *rq, struct fcm_error *err)
 	fj_set_str(o, "pool", pool);
 	fj_set_str(o, "public_ip", ip.s_addr ? ip_dotted(ip).s : NULL);
 	fj_set_bool(o, "public", public);
+	fj_set(o, "remote", remote_json());
 	fj_set_str(o, "state_dir", c->state_dir);
 	fj_set_int(vms, "total", (int64_t)total);
 	fj_set_int(vms, "running", (int64_t)running);

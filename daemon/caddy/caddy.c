@@ -86,7 +86,7 @@ static bool is_site_file(const char *name, struct vm_id *ret)
 		return false;
 	memcpy(id.s, name, sizeof id.s - 1);
 	*ret = id;
-	return vm_id_valid(id.s);
+	return vm_id_valid(id.s) || strcmp(id.s, CADDY_API_ID) == 0;
 }
 
 static void closedirp(DIR **d)
@@ -106,7 +106,7 @@ static DIR *open_sites(void)
 	return d;
 }
 
-/* The VM whose file has the domain. */
+/* Whose file has the domain? */
 static bool find_owner(const struct dns_name *domain, struct vm_id *ret)
 {
 	_cleanup_(closedirp) DIR *d = open_sites();
@@ -252,14 +252,25 @@ static void roll_back(struct session *s)
 		reload_owed = true;
 }
 
-static int check_domain(const char *adapted, const struct caddy_site *site, struct fcm_error *err)
+/* Does that one's file become another? */
+static bool changes(const struct session *s, const struct vm_id *id)
+{
+	for (size_t i = 0; i < s->n; i++)
+		if (strcmp(s->changes[i].site->id.s, id->s) == 0)
+			return true;
+	return false;
+}
+
+static int check_domain(
+	const struct session *s, const char *adapted, const struct caddy_site *site, struct fcm_error *err)
 {
 	struct vm_id owner;
 
 	if (find_owner(&site->domain, &owner)) {
-		if (strcmp(owner.s, site->id.s) == 0)
+		if (changes(s, &owner))
 			return 0;
-		return fcm_fail(err, FCM_DOMAIN_TAKEN, "VM %s has the domain %s", owner.s, site->domain.s);
+		return fcm_fail(err, FCM_DOMAIN_TAKEN, "%s%s has the domain %s",
+			strcmp(owner.s, CADDY_API_ID) == 0 ? "" : "VM ", owner.s, site->domain.s);
 	}
 	if (caddy_serves(adapted, &site->domain))
 		return fcm_fail(err, FCM_DOMAIN_TAKEN, "a site of %s has the domain %s", config.caddyfile,
@@ -293,7 +304,7 @@ static int check(struct session *s, struct fcm_error *err)
 		break;
 	}
 	for (size_t i = 0; i < s->n; i++)
-		if (check_domain(adapted, s->changes[i].site, err) < 0)
+		if (check_domain(s, adapted, s->changes[i].site, err) < 0)
 			return -1;
 	return 0;
 }

@@ -1,6 +1,6 @@
 /*
- * Public HTTPS names through Caddy: one file a VM in <dir>/fcm.d/<id>.caddy and one absolute import line in the
- * Caddyfile, added once. Every change is validated as Caddy's own user, moved in by rename, loaded, and rolled back when
+ * Public HTTPS names through Caddy: one file a VM in <dir>/fcm.d/<id>.caddy, one for the API, and one absolute import line in
+ * the Caddyfile, added once. Every change is validated as Caddy's own user, moved in by rename, loaded, and rolled back when
  * Caddy says no. `caddy validate` as root would leave log files that Caddy can't open (caddy#7829).
  */
 #pragma once
@@ -19,12 +19,18 @@ struct caddy_config {
 	const char *admin;     /* "localhost:2019" */
 };
 
-/* A site: domain -> http://ip:port. */
+/* What the site of the daemon's own API has for an id. It has a dash, so no VM has it. */
+#define CADDY_API_ID "fcmd-api"
+
+/* A site: domain -> http://ip:port; or, where there is a `socket`, domain -> HTTP at that unix socket, except for clients in
+ * `closed_to`, whose connections are dropped. */
 struct caddy_site {
 	struct vm_id id;
 	struct dns_name domain;
 	struct in_addr ip;
 	uint16_t port;
+	const char *socket; /* absolute, of the characters that caddy_word_valid() has; or NULL */
+	struct ip_net closed_to;
 };
 
 /* Pure: the text of a site's file. */

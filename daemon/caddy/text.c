@@ -165,16 +165,21 @@ int caddy_with_import(const char *caddyfile, const char *import_dir, struct buf 
 	return 0;
 }
 
-#define SITE_HEAD "# Written by fcmd for VM "
+#define SITE_HEAD "# Written by fcmd for "
 
 void caddy_site_text(const struct caddy_config *config, const struct caddy_site *site, struct buf *ret)
 {
-	buf_printf(ret, SITE_HEAD "%s: changes here are lost.\n%s {\n", site->id.s, site->domain.s);
+	buf_printf(ret, SITE_HEAD "%s%s: changes here are lost.\n%s {\n", site->socket ? "its API" : "VM ",
+		site->socket ? "" : site->id.s, site->domain.s);
 	if (strcmp(config->tls, "internal") == 0)
 		buf_str(ret, "\ttls internal\n");
 	else if (*config->acme_ca)
 		buf_printf(ret, "\ttls {\n\t\tca %s\n\t}\n", config->acme_ca);
-	buf_printf(ret, "\treverse_proxy %s:%u\n}\n", ip_dotted(site->ip).s, site->port);
+	if (site->socket)
+		buf_printf(ret, "\t@guests remote_ip %s/%u\n\tabort @guests\n\treverse_proxy unix/%s\n}\n",
+			ip_dotted(site->closed_to.addr).s, site->closed_to.prefix, site->socket);
+	else
+		buf_printf(ret, "\treverse_proxy %s:%u\n}\n", ip_dotted(site->ip).s, site->port);
 }
 
 bool caddy_site_domain(const char *text, struct dns_name *ret)

@@ -283,8 +283,8 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 		events_start(store_dirfd(), err) < 0 || load_all(err) < 0)
 		return -1;
 	size_t n = registry_all(&all);
-	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || supervise_host(err) < 0 ||
-				 timekeeper_start(config->clock_seconds, err) < 0
+	int rc = network_up(all, n, err) < 0 || caddy_init(&caddy, err) < 0 || site_init(err) < 0 ||
+				 supervise_host(err) < 0 || timekeeper_start(config->clock_seconds, err) < 0
 			 ? -1
 			 : 0;
 	if (rc == 0) {

@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/config.h"
 #include "common/core/clock.h"
 #include "common/core/volume.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/events.h"
 #include "daemon/engine/op.h"
+#include "daemon/engine/site.h"
 #include "daemon/engine/volumes.h"
 #include "daemon/net/ipam.h"
 #include "daemon/net/net.h"
@@ -187,16 +189,21 @@ static struct vm *by_id(const char *id)
 static bool name_or_id_taken(const char *s, void *arg)
 {
 	(void)arg;
-	return by_name(s) || by_id(s);
+	return by_name(s) || by_id(s) || site_name_is_api(s);
 }
 
-bool registry_domain_taken(const char *domain, const struct vm *self)
+int registry_domain_free(const char *domain, const struct vm *self, struct fcm_error *err)
 {
+	if (site_is_api(domain)) {
+		fcm_fail_field(err, FCM_DOMAIN_TAKEN, "domain", "%s is the API's own name", domain);
+		return fcm_hint(err, "choose another domain, or another api_domain in " CONFIG_FILE);
+	}
 	for (size_t i = 0; i < nvms; i++)
 		if (vms[i] != self && vms[i]->view.expose.port &&
 			strcmp(vms[i]->view.expose.domain, domain) == 0)
-			return true;
-	return false;
+			return fcm_fail_field(
+				err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", domain);
+	return 0;
 }
 
 /* May `self` have the name? What to do instead is for the caller to say. */
@@ -207,6 +214,11 @@ static int name_free(const char *name, const struct vm *self, struct fcm_error *
 	if (other && other != self)
 		return fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
 			vm_state_names[other->view.state]);
+	if (site_name_is_api(name)) {
+		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "'%s' is the name of this host's API, %s", name,
+			site_api_domain());
+		return fcm_hint(err, "choose another name, or another api_domain in " CONFIG_FILE);
+	}
 	if (by_id(name))
 		return fcm_fail_field(err, FCM_NAME_TAKEN, "name",
 			"a VM with the id '%s' exists: choose another name", name);
@@ -386,10 +398,7 @@ static int choose(struct vm *vm, struct fcm_error *err)
 	if (v->expose.domain[0] == '\0')
 		engine_domain(v->name, v->expose.domain, sizeof v->expose.domain);
 	fcm_copy(v->expose.status, sizeof v->expose.status, "pending");
-	if (registry_domain_taken(v->expose.domain, vm))
-		return fcm_fail_field(
-			err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", v->expose.domain);
-	return 0;
+	return registry_domain_free(v->expose.domain, vm, err);
 }
 
 static void insert(struct vm *vm)

@@ -1,6 +1,10 @@
 /*
  * Public names: what is wanted (in config.json) and the site in Caddy. A site that can't be served now is
  * `pending` with the reason and is retried by supervise.c: no Caddy, or a broken one, never fails a VM.
+ *
+ * The API's own name is one more site, which no VM has and no operation changes: it is wanted as long as the config says so,
+ * and what it is called then stays until the daemon ends. Caddy reaches it by a socket of its own, at which a token is needed
+ * (daemon/http), and lets no VM through.
  */
 #include "daemon/engine/site.h"
 
@@ -19,6 +23,8 @@
 static int site_of(const struct vm *vm, struct caddy_site *ret, struct fcm_error *err)
 {
 	*ret = (struct caddy_site){.id = vm->id, .ip = vm->view.ip, .port = (uint16_t)vm->view.expose.port};
+	if (site_is_api(vm->view.expose.domain))
+		return fcm_fail(err, FCM_DOMAIN_TAKEN, "%s is the API's own name", vm->view.expose.domain);
 	return dns_name_parse(vm->view.expose.domain, "domain", &ret->domain, err);
 }
 
@@ -99,14 +105,14 @@ static int want(struct op *op, struct fcm_error *err)
 		fcm_copy(e.status, sizeof e.status, "pending");
 	}
 	registry_lock();
-	bool taken = e.port && registry_domain_taken(e.domain, vm);
-	if (!taken) {
+	int rc = e.port ? registry_domain_free(e.domain, vm, err) : 0;
+	if (rc == 0) {
 		vm->view.expose = e;
 		registry_changed(vm);
 	}
 	registry_unlock();
-	if (taken)
-		return fcm_fail_field(err, FCM_DOMAIN_TAKEN, "domain", "%s is another VM's domain", e.domain);
+	if (rc < 0)
+		return -1;
 	open_for_vms(NULL);
 	return store_vm_save(&vm->view, err);
 }
@@ -190,6 +196,107 @@ int op_site_retry_run(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
+static bool begin(void *(*run)(void *arg))
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, run, NULL) != 0)
+		return false;
+	pthread_detach(thread);
+	return true;
+}
+
+/* ---- that of the API ---- */
+
+static struct caddy_site api;	    /* without a domain: there is none */
+static struct vm_expose api_status; /* this and the next under the registry's lock */
+static bool api_tried;		    /* by a thread, now */
+
+int site_init(struct fcm_error *err)
+{
+	const struct fcmd_config *c = engine()->config;
+	char domain[sizeof api.domain.s];
+
+	if (c->api_domain[0] == '\0')
+		return 0;
+	if (strchr(c->api_domain, '.'))
+		fcm_copy(domain, sizeof domain, c->api_domain);
+	else
+		engine_domain(c->api_domain, domain, sizeof domain);
+	if (dns_name_parse(domain, "api_domain", &api.domain, err) < 0)
+		return -1;
+	fcm_copy(api.id.s, sizeof api.id.s, CADDY_API_ID);
+	api.socket = c->proxy_socket;
+	api.closed_to = c->pool;
+	fcm_copy(api_status.domain, sizeof api_status.domain, domain);
+	fcm_copy(api_status.status, sizeof api_status.status, "pending");
+	fcm_copy(api_status.reason, sizeof api_status.reason, "not tried yet");
+	log_info("the API is at https://%s as well, by Caddy", domain);
+	return 0;
+}
+
+const char *site_api_domain(void)
+{
+	return api.domain.s;
+}
+
+bool site_is_api(const char *domain)
+{
+	return api.domain.s[0] && strcmp(domain, api.domain.s) == 0;
+}
+
+bool site_name_is_api(const char *name)
+{
+	char domain[sizeof api.domain.s];
+
+	if (api.domain.s[0] == '\0')
+		return false;
+	engine_domain(name, domain, sizeof domain);
+	return site_is_api(domain);
+}
+
+void site_api(struct vm_expose *ret)
+{
+	registry_lock();
+	*ret = api_status;
+	registry_unlock();
+}
+
+static void api_set_status(int rc, const struct fcm_error *why)
+{
+	registry_lock();
+	fcm_copy(api_status.status, sizeof api_status.status, rc < 0 ? "pending" : "active");
+	fcm_copy(api_status.reason, sizeof api_status.reason, rc < 0 ? why->msg : "");
+	api_tried = false;
+	registry_unlock();
+}
+
+static void *api_thread(void *arg)
+{
+	struct fcm_error why;
+
+	(void)arg;
+	pthread_mutex_lock(&changing);
+	int rc = caddy_expose(&api, &why);
+	pthread_mutex_unlock(&changing);
+	api_set_status(rc, &why);
+	return NULL;
+}
+
+bool site_api_retry(void)
+{
+	registry_lock();
+	bool pending = strcmp(api_status.status, "pending") == 0, due = pending && !api_tried;
+	api_tried |= due;
+	registry_unlock();
+	if (due && !begin(api_thread)) {
+		registry_lock();
+		api_tried = false;
+		registry_unlock();
+	}
+	return pending;
+}
+
 /* ---- all of them, when the daemon starts ---- */
 
 enum { CLAIM_MS = 120000 };
@@ -200,11 +307,15 @@ static int synced(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	int rc = registry_claim(vm, op, clock_in(CLAIM_MS), err);
+	struct caddy_site site;
+	struct fcm_error why;
 	bool existed;
 
 	if (rc < 0 && err->code != FCM_NOT_FOUND)
 		return -1;
-	if (rc == 0 && vm->view.expose.port)
+	if (rc == 0 && vm->view.expose.port && site_of(vm, &site, &why) < 0)
+		set_status(vm, "pending", why.msg);
+	else if (rc == 0 && vm->view.expose.port)
 		set_status(vm, op->expose.status, op->expose.reason);
 	else if (withdraw(vm, &existed, err) < 0)
 		log_error(LOG_LEVEL_WARN, vm->id.s, err);
@@ -213,47 +324,65 @@ static int synced(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
-static void tell(struct vm *vm, const char *status, const char *reason)
+static void tell(struct vm *vm, int rc, const struct fcm_error *why)
 {
 	struct op *op = op_new(&table_expose, vm, synced);
 
-	fcm_copy(op->expose.status, sizeof op->expose.status, status);
-	fcm_copy(op->expose.reason, sizeof op->expose.reason, reason);
+	fcm_copy(op->expose.status, sizeof op->expose.status, rc < 0 ? "pending" : "active");
+	fcm_copy(op->expose.reason, sizeof op->expose.reason, rc < 0 ? why->msg : "");
 	supervise_run(op);
 }
 
-/* Has it a site? Called with the registry's lock held. */
-static bool has_site(const struct vm *vm, struct caddy_site *ret)
+/* Is it to have a site? Called with the registry's lock held. */
+static bool has_site(const struct vm *vm)
 {
-	struct fcm_error err;
+	return vm->view.expose.port && vm->view.state != VM_DESTROYING && vm->view.state != VM_CREATING;
+}
 
-	return vm->view.expose.port && vm->view.state != VM_DESTROYING && vm->view.state != VM_CREATING &&
-	       site_of(vm, ret, &err) == 0;
+/* Those of n VMs that have a site come to the front of `all`. Returns how many; *ret is the caller's, what Caddy gets: their sites,
+ * and that of the API. One whose domain is the API's since the config says so has none. */
+static size_t list_sites(struct vm **all, size_t n, struct caddy_site **ret, size_t *ret_n)
+{
+	struct caddy_site *list = xalloc((n + 1) * sizeof *list);
+	size_t with = 0, sites = 0;
+	struct fcm_error ignored;
+
+	registry_lock();
+	for (size_t i = 0; i < n; i++)
+		if (has_site(all[i])) {
+			struct vm *vm = all[i];
+			all[i] = all[with];
+			all[with++] = vm;
+			sites += site_of(vm, &list[sites], &ignored) == 0;
+		}
+	registry_unlock();
+	if (api.domain.s[0])
+		list[sites++] = api;
+	*ret = list;
+	*ret_n = sites;
+	return with;
 }
 
 static void *sync_thread(void *arg)
 {
 	struct vm **all;
 	struct fcm_error why = {0};
+	auto_free struct caddy_site *list = NULL;
+	size_t sites;
 
 	(void)arg;
 	pthread_mutex_lock(&changing);
-	size_t n = registry_all(&all), sites = 0;
-	auto_free struct caddy_site *list = xalloc((n + 1) * sizeof *list);
-	auto_free struct vm **with = xalloc((n + 1) * sizeof *with);
-	registry_lock();
-	for (size_t i = 0; i < n; i++)
-		if (has_site(all[i], &list[sites]))
-			with[sites++] = all[i];
-	registry_unlock();
+	size_t n = registry_all(&all), with = list_sites(all, n, &list, &sites);
 	int rc = caddy_sync(list, sites, &why);
 	pthread_mutex_unlock(&changing);
 	if (rc < 0)
 		log_error(LOG_LEVEL_WARN, NULL, &why);
-	for (size_t i = 0; i < sites; i++)
-		tell(with[i], rc < 0 ? "pending" : "active", rc < 0 ? why.msg : "");
+	for (size_t i = 0; i < with; i++)
+		tell(all[i], rc, &why);
+	if (api.domain.s[0])
+		api_set_status(rc, &why);
 	registry_all_done(all, n);
-	if (sites)
+	if (with)
 		open_for_vms(NULL);
 	if (sites && rc < 0)
 		supervise_sites();
@@ -262,8 +391,5 @@ static void *sync_thread(void *arg)
 
 void site_sync(void)
 {
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, sync_thread, NULL) == 0)
-		pthread_detach(thread);
+	(void)begin(sync_thread);
 }

@@ -9,6 +9,7 @@
 #include "daemon/engine/engine.h"
 #include "daemon/engine/health.h"
 #include "daemon/engine/ops.h"
+#include "daemon/engine/site.h"
 #include "daemon/loop.h"
 #include "daemon/net/net.h"
 
@@ -208,6 +209,7 @@ static void on_site_timer(void *arg, uint32_t events)
 		tries++;
 	}
 	registry_all_done(all, n);
+	tries += site_api_retry();
 	int64_t delay = tries ? MIN(site_delay * 2, (int64_t)SITE_RETRY_MAX_MS) : SITE_RETRY_MS;
 	site_delay = delay;
 	loop_set_timer(site_timer, clock_in(delay));

@@ -124,8 +124,8 @@ int registry_dirfd(struct vm *vm);
 size_t registry_all(struct vm ***ret);
 void registry_all_done(struct vm **all, size_t n);
 
-/* Is there a VM with that domain, other than `self`? Call with the lock held. */
-bool registry_domain_taken(const char *domain, const struct vm *self);
+/* May `self` have that domain? FCM_DOMAIN_TAKEN when it is another VM's or the API's. Call with the lock held. */
+int registry_domain_free(const char *domain, const struct vm *self, struct fcm_error *err) must_check;
 
 /* Change a VM's view under the lock and drop its cached text: VM_SET(vm, view->state = VM_RUNNING). */
 #define VM_SET(vm_, change)                                                                                  \

@@ -4,6 +4,8 @@
  *
  *	init BINARY CADDYFILE USER TLS ACME_CA ADMIN
  *	expose ID DOMAIN IP PORT | unexpose ID | sync [ID DOMAIN IP PORT]... | describe ID DOMAIN IP PORT
+ *
+ * A path in place of IP is a unix socket; what stands for PORT is then the network that doesn't get through to it.
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -20,6 +22,8 @@ static struct caddy_site site_of(char **w)
 	fcm_copy(s.id.s, sizeof s.id.s, w[0]);
 	fcm_copy(s.domain.s, sizeof s.domain.s, w[1]);
 	inet_pton(AF_INET, w[2], &s.ip);
+	if (w[2][0] == '/' && ip_net_parse(w[3], &s.closed_to))
+		s.socket = w[2]; /* of the line, which outlives the command */
 	return s;
 }
 

@@ -127,6 +127,23 @@ def test_what_reads_images_has_its_sandbox(product):
     assert done.status == 5 and "127.0.0.1:1 leads to an address that isn't allowed" in done.both, done.both
 
 
+@pytest.mark.one_release
+def test_the_api_by_caddys_unit(product):
+    """Both as their packages run them: Caddy's user gets at the socket in /run/fcm, and there a token is needed."""
+    run = product.host.run
+    ask = ("curl -sS -o /dev/null -w '%{http_code}' --cacert /var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt "
+           "--resolve api.example.org:443:127.0.0.1 https://api.example.org/v1")
+    run("systemctl start caddy; cp /etc/fcm/fcmd.conf /root/fcmd.conf; printf 'tls = internal\\napi_domain = api.example.org\\n' >>/etc/fcm/fcmd.conf; "
+        "systemctl restart fcmd")
+    run("for i in $(seq 60); do fcm info --json | grep -q '\"active\"' && break; sleep 0.5; done", timeout=60)
+    run(f"for i in $(seq 60); do {ask} && break; sleep 0.5; done", timeout=60)
+    assert run(ask).text == "401"
+    assert run(f"{ask} -H \"Authorization: Bearer $(fcm token create)\"").text == "200"
+    run("mv /root/fcmd.conf /etc/fcm/fcmd.conf; systemctl restart fcmd; "
+        "for i in $(seq 60); do test -e /etc/caddy/fcm.d/fcmd-api.caddy || break; sleep 0.5; done; systemctl stop caddy", timeout=60)
+    assert run("ls -A /etc/caddy/fcm.d; ls /run/fcm | grep proxy", check=False).text == ""
+
+
 def test_vms_stop_gently_with_their_unit(product):
     """And start with the next daemon, for nobody asked for their end."""
     before, boot_id = product.vm("one"), product.boot_id("one")

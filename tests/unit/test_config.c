@@ -180,23 +180,51 @@ static void test_bad_values(void **state)
 		"dns = 1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4", "uid_base = 0", "uid_base = 4294967295", "vmm = xen",
 		"accel = hax", "tls = external", "domain = x", "domain = a.b {", "acme_ca = ftp://x",
 		"acme_ca = https://x y", "caddy = -x", "caddy_user = ro ot",
-		"caddy_admin = ", "max_anonymous = 300", "listen =\nsocket =", "allowed_hosts = a/b",
-		"registry_mirrors = docker.io", "registry_mirrors = docker.io=mirror",
-		"registry_mirrors = docker.io=https://", "registry_mirrors = docker.io=https://m/path",
-		"registry_mirrors = docker.io=ftp://m", "registry_mirrors = docker=https://m",
-		"registry_mirrors = docker.io=http://m.example:5000", "log_level = loud",
-		"[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
+		"caddy_admin = ", "api_domain = Api", "api_domain = -api", "api_domain = a..b",
+		"api_domain = api.example.com.", "api_domain = a b", "api_domain = api {",
+		"api_domain = 10-0-0-1", "api_domain = https://api.example.com", "max_anonymous = 300",
+		"listen =\nsocket =", "allowed_hosts = a/b", "registry_mirrors = docker.io",
+		"registry_mirrors = docker.io=mirror", "registry_mirrors = docker.io=https://",
+		"registry_mirrors = docker.io=https://m/path", "registry_mirrors = docker.io=ftp://m",
+		"registry_mirrors = docker=https://m", "registry_mirrors = docker.io=http://m.example:5000",
+		"log_level = loud", "[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		refuse(bad[i], ": ");
 }
 
+/* What several keys make together. */
+static void test_together(void **state)
+{
+	auto_free char *label = xprintf("%063d", 0);
+	auto_free char *domain = xprintf("domain=%s.%s.%s.example.com", label, label, label);
+	auto_free char *name = xprintf("api_domain=api%050d", 0);
+	auto_free char *long_path = xprintf("run_dir = /run/%0100d\napi_domain = api", 0);
+	struct fcmd_config c;
+	struct fcm_error err;
+
+	(void)state;
+	config_init(&c);
+	assert_int_equal(config_set(&c, domain, &err), 0);
+	assert_int_equal(config_set(&c, "api_domain=api", &err), 0);
+	assert_int_equal(config_check(&c, &err), 0);
+	assert_int_equal(config_set(&c, name, &err), 0);
+	assert_int_equal(config_check(&c, &err), -1);
+	assert_string_equal(err.field, "api_domain");
+	config_done(&c);
+	refuse(long_path, "run_dir: ");
+	assert_int_equal(parse(&c, "run_dir = /run/x\napi_domain = api", &err), 0);
+	assert_string_equal(c.proxy_socket, "/run/x/proxy.sock");
+	config_done(&c);
+}
+
 static void test_good_values(void **state)
 {
 	static const char *const good[] = {"listen =", "socket =", "listen = 127.9.9.9:1",
 		"caddy =", "caddy = /opt/caddy-2", "tls = internal", "domain = vms.example.com",
-		"acme_ca = https://ca.example/dir?x=1", "caddy_admin = unix//run/caddy/admin.sock",
+		"api_domain = api", "api_domain = api.example.com", "acme_ca = https://ca.example/dir?x=1",
+		"caddy_admin = unix//run/caddy/admin.sock",
 		"pool = 10.0.0.0/28\nfirst_address = 2\nlast_address = 14",
 		"pool = 10.0.0.0/16\nlast_address = 65534", "gateway = 172.16.0.254\nlast_address = 253",
 		"allowed_hosts = fcm.lan, [fd00::1]:80", "public_ip = 64.34.93.45",
@@ -263,6 +291,7 @@ int main(void)
 		cmocka_unit_test(test_bad_lines),
 		cmocka_unit_test(test_bad_values),
 		cmocka_unit_test(test_good_values),
+		cmocka_unit_test(test_together),
 		cmocka_unit_test(test_set),
 		cmocka_unit_test(test_load),
 	};

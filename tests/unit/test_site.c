@@ -19,17 +19,23 @@ static struct caddy_site site(void)
 	return s;
 }
 
-static void expect_text(const char *tls, const char *acme_ca, const char *text)
+static void expect_site(const char *tls, const char *acme_ca, const struct caddy_site *s, const char *text)
 {
 	struct caddy_config config = {.tls = tls, .acme_ca = acme_ca};
-	struct caddy_site s = site();
 	_cleanup_(buf_done) struct buf b = {0};
 	struct dns_name domain;
 
-	caddy_site_text(&config, &s, &b);
+	caddy_site_text(&config, s, &b);
 	assert_string_equal(b.p, text);
 	assert_true(caddy_site_domain(b.p, &domain));
-	assert_string_equal(domain.s, s.domain.s);
+	assert_string_equal(domain.s, s->domain.s);
+}
+
+static void expect_text(const char *tls, const char *acme_ca, const char *text)
+{
+	struct caddy_site s = site();
+
+	expect_site(tls, acme_ca, &s, text);
 }
 
 #define HEAD "# Written by fcmd for VM 8i5agfx2: changes here are lost.\nweb.64-34-93-45.sslip.io {\n"
@@ -41,6 +47,20 @@ static void test_site_text(void **state)
 	expect_text("internal", "", HEAD "\ttls internal\n\treverse_proxy 172.16.0.50:8000\n}\n");
 	expect_text("", "https://acme.example/dir",
 		HEAD "\ttls {\n\t\tca https://acme.example/dir\n\t}\n\treverse_proxy 172.16.0.50:8000\n}\n");
+}
+
+static void test_api_site_text(void **state)
+{
+	struct caddy_site s = {
+		.id = {CADDY_API_ID}, .domain = {"api.example.com"}, .socket = "/run/fcm/proxy.sock"};
+
+	(void)state;
+	assert_false(vm_id_valid(CADDY_API_ID));
+	assert_true(ip_net_parse("172.16.0.0/24", &s.closed_to));
+	expect_site("internal", "", &s,
+		"# Written by fcmd for its API: changes here are lost.\napi.example.com {\n\ttls internal\n"
+		"\t@guests remote_ip 172.16.0.0/24\n\tabort @guests\n"
+		"\treverse_proxy unix//run/fcm/proxy.sock\n}\n");
 }
 
 static void test_foreign_site_text(void **state)
@@ -194,6 +214,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_site_text),
+		cmocka_unit_test(test_api_site_text),
 		cmocka_unit_test(test_foreign_site_text),
 		cmocka_unit_test(test_import_added),
 		cmocka_unit_test(test_import_refused),
