@@ -27,6 +27,7 @@ enum config_log { CONFIG_LOG_ERROR, CONFIG_LOG_WARN, CONFIG_LOG_INFO, CONFIG_LOG
 
 struct fcmd_config {
 	char listen[64], socket[256], socket_group[33];
+	bool insecure_bind;
 	struct strv allowed_hosts;
 	uint32_t max_connections, max_anonymous, header_seconds;
 	enum config_log log_level;
@@ -59,6 +60,9 @@ extern const struct field config_fields[];
 
 /* The port of `listen`, 0 without one. */
 uint16_t config_api_port(const struct fcmd_config *c);
+
+/* Is `listen` an address that others than this host may reach? */
+bool config_listens_abroad(const struct fcmd_config *c);
 
 /* Every key at its default. */
 void config_init(struct fcmd_config *ret);

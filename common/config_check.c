@@ -64,21 +64,31 @@ int check_user(const void *value, const char *key, struct fcm_error *err)
 		"the name of a user or group", err);
 }
 
-/* fcmd speaks plain HTTP, so it stays on this host; Caddy can stand in front of it. */
-int check_listen(const void *value, const char *key, struct fcm_error *err)
+static bool listen_parse(const char *s, struct in_addr *ret)
 {
-	const char *s = value, *colon = strrchr(s, ':');
+	const char *colon = strrchr(s, ':');
 	char host[INET_ADDRSTRLEN] = "";
-	struct in_addr ip;
 	int64_t port;
 
-	if (*s == '\0')
-		return 0;
 	if (colon && (size_t)(colon - s) < sizeof host)
 		memcpy(host, s, (size_t)(colon - s));
-	bool good = inet_pton(AF_INET, host, &ip) == 1 && ntohl(ip.s_addr) >> 24 == IN_LOOPBACKNET &&
-		    fcm_parse_i64(colon + 1, 1, 65535, &port);
-	return must(good, key, s, "a loopback address and port (like 127.0.0.1:7777)", err);
+	return inet_pton(AF_INET, host, ret) == 1 && fcm_parse_i64(colon + 1, 1, 65535, &port);
+}
+
+int check_listen(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+	struct in_addr ip;
+
+	return must(*s == '\0' || listen_parse(s, &ip), key, s,
+		"an IPv4 address and port (like 127.0.0.1:7777)", err);
+}
+
+bool config_listens_abroad(const struct fcmd_config *c)
+{
+	struct in_addr ip;
+
+	return listen_parse(c->listen, &ip) && ntohl(ip.s_addr) >> 24 != IN_LOOPBACKNET;
 }
 
 /* A label, which is what a VM's name is, or a whole name. */
@@ -233,6 +243,16 @@ static int check_insecure_mirrors(const struct fcmd_config *c, struct fcm_error 
 	return 0;
 }
 
+/* fcmd speaks plain HTTP, so it stays on this host unless somebody means it. */
+static int fail_abroad(const struct fcmd_config *c, struct fcm_error *err)
+{
+	fcm_fail_field(err, FCM_CONFIG, "listen",
+		"listen: %s isn't loopback, and tokens could be read on the way: "
+		"insecure_bind = yes would allow it",
+		c->listen);
+	return fcm_hint(err, "better: listen = 127.0.0.1:7777 and api_domain = api, which is HTTPS by Caddy");
+}
+
 /* With what stands behind it, it is still a domain name, and Caddy can connect to its socket. */
 static int check_api_name(const struct fcmd_config *c, struct fcm_error *err)
 {
@@ -263,6 +283,8 @@ int config_check(struct fcmd_config *c, struct fcm_error *err)
 		return -1;
 	if (c->listen[0] == '\0' && c->socket[0] == '\0')
 		return fcm_fail_field(err, FCM_CONFIG, "listen", "listen: neither this nor socket is set");
+	if (config_listens_abroad(c) && !c->insecure_bind)
+		return fail_abroad(c, err);
 	fcm_format(c->proxy_socket, sizeof c->proxy_socket, "%s/proxy.sock", c->run_dir);
 	if (check_api_name(c, err) < 0)
 		return -1;

@@ -272,7 +272,10 @@ void doctor_remote(const struct host *h, struct check *c)
 	struct vm_expose site;
 
 	site_api(&site);
-	if (*name == '\0') {
+	if (config_listens_abroad(h->config)) {
+		say(c, CHECK_WARN, "plain HTTP at %s: tokens can be read on the way", h->config->listen);
+		mend(c, "listen = 127.0.0.1:7777 and api_domain = api in " CONFIG_FILE);
+	} else if (*name == '\0') {
 		say(c, CHECK_OK, "the API is reached from this host alone (no api_domain in the config)");
 	} else if (strcmp(site.status, "pending") == 0) {
 		say(c, CHECK_WARN, "https://%.80s isn't served: %s", site.domain, site.reason);

@@ -228,6 +228,9 @@ static int serve(const struct fcmd_config *c)
 		notify_watchdog(main_loop, &err) < 0 || start(c, &err) < 0)
 		return fail(&err);
 	log_info("fcmd " FCM_VERSION " serves %s and %s", c->listen, c->socket);
+	if (config_listens_abroad(c))
+		log_warn("insecure_bind: what others say at %s, tokens included, can be read on the way",
+			c->listen);
 	notify_send("READY=1");
 	int rc = loop_run(main_loop, &err);
 

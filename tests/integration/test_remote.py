@@ -228,3 +228,24 @@ def test_the_key_goes_and_another_comes(host, api):
         assert done.stdout == '{"status":"ok"}\n'
     restart(host, CONFIG)
     wait_active(host)
+
+
+# ---- plain HTTP off loopback ----
+
+def test_insecure_bind(host, api):
+    done = host.run("fcmd", "--set", f"listen={UPLINK}:7777", check=False)
+    assert done.returncode == 2 and "listen: " in done.stderr and "insecure_bind = yes" in done.stderr
+    restart(host, CONFIG + f"listen = {UPLINK}:7777\ninsecure_bind = yes\n")
+    assert "insecure_bind: " in host.log_tail(10) and f"{UPLINK}:7777" in host.log_tail(10)
+    sock = host.world.connect((UPLINK, 7777))
+    sock.sendall(f"GET /v1 HTTP/1.1\r\nHost: {UPLINK}:7777\r\nAuthorization: Bearer {api.token}\r\n\r\n".encode())
+    assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+    sock.close()
+    done = host.fcm("doctor", check=False)
+    assert f"warn remote plain HTTP at {UPLINK}:7777" in " ".join(done.stdout.split())
+    # the client sends nothing there
+    done = afar(host, "--url", f"http://{UPLINK}:7777", "ls", env={"FCM_TOKEN": api.token}, check=False)
+    assert done.returncode == 5 and "plain http" in done.stderr
+    restart(host, CONFIG)
+    wait_active(host)
+    assert "insecure_bind" not in host.log_tail(3)

@@ -182,12 +182,15 @@ static void test_bad_values(void **state)
 		"acme_ca = https://x y", "caddy = -x", "caddy_user = ro ot",
 		"caddy_admin = ", "api_domain = Api", "api_domain = -api", "api_domain = a..b",
 		"api_domain = api.example.com.", "api_domain = a b", "api_domain = api {",
-		"api_domain = 10-0-0-1", "api_domain = https://api.example.com", "max_anonymous = 300",
-		"listen =\nsocket =", "allowed_hosts = a/b", "registry_mirrors = docker.io",
-		"registry_mirrors = docker.io=mirror", "registry_mirrors = docker.io=https://",
-		"registry_mirrors = docker.io=https://m/path", "registry_mirrors = docker.io=ftp://m",
-		"registry_mirrors = docker=https://m", "registry_mirrors = docker.io=http://m.example:5000",
-		"log_level = loud", "[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
+		"api_domain = 10-0-0-1", "api_domain = https://api.example.com", "insecure_bind = maybe",
+		"insecure_bind = yes\nlisten = 203.0.113.10", "insecure_bind = yes\nlisten = 1.2.3.4.5:7777",
+		"insecure_bind = yes\nlisten = :7777", "insecure_bind = no\nlisten = 203.0.113.10:7777",
+		"max_anonymous = 300", "listen =\nsocket =", "allowed_hosts = a/b",
+		"registry_mirrors = docker.io", "registry_mirrors = docker.io=mirror",
+		"registry_mirrors = docker.io=https://", "registry_mirrors = docker.io=https://m/path",
+		"registry_mirrors = docker.io=ftp://m", "registry_mirrors = docker=https://m",
+		"registry_mirrors = docker.io=http://m.example:5000", "log_level = loud",
+		"[defaults]\nimage = ../x", "[defaults]\nmemory = 1"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -205,6 +208,7 @@ static void test_together(void **state)
 	struct fcm_error err;
 
 	(void)state;
+	refuse("listen = 0.0.0.0:7777", "insecure_bind = yes would allow it");
 	config_init(&c);
 	assert_int_equal(config_set(&c, domain, &err), 0);
 	assert_int_equal(config_set(&c, "api_domain=api", &err), 0);
@@ -216,6 +220,13 @@ static void test_together(void **state)
 	refuse(long_path, "run_dir: ");
 	assert_int_equal(parse(&c, "run_dir = /run/x\napi_domain = api", &err), 0);
 	assert_string_equal(c.proxy_socket, "/run/x/proxy.sock");
+	assert_false(config_listens_abroad(&c));
+	config_done(&c);
+	assert_int_equal(parse(&c, "listen = 10.0.0.1:80\ninsecure_bind = yes", &err), 0);
+	assert_true(config_listens_abroad(&c));
+	config_done(&c);
+	assert_int_equal(parse(&c, "listen =", &err), 0);
+	assert_false(config_listens_abroad(&c));
 	config_done(&c);
 }
 
@@ -223,8 +234,9 @@ static void test_good_values(void **state)
 {
 	static const char *const good[] = {"listen =", "socket =", "listen = 127.9.9.9:1",
 		"caddy =", "caddy = /opt/caddy-2", "tls = internal", "domain = vms.example.com",
-		"api_domain = api", "api_domain = api.example.com", "acme_ca = https://ca.example/dir?x=1",
-		"caddy_admin = unix//run/caddy/admin.sock",
+		"api_domain = api", "api_domain = api.example.com", "insecure_bind = yes",
+		"insecure_bind = yes\nlisten = 0.0.0.0:7777", "insecure_bind = true\nlisten = 203.0.113.10:1",
+		"acme_ca = https://ca.example/dir?x=1", "caddy_admin = unix//run/caddy/admin.sock",
 		"pool = 10.0.0.0/28\nfirst_address = 2\nlast_address = 14",
 		"pool = 10.0.0.0/16\nlast_address = 65534", "gateway = 172.16.0.254\nlast_address = 253",
 		"allowed_hosts = fcm.lan, [fd00::1]:80", "public_ip = 64.34.93.45",
