@@ -17,19 +17,20 @@ enum { READ_MS = 30000, MAX_LINE = 1 << 20, TOKEN_SECRET = 43 };
 #define NDJSON "application/x-ndjson"
 
 struct api {
-	const char *url, *token_file;
+	const char *url, *context, *token_file;
 	struct where where;
 	char *bearer; /* the whole header, or NULL */
 	struct httpc *http;
 	bool debug;
 };
 
-struct api *api_new(const char *url, const char *token_file)
+struct api *api_new(const char *url, const char *context, const char *token_file)
 {
 	struct api *a = xalloc(sizeof *a);
 	const char *debug = getenv("FCM_DEBUG");
 
 	a->url = url;
+	a->context = context;
 	a->token_file = token_file;
 	a->debug = debug && *debug && strcmp(debug, "0") != 0;
 	return a;
@@ -44,18 +45,40 @@ void api_free(struct api *a)
 	free(a);
 }
 
+static void found(struct api *a, const char *token)
+{
+	if (token)
+		a->bearer = xprintf("Authorization: Bearer %s", token);
+	a->http = httpc_new();
+}
+
+struct api *api_at(const struct where *w, const char *token)
+{
+	struct api *a = api_new(NULL, NULL, NULL);
+
+	a->where = *w;
+	found(a, token);
+	return a;
+}
+
 static int find(struct api *a, struct fcm_error *err)
 {
 	auto_free char *token = NULL;
 
 	if (a->http)
 		return 0;
-	if (where_find(a->url, &a->where, err) < 0 || where_token(&a->where, a->token_file, &token, err) < 0)
+	if (where_find(a->url, a->context, &a->where, err) < 0 ||
+		where_token(&a->where, a->token_file, &token, err) < 0)
 		return -1;
-	if (token)
-		a->bearer = xprintf("Authorization: Bearer %s", token);
-	a->http = httpc_new();
+	found(a, token);
 	return 0;
+}
+
+const char *api_context(struct api *a)
+{
+	struct fcm_error ignored;
+
+	return find(a, &ignored) == 0 ? a->where.context.s : "";
 }
 
 const char *api_place(struct api *a)
@@ -70,7 +93,7 @@ bool api_is_here(struct api *a)
 	struct fcm_error ignored;
 	struct where w;
 
-	return where_find(a->url, &w, &ignored) == 0 && w.loopback;
+	return where_find(a->url, a->context, &w, &ignored) == 0 && w.loopback && w.context.s[0] == '\0';
 }
 
 char *api_vm_path(const char *vm, const char *rest)
@@ -159,8 +182,12 @@ static void hint_token(const struct api *a, struct fcm_error *err)
 {
 	const char *env = getenv("FCM_TOKEN");
 
-	fcm_hint(err, "%sask root: sudo fcm token create --for %s",
-		!a->token_file && env && *env ? "unset FCM_TOKEN, or " : "", user_name());
+	if (!a->where.loopback)
+		fcm_hint(err, "ask root there for another: fcm token create; then: fcm connect %s",
+			a->where.url);
+	else
+		fcm_hint(err, "%sask root: sudo fcm token create --for %s",
+			!a->token_file && env && *env ? "unset FCM_TOKEN, or " : "", user_name());
 }
 
 /* The error object {"code","message","field","step","hint","request_id"}. */

@@ -9,17 +9,24 @@
 #include "common/httpc.h"
 
 struct api;
+struct where;
 
-/* `url` and `token_file` are the global options, or NULL; they stay the caller's and must live as long. Never fails:
+/* `url`, `context` and `token_file` are the global options, or NULL; they stay the caller's and must live as long. Never fails:
  * the daemon is looked for at the first request. */
-struct api *api_new(const char *url, const char *token_file);
+struct api *api_new(const char *url, const char *context, const char *token_file);
+
+/* The same for one that is found already; `token` is NULL where none is needed. */
+struct api *api_at(const struct where *w, const char *token);
 void api_free(struct api *a);
 
 /* Where requests go, for messages; finds the daemon. */
 const char *api_place(struct api *a);
 
-/* Is the daemon, if there is one, on this machine? */
+/* Is the daemon, if there is one, on this machine? One that has a context may be behind a tunnel. */
 bool api_is_here(struct api *a);
+
+/* The context that they go to by, or "". */
+const char *api_context(struct api *a);
 
 /* The path of a VM's route: "/v1/vms/<escaped vm><rest>"; the caller's. */
 char *api_vm_path(const char *vm, const char *rest);

@@ -10,7 +10,7 @@ const struct command *const commands[] = {&cmd_create, &cmd_run, &cmd_ls, &cmd_p
 	&cmd_destroy, &cmd_rename, &cmd_update, &cmd_logs, &cmd_stats, &cmd_events, &cmd_console, &cmd_expose,
 	&cmd_unexpose, &cmd_publish, &cmd_unpublish, &cmd_port, &cmd_wait, &cmd_image, &cmd_images, &cmd_pull,
 	&cmd_login, &cmd_logout, &cmd_rmi, &cmd_volume, &cmd_system, &cmd_assets, &cmd_api, &cmd_token,
-	&cmd_info, &cmd_doctor, &cmd_daemon, &cmd_version, &cmd_help, NULL};
+	&cmd_connect, &cmd_context, &cmd_info, &cmd_doctor, &cmd_daemon, &cmd_version, &cmd_help, NULL};
 
 const struct option_row global_options[] = {
 	{"json", 0, NULL, NULL, "print JSON"},
@@ -19,6 +19,7 @@ const struct option_row global_options[] = {
 	{"no-headings", 0, NULL, "no_headings", "no headings in tables"},
 	{"url", 0, "URL", NULL, "the daemon: http://, https:// or unix:/// (FCM_URL)"},
 	{"host", 0, "URL", NULL, NULL},
+	{"context", 0, "CONTEXT", NULL, "a daemon that fcm connect knows (FCM_CONTEXT)"},
 	{"token-file", 0, "FILE", "token_file", "the file with the token (else FCM_TOKEN, ~/.fcm-token)"},
 	{"version", 0, NULL, NULL, "print the version"},
 	{"help", 'h', NULL, NULL, "print this"},
@@ -34,6 +35,7 @@ const struct field global_fields[] = {
 	F(struct globals, output, FIELD_STR, .max = 4095),
 	F(struct globals, token_file, FIELD_STR, .max = 4095),
 	F(struct globals, url, FIELD_STR, .max = 255),
+	F(struct globals, context, FIELD_STR, .max = 63),
 	FIELD_END,
 };
 

@@ -8,7 +8,8 @@
 #include "common/model.h"
 
 /* Words of `args` that a shell can find values for. What isn't here has none. */
-static const char *const kinds[] = {"VM", "IMAGE", "VOLUME", "SNAPSHOT", "FILE", "METHOD", "PATH", NULL};
+static const char *const kinds[] = {
+	"VM", "IMAGE", "VOLUME", "SNAPSHOT", "CONTEXT", "FILE", "METHOD", "PATH", NULL};
 
 /* Options whose word says too little. */
 static const struct {

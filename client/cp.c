@@ -307,7 +307,7 @@ static int upload(struct copy *c, struct tree_count *ret, struct fcm_error *err)
 static int fetch(const struct copy *c, int fd, struct report *r)
 {
 	struct copy own = {.cli = c->cli, .from = c->from, .pipe = fd, .silent = true};
-	struct api *api = api_new(c->cli->globals.url, c->cli->globals.token_file);
+	struct api *api = api_new(c->cli->globals.url, c->cli->globals.context, c->cli->globals.token_file);
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	int rc = download(&own, api, &r->err);

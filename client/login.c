@@ -72,26 +72,6 @@ static int parse_place(const char *text, struct place *ret, struct fcm_error *er
 
 /* ---- who ---- */
 
-/* All of stdin, but for the end of its line. */
-static int read_password(char ret[static PASSWORD_MAX + 2], struct fcm_error *err)
-{
-	size_t n = 0;
-	ssize_t k;
-
-	while ((k = read(STDIN_FILENO, ret + n, PASSWORD_MAX + 1 - n)) > 0)
-		n += (size_t)k;
-	if (k < 0)
-		return fcm_fail_errno(err, "read the password");
-	ret[n] = '\0';
-	if (n && ret[n - 1] == '\n')
-		ret[--n] = '\0';
-	if (n && ret[n - 1] == '\r')
-		ret[--n] = '\0';
-	if (strlen(ret) != n || n > PASSWORD_MAX)
-		return fcm_fail(err, FCM_USAGE, "stdin is no password of at most %d bytes", PASSWORD_MAX);
-	return 0;
-}
-
 static int fail_ask(struct fcm_error *err)
 {
 	if (err->code == FCM_USAGE)
@@ -107,7 +87,7 @@ static int ask(const struct login_options *o, struct credentials *ret, struct fc
 		return fcm_fail(err, FCM_USAGE, "login: --password-stdin goes with -u");
 	if (o->user == NULL && term_ask("Username: ", true, user, sizeof user, err) < 0)
 		return fail_ask(err);
-	if (o->password_stdin ? read_password(password, err) < 0
+	if (o->password_stdin ? term_read("password", password, sizeof password, err) < 0
 			      : term_ask("Password: ", false, password, sizeof password, err) < 0)
 		return fail_ask(err);
 	const char *name = o->user ? o->user : user;

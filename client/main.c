@@ -62,7 +62,7 @@ static int run_command(
 		cli->called = argv[0];
 		cli->argc = argc - first;
 		cli->argv = argv + first;
-		cli->api = api_new(cli->globals.url, cli->globals.token_file);
+		cli->api = api_new(cli->globals.url, cli->globals.context, cli->globals.token_file);
 		r = check_args(cmd, cli, err);
 		if (r == 0)
 			r = cmd->run(cli, options, err);

@@ -124,6 +124,10 @@ static void add_self(struct buf *b, const struct cli *cli)
 		buf_str(b, " --url ");
 		add_quoted(b, cli->globals.url);
 	}
+	if (cli->globals.context) {
+		buf_str(b, " --context ");
+		add_quoted(b, cli->globals.context);
+	}
 	if (cli->globals.token_file) {
 		auto_free char *absolute = realpath(cli->globals.token_file, NULL);
 		buf_str(b, " --token-file ");

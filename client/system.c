@@ -58,6 +58,8 @@ static void print_info(struct cli *cli, const field_json *info)
 	const char *why = fj_get_str(vmm, "reason"), *kvm = fj_get_str(vmm, "kvm");
 
 	line("daemon", "%s at %s", fj_get_str(info, "version"), api_place(cli->api));
+	if (*api_context(cli->api))
+		line("context", "%s", api_context(cli->api));
 	line("client", "%s", FCM_VERSION);
 	line("vmm", "%s %s, %s%s%s", fj_get_str(vmm, "driver"), fj_get_str(vmm, "version"),
 		fj_get_str(vmm, "accel"), *why ? ": " : "", why);

@@ -161,6 +161,25 @@ int term_ask(const char *prompt, bool echo, char *ret, size_t size, struct fcm_e
 	return 0;
 }
 
+int term_read(const char *what, char *ret, size_t size, struct fcm_error *err)
+{
+	size_t n = 0;
+	ssize_t k;
+
+	while ((k = read(STDIN_FILENO, ret + n, size - 1 - n)) > 0)
+		n += (size_t)k;
+	if (k < 0)
+		return fcm_fail_errno(err, "read the %s", what);
+	ret[n] = '\0';
+	if (n && ret[n - 1] == '\n')
+		ret[--n] = '\0';
+	if (n && ret[n - 1] == '\r')
+		ret[--n] = '\0';
+	if (strlen(ret) != n || n > size - 2)
+		return fcm_fail(err, FCM_USAGE, "stdin is no %s of at most %zu bytes", what, size - 2);
+	return 0;
+}
+
 int term_screen(struct fcm_error *err)
 {
 	signal(SIGTSTP, SIG_IGN);

@@ -30,6 +30,10 @@ void term_progress_end(void);
  * FCM_USAGE when stdin is no terminal, FCM_CANCELLED at its end. */
 int term_ask(const char *prompt, bool echo, char *ret, size_t size, struct fcm_error *err) must_check;
 
+/* All of stdin but for the end of its line, at most size - 2 bytes without a NUL: the user's password, token or the like, as `what`
+ * says. FCM_USAGE. */
+int term_read(const char *what, char *ret, size_t size, struct fcm_error *err) must_check;
+
 /* Columns of the terminal at fd, or 0 when it is none. */
 unsigned term_width(int fd);
 

@@ -100,6 +100,12 @@ static int create_for(struct cli *cli, const char *user, struct fcm_error *err)
 	const struct passwd *pw = find_user(user, err);
 	field_json *token = NULL;
 
+	if (pw && *api_context(cli->api)) {
+		fcm_fail(err, FCM_USAGE,
+			"~/.fcm-token is for the daemon of this host, and the context '%s' is in use",
+			api_context(cli->api));
+		return fcm_hint(err, "fcm --context local token create --for %s", user);
+	}
 	if (pw == NULL || make_token(cli, user, &token, err) < 0)
 		return -1;
 	int r = write_token_as(pw, fj_get_str(token, "token"), err);

@@ -1,7 +1,6 @@
 #include "client/where.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -9,6 +8,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "client/context.h"
+#include "client/secret.h"
 #include "common/core/fileio.h"
 
 enum { MAX_TOKEN = 512 };
@@ -69,7 +70,7 @@ static int bad_url(const char *text, struct fcm_error *err)
 
 int where_parse(const char *text, struct where *ret, struct fcm_error *err)
 {
-	struct where w = {.named = true};
+	struct where w = {0};
 	char host[256];
 	bool tls = strncmp(text, "https://", 8) == 0;
 
@@ -103,17 +104,58 @@ static bool socket_connects(const char *path)
 	return fd >= 0;
 }
 
-int where_find(const char *url, struct where *ret, struct fcm_error *err)
+void where_local(struct where *ret)
 {
-	if (url == NULL)
+	struct fcm_error ignored;
+	bool local = socket_connects(FCM_SOCKET);
+
+	if (where_parse(local ? "unix://" FCM_SOCKET : FCM_DEFAULT_URL, ret, &ignored) < 0)
+		abort(); /* they are URLs */
+}
+
+int where_context(const char *context, struct asset_name *ret, struct fcm_error *err)
+{
+	if (context == NULL)
+		context = getenv("FCM_CONTEXT");
+	if (context == NULL || *context == '\0')
+		return context_current(ret, err);
+	*ret = (struct asset_name){""};
+	return strcmp(context, CONTEXT_LOCAL) == 0 ? 0 : context_name(context, ret, err);
+}
+
+static int parse_context(const struct asset_name *name, struct where *ret, struct fcm_error *err)
+{
+	_cleanup_(context_done) struct context c = {0};
+
+	if (context_load(name, &c, err) < 0)
+		return -1;
+	if (where_parse(c.url, ret, err) < 0)
+		return fcm_wrap(err, "context '%s'", name->s);
+	ret->context = *name;
+	return 0;
+}
+
+int where_find(const char *url, const char *context, struct where *ret, struct fcm_error *err)
+{
+	struct asset_name name;
+
+	if (url && context)
+		return fcm_fail(err, FCM_USAGE, "--url and --context name two daemons");
+	if (url == NULL && context == NULL)
 		url = getenv("FCM_URL");
 	if (url && *url)
 		return where_parse(url, ret, err);
-	bool local = socket_connects(FCM_SOCKET);
-	if (where_parse(local ? "unix://" FCM_SOCKET : FCM_DEFAULT_URL, ret, err) < 0)
+	if (where_context(context, &name, err) < 0)
 		return -1;
-	ret->named = false;
+	if (name.s[0])
+		return parse_context(&name, ret, err);
+	where_local(ret);
 	return 0;
+}
+
+char *where_url(const struct where *w)
+{
+	return w->socket[0] ? xprintf("unix://%s", w->socket) : xstrdup(w->url);
 }
 
 const char *where_name(const struct where *w)
@@ -121,46 +163,13 @@ const char *where_name(const struct where *w)
 	return w->socket[0] ? w->socket : w->url;
 }
 
-/* Text that may stand in a header: printable, without spaces at its ends. */
-static int take_token(const char *text, size_t n, const char *from, char **ret, struct fcm_error *err)
-{
-	while (n && isspace((unsigned char)text[n - 1]))
-		n--;
-	while (n && isspace((unsigned char)*text))
-		text++, n--;
-	if (n == 0)
-		return fcm_fail(err, FCM_NO_TOKEN, "%s holds no token", from);
-	for (size_t i = 0; i < n; i++)
-		if (!isgraph((unsigned char)text[i]))
-			return fcm_fail(err, FCM_NO_TOKEN, "%s holds something that isn't a token", from);
-	*ret = xprintf("%.*s", (int)n, text);
-	return 0;
-}
-
-/* FCM_NOT_FOUND when it isn't there; a file that others can read is refused. */
+/* That of a file. */
 static int read_token(const char *path, char **ret, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
-	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	struct stat st;
-	char piece[MAX_TOKEN];
 
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-		return fcm_fail(err, FCM_NOT_FOUND, "there is no %s", path);
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		fcm_fail(err, FCM_FORBIDDEN, "no token can be read from %s: %s", path,
-			fd < 0 ? strerror(errno) : "not a file");
-		return fcm_hint(err, "name a file of yours that holds one");
-	}
-	if (st.st_mode & 077) {
-		fcm_fail(
-			err, FCM_FORBIDDEN, "%s can be read by others (mode %04o)", path, st.st_mode & 07777);
-		return fcm_hint(err, "chmod 600 %s", path);
-	}
-	ssize_t n = read(fd, piece, sizeof piece);
-	if (n < 0)
-		return fcm_fail_errno(err, "read %s", path);
-	return take_token(piece, (size_t)n, path, ret, err);
+	return secret_read(path, MAX_TOKEN, &text, err) < 0 ? -1
+							    : secret_token(text.p, text.n, path, ret, err);
 }
 
 static int no_token(const struct where *w, struct fcm_error *err)
@@ -181,6 +190,9 @@ static int find_token(const struct where *w, char **ret, struct fcm_error *err)
 	auto_free char *own = xprintf("%s/.fcm-token", home_dir());
 	struct fcm_error mine;
 
+	*ret = context_token_for(w->url);
+	if (*ret)
+		return 0;
 	if (!w->loopback)
 		return no_token(w, err);
 	if (read_token(own, ret, &mine) == 0)
@@ -194,26 +206,45 @@ static int find_token(const struct where *w, char **ret, struct fcm_error *err)
 	return no_token(w, err);
 }
 
-int where_token(const struct where *w, const char *file, char **ret, struct fcm_error *err)
+int where_secure(const struct where *w, struct fcm_error *err)
 {
-	const char *env = getenv("FCM_TOKEN");
-	bool given = file || (env && *env);
+	if (w->secure)
+		return 0;
+	fcm_fail(err, FCM_FORBIDDEN, "a token isn't sent in plain http to %s", where_name(w));
+	return fcm_hint(err, "use https, or forward a port: ssh -L 7778:127.0.0.1:7777 HOST");
+}
 
-	if (!w->secure && given) {
-		fcm_fail(err, FCM_FORBIDDEN, "a token isn't sent in plain http to %s", where_name(w));
-		return fcm_hint(err, "use https, or forward a port: ssh -L 7777:127.0.0.1:7777 HOST");
-	}
+/* The one that somebody named, by --token-file, the context or FCM_TOKEN; NULL for none. */
+static int given_token(const struct where *w, const char *file, char **ret, struct fcm_error *err)
+{
+	_cleanup_(context_done) struct context c = {0};
+	const char *env = getenv("FCM_TOKEN");
+
+	*ret = NULL;
 	if (file) {
 		int r = read_token(file, ret, err);
 		if (r < 0 && err->code == FCM_NOT_FOUND)
 			fcm_fail(err, FCM_NO_TOKEN, "there is no %s", file);
 		return r;
 	}
-	if (given)
-		return take_token(env, strlen(env), "FCM_TOKEN", ret, err);
-	if (w->socket[0]) {
-		*ret = NULL;
-		return 0;
+	if (w->context.s[0]) {
+		if (context_load(&w->context, &c, err) < 0)
+			return -1;
+		return c.token ? secret_token(c.token, strlen(c.token), "the context", ret, err) : 0;
 	}
-	return find_token(w, ret, err);
+	return env && *env ? secret_token(env, strlen(env), "FCM_TOKEN", ret, err) : 0;
+}
+
+int where_token(const struct where *w, const char *file, char **ret, struct fcm_error *err)
+{
+	auto_free char *token = NULL;
+
+	if (given_token(w, file, &token, err) < 0)
+		return -1;
+	if (token == NULL && w->socket[0] == '\0' && find_token(w, &token, err) < 0)
+		return -1;
+	if (token && where_secure(w, err) < 0)
+		return -1;
+	*ret = STEAL(token);
+	return 0;
 }

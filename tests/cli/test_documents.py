@@ -198,6 +198,7 @@ COMPLETIONS = {
     "fcm wait web --state fa": "failed", "fcm create --pull ne": "never", "fcm assets download fi": "firecracker",
     "fcm snapshot cr": "create", "fcm snapshot rm war": "warm", "fcm clone war": "warm", "fcm clone we": "web",
     "fcm restore web war": "warm", "fcm run --snapshot or": "orphan", "fcm pause w": "web", "fcm unpause w": "web", "fcm suspend web id": "idle",
+    "fcm context u": "use", "fcm context use lo": "local", "fcm --context lo": "local", "fcm --context local stop w": "web",
     "fcm system d": "df", "fcm image hi": "history", "fcm image import --entry": "--entrypoint",
     "fcm api PAT": "PATCH", "fcm api GET /v1/doc": "/v1/doctor", "fcm nosuch ": "",
 }

@@ -1,9 +1,11 @@
-"""The API from elsewhere: its own name by Caddy, where a token is needed whoever asks."""
+"""The API from elsewhere: its own name by Caddy, where a token is needed whoever asks, and the client's contexts."""
 import http.client
 import json
 import os
 import socket
 import ssl
+import subprocess
+import time
 
 import pytest
 from host import DASHED, UPLINK, USER, wait_for
@@ -249,3 +251,77 @@ def test_insecure_bind(host, api):
     restart(host, CONFIG)
     wait_active(host)
     assert "insecure_bind" not in host.log_tail(3)
+
+
+# ---- the client, from another network ----
+
+@pytest.fixture(scope="module")
+def connected(host, caddy):
+    token = host.fcm("token", "create").stdout
+    assert afar(host, "connect", URL, "--name", "prod", input=token).stdout == "prod\n"
+
+
+def test_context(host, connected):
+    host.create("web")
+    assert afar(host, "ls", "-q").stdout == "web\n"
+    assert host.run("stat", "-c", "%a %U", f"/home/{USER}/.config/fcm/contexts/prod.json").stdout == f"600 {USER}\n"
+    done = afar(host, "--context", "local", "ls", check=False)
+    assert done.returncode == 5 and "no token for http://127.0.0.1:7777" in done.stderr
+    assert afar(host, "ls", env={"SSL_CERT_FILE": "/dev/null"}, check=False).returncode == 1
+
+
+def test_streams(host, connected):
+    """exec with its three streams, a terminal, and both ways at once."""
+    host.create("web")
+    done = afar(host, "exec", "web", "echo", "hello")
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    text = "0123456789abcdef" * 65536
+    assert afar(host, "exec", "-i", "web", "cat", input=text).stdout == text
+    assert afar(host, "exec", "web", "nosuch", check=False).returncode in (126, 127)
+    line = next(x for x in afar(host, "events", "--since", "5m").stdout.splitlines() if "running" in x)
+    assert "web" in line
+
+
+def connections(host):
+    """What Caddy has open at the API's socket."""
+    return [x for x in host.run("ss", "-xH", "state", "established").stdout.splitlines() if "/proxy.sock" in x]
+
+
+@pytest.mark.parametrize("argv", [["events", "-f"], ["logs", "-f", "web"], ["exec", "web", "sleep", "1000"], ["console", "web"]],
+                         ids=lambda a: a[0])
+def test_who_leaves_is_gone_here_as_well(host, connected, argv):
+    """A client that is killed, through Caddy: the daemon hears of it and keeps nothing."""
+    host.create("web")
+    wait_for("quiet", lambda: not connections(host))
+    drop, env = host.as_user(USER, {"SSL_CERT_FILE": host.CA})
+    child = host.spawn([*drop, "fcm", *argv], host.elsewhere, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+    wait_for("its stream", lambda: connections(host), 15)
+    child.kill()
+    child.wait()
+    wait_for("nothing", lambda: not connections(host), 20)
+
+
+def test_events_come_at_once(host, connected):
+    """Server-sent events aren't kept back by Caddy."""
+    drop, env = host.as_user(USER, {"SSL_CERT_FILE": host.CA})
+    child = host.spawn([*drop, "fcm", "events", "-f"], host.elsewhere, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    wait_for("its stream", lambda: connections(host), 15)
+    host.create("web")
+    begun, text = time.monotonic(), b""
+    while b"running" not in text:
+        text += os.read(child.stdout.fileno(), 4096)
+    assert time.monotonic() - begun < 3
+    child.kill()
+
+
+def test_a_reload_of_caddy(host, connected, api):
+    """docs/REMOTE.md says so: another site ends what Caddy passes on as a stream. An answer under way comes to its end."""
+    host.create("web")
+    drop, env = host.as_user(USER, {"SSL_CERT_FILE": host.CA})
+    child = host.spawn([*drop, "fcm", "exec", "web", "sleep", "1000"], host.elsewhere, env=env, stdin=subprocess.DEVNULL,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for("its stream", lambda: connections(host), 15)
+    api.put("/v1/vms/web/expose", {"port": 80}).ok()
+    assert child.wait(20) == 125 and "went away" in child.stderr.read()
+    assert afar(host, "expose", "web", "81").stdout == f"https://web.{DASHED}.sslip.io\n"
