@@ -175,7 +175,7 @@ char *context_token_for(const char *url)
 	for (size_t i = 0; i < names.n && token == NULL; i++) {
 		_cleanup_(context_done) struct context c = {0};
 		if (context_name(names.v[i], &name, &ignored) == 0 &&
-			context_load(&name, &c, &ignored) == 0 && strcmp(c.url, url) == 0)
+			context_load(&name, &c, &ignored) == 0 && c.url && strcmp(c.url, url) == 0)
 			token = STEAL(c.token);
 	}
 	return token;

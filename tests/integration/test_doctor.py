@@ -11,7 +11,7 @@ from host import INTERNET, USER, WORLD, wait_for
 
 HOST = {"fake": True}
 
-NO_ROOT = {"vmm", "kvm", "versions", "programs", "port", "pool", "address", "dns", "forwarding", "rp_filter", "clock", "disk", "build",
+NO_ROOT = {"remote", "vmm", "kvm", "versions", "programs", "port", "pool", "address", "dns", "forwarding", "rp_filter", "clock", "disk", "build",
            "caddy", "sites"}
 
 
@@ -210,7 +210,7 @@ def test_client_without_a_daemon(host):
         first, second = done.stdout.splitlines()[:2]
         assert done.returncode == 1 and re.match("fail +daemon +no daemon at", first) and "systemctl start fcmd" in second
         names = [line.split()[1] for line in done.stdout.splitlines() if line[0] != " "]
-        assert len(names) == 25 and {"docker", "nft"} < set(names)
+        assert len(names) == 26 and {"docker", "nft"} < set(names)
         user = host.fcm("doctor", "--json", user=USER, check=False)
         found = json.loads(user.stdout)
         assert user.returncode == 1 and {row["name"] for row in found} == NO_ROOT | {"daemon"} and found[0]["fix"]

@@ -221,9 +221,9 @@ def test_spoilt_files(vm, make, tmp_path):
     for n, (what, happens) in enumerate(spoilt(saved)):
         copy = saved.copy(tmp_path / f"copy{n}")
         happens(copy)
-        machine, begun = prepare(make, copy, f"bad{n}"), time.monotonic()
+        begun = time.monotonic()
         with pytest.raises(Refused):
-            print(what, machine("load"))
+            prepare(make, copy, f"bad{n}")("load")
         assert time.monotonic() - begun < 8, what
         shutil.rmtree(copy.folder)
 
