@@ -15,14 +15,11 @@
 
 struct field_clip field_clip(const char *s)
 {
-	struct field_clip t;
+	struct field_clip t = {""};
 	size_t room = sizeof t.s - 4;
 
-	bool whole = fcm_copy(t.s, room, s);
-	size_t n = fcm_printable(t.s, strlen(t.s));
-	memcpy(t.s + n, whole ? "" : "...", whole ? 1 : 4);
-	for (char *p = t.s; (p = strpbrk(p, "\n\t"));)
-		*p = '?';
+	if (!fcm_quote(t.s, room, s))
+		memcpy(t.s + strlen(t.s), "...", sizeof "...");
 	return t;
 }
 

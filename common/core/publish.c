@@ -15,8 +15,7 @@ static int fail(const char *s, const char *field, const char *why, struct fcm_er
 {
 	char shown[TEXT];
 
-	(void)fcm_copy(shown, sizeof shown, s);
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
+	(void)fcm_quote(shown, sizeof shown, s);
 	fcm_fail_field(err, FCM_INVALID, field, "%s: '%s': %s", field, shown, why);
 	return fcm_hint(err, "such as 8080:80, 127.0.0.1:8080:80, 8000-8005:80-85, 5353:53/udp, or 80 for a "
 			     "free port of the host");

@@ -85,9 +85,7 @@ static int fail(const char *s, const char *field, const char *why, struct fcm_er
 {
 	char shown[80];
 
-	(void)fcm_copy(shown, sizeof shown, s);
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
-	shown[strcspn(shown, "\t\n")] = '\0'; /* a message is one line */
+	(void)fcm_quote(shown, sizeof shown, s);
 	fcm_fail_field(
 		err, FCM_INVALID, field, "%s: '%s' is no reference to an image: %s", field, shown, why);
 	return fcm_hint(

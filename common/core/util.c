@@ -189,6 +189,16 @@ size_t fcm_printable(char *s, size_t n)
 	return (size_t)(out - (unsigned char *)s);
 }
 
+bool fcm_quote(char *dst, size_t size, const char *src)
+{
+	bool whole = fcm_copy(dst, size, src);
+
+	dst[fcm_printable(dst, strlen(dst))] = '\0';
+	for (char *p = dst; (p = strpbrk(p, "\n\t"));)
+		*p = '?';
+	return whole;
+}
+
 static void buf_room(struct buf *b, size_t n)
 {
 	if (b->n + n + 1 <= b->cap)

@@ -57,8 +57,7 @@ static int fail_foreign(
 
 	for (size_t i = 0; i < n; i++)
 		buf_printf(&list, "%s%s", i ? ", " : "", members[i].name);
-	fcm_copy(shown, sizeof shown, name ? name : "?");
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
+	(void)fcm_quote(shown, sizeof shown, name ? name : "?");
 	return fcm_fail(
 		err, FCM_INVALID, "unexpected '%s' in the tar, which must hold exactly %s", shown, list.p);
 }

@@ -48,8 +48,7 @@ static int fail_member(const char *name, const char *why, struct fcm_error *err)
 {
 	char shown[120];
 
-	(void)fcm_copy(shown, sizeof shown, name);
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
+	(void)fcm_quote(shown, sizeof shown, name);
 	return fcm_fail(err, FCM_INVALID, "'%s' %s", shown, why);
 }
 

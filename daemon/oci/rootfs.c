@@ -137,8 +137,7 @@ static int fail_entry(const char *path, const char *why, struct fcm_error *err)
 {
 	char shown[120];
 
-	(void)fcm_copy(shown, sizeof shown, path);
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
+	(void)fcm_quote(shown, sizeof shown, path);
 	return fcm_fail(err, FCM_INVALID, "'%s': %s", shown, why);
 }
 

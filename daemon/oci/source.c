@@ -91,8 +91,7 @@ int source_fail(struct archive *a, struct fcm_error *err)
 	const char *s = archive_error_string(a);
 	char why[160];
 
-	(void)fcm_copy(why, sizeof why, s ? s : "it is empty");
-	why[fcm_printable(why, strlen(why))] = '\0';
+	(void)fcm_quote(why, sizeof why, s ? s : "it is empty");
 	return fcm_fail(err, FCM_INVALID, "not a good archive: %s", why);
 }
 

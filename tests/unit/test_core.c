@@ -102,6 +102,17 @@ static void guest_text(void **unused)
 	assert_string_equal(a, "ok ?[31mred?[0m \xc3\xa4 ?? ? end\n");
 }
 
+static void quoted(void **unused)
+{
+	char a[8];
+
+	(void)unused;
+	assert_true(fcm_quote(a, sizeof a, "a\tb\nc\x1b"));
+	assert_string_equal(a, "a?b?c?");
+	assert_false(fcm_quote(a, sizeof a, "123456\xc3\xa4"));
+	assert_string_equal(a, "123456?");
+}
+
 static void kv_lists(void **unused)
 {
 	_cleanup_(buf_done) struct buf b = {0};
@@ -330,6 +341,7 @@ int main(void)
 		cmocka_unit_test(networks),
 		cmocka_unit_test(sizes),
 		cmocka_unit_test(guest_text),
+		cmocka_unit_test(quoted),
 		cmocka_unit_test(kv_lists),
 		cmocka_unit_test(frames),
 		cmocka_unit_test(stream_frames),
