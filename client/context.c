@@ -1,6 +1,5 @@
 #include "client/context.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -98,36 +97,28 @@ int context_remove(const struct asset_name *name, struct fcm_error *err)
 	return errno == ENOENT ? fail_missing(name->s, err) : fcm_fail_errno(err, "remove %s", path);
 }
 
-static void closedirp(DIR **d)
-{
-	if (*d)
-		closedir(*d);
-}
-
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
+/* The names of the files alone: one that can't be read is a context all the same. */
 int context_list(struct strv *ret, struct fcm_error *err)
 {
+	_cleanup_(strv_done) struct strv files = {0};
 	auto_free char *dir = own_dir(), *path = xprintf("%s/contexts", dir);
-	_cleanup_(closedirp) DIR *d = opendir(path);
+	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct asset_name name;
 	struct fcm_error ignored;
 
-	if (d == NULL && errno != ENOENT)
-		return fcm_fail_errno(err, "open %s", path);
-	for (struct dirent *e; d && (e = readdir(d));) {
-		char *end = strrchr(e->d_name, '.');
+	if (fd < 0)
+		return errno == ENOENT ? 0 : fcm_fail_errno(err, "open %s", path);
+	if (dir_names(fd, &files, err) < 0)
+		return -1;
+	for (size_t i = 0; i < files.n; i++) {
+		char *end = strrchr(files.v[i], '.');
 		if (end == NULL || strcmp(end, ".json") != 0)
 			continue;
 		*end = '\0';
-		if (context_name(e->d_name, &name, &ignored) == 0)
+		if (context_name(files.v[i], &name, &ignored) == 0)
 			strv_add(ret, name.s);
 	}
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof *ret->v, by_name);
+	strv_sort(ret);
 	return 0;
 }
 

@@ -154,11 +154,6 @@ int dir_open(int dirfd, const char *name, struct fcm_error *err)
 	return fd < 0 ? fcm_fail_errno(err, "open %s", name) : fd;
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
 {
 	int own = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -173,8 +168,7 @@ int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
 	while ((e = readdir(d)))
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
 			strv_add(ret, e->d_name);
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
+	strv_sort(ret);
 	return 0;
 }
 

@@ -99,4 +99,5 @@ void strv_add(struct strv *l, const char *s);
 void strv_addf(struct strv *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void strv_copy(struct strv *dst, const struct strv *src);
 bool strv_has(const struct strv *l, const char *s);
+void strv_sort(struct strv *l); /* by the bytes */
 void strv_done(struct strv *l);

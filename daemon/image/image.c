@@ -297,11 +297,6 @@ int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_i
 	return 0;
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int image_entries(int dirfd, struct strv *ret, struct fcm_error *err)
 {
 	_cleanup_(closedirp) DIR *d = open_listing(dirfd);
@@ -312,8 +307,7 @@ int image_entries(int dirfd, struct strv *ret, struct fcm_error *err)
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.')
 			strv_add(ret, e->d_name);
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
+	strv_sort(ret);
 	return 0;
 }
 

@@ -59,11 +59,6 @@ struct tag tag_of(const char *entry)
 	return t;
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int tags_load(int state_fd, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
@@ -157,8 +152,7 @@ void tags_list(const struct image_id *id, struct strv *ret)
 		if (id == NULL || strcmp(strchr(tags.list.v[i], '=') + 1, id->s) == 0)
 			strv_add(ret, tags.list.v[i]);
 	pthread_mutex_unlock(&tags.lock);
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof *ret->v, by_text);
+	strv_sort(ret);
 }
 
 int tags_set(const char *name, const struct image_id *id, struct fcm_error *err)

@@ -162,11 +162,6 @@ static void closedirp(DIR **d)
 		closedir(*d);
 }
 
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* In the order of their bytes. False when there are more than HOOKS_MAX names. */
 static bool list(const char *dir, struct strv *ret)
 {
@@ -180,8 +175,7 @@ static bool list(const char *dir, struct strv *ret)
 			return false;
 		strv_add(ret, e->d_name);
 	}
-	if (ret->n)
-		qsort(ret->v, ret->n, sizeof ret->v[0], by_name);
+	strv_sort(ret);
 	return true;
 }
 
