@@ -1,19 +1,12 @@
 """What a start from a snapshot saves: clones against cold boots of the same image, and what a snapshot costs its VM."""
 import re
 import statistics
-import time
 from pathlib import Path
 
-from table import by_turns, row
+from table import by_turns, row, timed_ms
 
 CROWD = 8  # clones at a time, beside one
 MANY_MIB = 64  # what dd writes, to compare a snapshot's rate with
-
-
-def timed(call):
-    begun = time.monotonic()
-    call()
-    return (time.monotonic() - begun) * 1e3
 
 
 def answers(host, name):
@@ -45,7 +38,7 @@ def clones(host, count=1):
         for name in made:
             answers(host, name)
 
-    taken = timed(make)
+    taken = timed_ms(make)
     gone(host, *made)
     return taken
 
@@ -55,13 +48,13 @@ def cold(host):
         host.create("cold", image="base")
         answers(host, "cold")
 
-    taken = timed(make)
+    taken = timed_ms(make)
     gone(host, "cold")
     return taken
 
 
 def run(host, *argv):
-    taken = timed(lambda: host.fcm("run", "-d", "--name", "ran", *argv))
+    taken = timed_ms(lambda: host.fcm("run", "-d", "--name", "ran", *argv))
     gone(host, "ran")
     return taken
 
@@ -69,7 +62,7 @@ def run(host, *argv):
 def dd_rate(host, folder):
     """MiB/s of a file that is on the disk when it ends."""
     path = folder / "dd"
-    taken = timed(lambda: host.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={MANY_MIB}", "conv=fsync"))
+    taken = timed_ms(lambda: host.run("dd", "if=/dev/zero", f"of={path}", "bs=1M", f"count={MANY_MIB}", "conv=fsync"))
     path.unlink()
     return MANY_MIB / taken * 1e3
 

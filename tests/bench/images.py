@@ -4,24 +4,17 @@ import os
 import random
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import oci
 from registry import Registry
-from table import by_turns, row
+from table import by_turns, row, timed_ms
 
 REGISTRY = "127.0.0.1:5000"
 CONFIG = f"insecure_registries = {REGISTRY}\n"
 MERGER = 64123  # whom fcm-oci becomes
 SHARE, FILES_MIB = Path("/usr/share/doc"), 24  # many small files of this machine's
 LARGE_MIB = 48  # and few that are large, and don't shrink
-
-
-def timed(call):
-    begun = time.monotonic()
-    call()
-    return (time.monotonic() - begun) * 1e3
 
 
 def layers():
@@ -40,12 +33,12 @@ def bench_pull(host, registry, rounds):
     name, target = f"{REGISTRY}/large:1", host.work / "skopeo"
 
     def ours(_):
-        taken = timed(lambda: host.fcm("pull", "--quiet", name))
+        taken = timed_ms(lambda: host.fcm("pull", "--quiet", name))
         host.fcm("rmi", name)
         return taken
 
     def theirs(_):
-        taken = timed(lambda: host.run("skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", f"docker://{name}",
+        taken = timed_ms(lambda: host.run("skopeo", "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false", f"docker://{name}",
                                        f"oci:{target}:x"))
         shutil.rmtree(target)
         return taken
@@ -66,7 +59,7 @@ def bench_merge(host, registry, data, rounds):
         out = os.open(host.work / "merged", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         job = [("job", "merge"), ("uid", MERGER), *(("layer", x) for x in digests)]
         fds = {oci.LAYERS: os.open(folder, os.O_RDONLY | os.O_DIRECTORY), oci.OUT: out}
-        return timed(lambda: check(oci.Job(job, fds).answer()))
+        return timed_ms(lambda: check(oci.Job(job, fds).answer()))
 
     def check(answer):
         assert answer.get("ok"), answer
@@ -78,7 +71,7 @@ def bench_merge(host, registry, data, rounds):
             subprocess.run(["umoci", "unpack", "--image", f"{layout}:x", bundle], check=True, capture_output=True)
             subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", bundle / "rootfs", disk, "400M"], check=True, capture_output=True)
 
-        taken = timed(make)
+        taken = timed_ms(make)
         shutil.rmtree(bundle)
         disk.unlink()
         return taken
@@ -91,7 +84,7 @@ def bench_run(host, bare, rounds):
     def theirs(_):
         return (bare.start() + bare.boot() + bare.end()) * 1e3
 
-    ours, base = by_turns(rounds, lambda _: timed(lambda: host.fcm("run", "--rm", "tiny", "true")), theirs)
+    ours, base = by_turns(rounds, lambda _: timed_ms(lambda: host.fcm("run", "--rm", "tiny", "true")), theirs)
     row("fcm run --rm tiny true / the same VM by hand, up and gone", ours, base, 1.1)
 
 

@@ -33,7 +33,7 @@ from by_hand import Agent  # noqa: E402
 from clones import bench_clones  # noqa: E402
 from images import CONFIG, bench_images, bench_run  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
-from table import by_turns, row, table  # noqa: E402
+from table import by_turns, row, table, timed, timed_ms  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 AT_ONCE = 20  # creates whose rate is measured
@@ -200,7 +200,7 @@ def bench_exec(host, rounds):
 
     def execs(clients):
         with ThreadPoolExecutor(clients) as pool:
-            return timed(lambda: list(pool.map(one_exec, range(EXECS)))) * 1e3
+            return timed_ms(lambda: list(pool.map(one_exec, range(EXECS))))
 
     def one_exec(_):
         host.api.post("/v1/vms/exec/exec", {"cmd": ["true"]}).ok()
@@ -316,12 +316,6 @@ def bench_daemon(host, build, rounds, many):
         times.append(time.monotonic() - begun)
     base = [timed(lambda: host.run("true")) for _ in range(rounds + 1)]
     row(f"fcm ls of {many}, start to exit (less nsenter)", (statistics.median(times) - statistics.median(base)) * 1e3, None, None)
-
-
-def timed(call):
-    begun = time.monotonic()
-    call()
-    return time.monotonic() - begun
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 import os
 import statistics
 import sys
+import time
 
 ROWS = []
 
@@ -18,6 +19,17 @@ def row(what, ours, bare, goal, unit="ms", lower=True):
     ROWS.append((what, f"{ours:.1f} {unit}", f"{bare:.1f} {unit}" if bare else "-", f"{ratio:.2f}" if bare else "-",
                  f"{'<=' if lower else '>='} {goal:g}" if goal is not None else "-", verdict))
     print("  ".join(ROWS[-1]), file=sys.stderr, flush=True)
+
+
+def timed(call):
+    """Seconds that it takes."""
+    begun = time.monotonic()
+    call()
+    return time.monotonic() - begun
+
+
+def timed_ms(call):
+    return timed(call) * 1e3
 
 
 def by_turns(rounds, *measures):

@@ -3,6 +3,7 @@ statuses of the client can be tested without a host. VM names choose the answer:
 import json
 import socket
 import ssl
+import subprocess
 import struct
 import threading
 import time
@@ -488,6 +489,18 @@ def start(path=None, certificate=None):
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.url = f"https://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+def start_tls(folder):
+    """The same behind TLS, with a certificate of its own; server.trust is the environment of a client that trusts it."""
+    file, certificate = folder / "tls.pem", folder / "crt"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", file, "-out", certificate],
+                   check=True, capture_output=True)
+    file.write_text(file.read_text() + certificate.read_text())
+    server = start(certificate=file)
+    server.trust = {"SSL_CERT_FILE": str(certificate)}
     return server
 
 

@@ -24,13 +24,7 @@ def user(fcm):
 @pytest.fixture
 def other(tmp_path):
     """A second daemon, by TLS."""
-    file = tmp_path / "tls.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", file, "-out", tmp_path / "crt"],
-                   check=True, capture_output=True)
-    file.write_text(file.read_text() + (tmp_path / "crt").read_text())
-    server = fake_daemon.start(certificate=file)
-    server.trust = {"SSL_CERT_FILE": str(tmp_path / "crt")}
+    server = fake_daemon.start_tls(tmp_path)
     yield server
     server.shutdown()
     server.server_close()

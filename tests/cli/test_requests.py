@@ -594,13 +594,8 @@ def test_console_read_only_of_a_script(fcm, daemon):
 @pytest.fixture
 def tls(fcm, tmp_path):
     """The fake daemon behind TLS, with a certificate of its own."""
-    file = tmp_path / "tls.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", "/CN=fake", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", file, "-out", tmp_path / "crt"],
-                   check=True, capture_output=True)
-    file.write_text(file.read_text() + (tmp_path / "crt").read_text())
-    server = fake_daemon.start(certificate=file)
-    fcm.env |= {"FCM_URL": server.url, "SSL_CERT_FILE": str(tmp_path / "crt"), "FCM_TOKEN": fake_daemon.TOKEN}
+    server = fake_daemon.start_tls(tmp_path)
+    fcm.env |= {"FCM_URL": server.url, "FCM_TOKEN": fake_daemon.TOKEN, **server.trust}
     yield server
     server.shutdown()
     server.server_close()
