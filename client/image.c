@@ -106,13 +106,13 @@ static int run_images(struct cli *cli, void *options, struct fcm_error *err)
 
 /* What can be built, the route that takes it, and whether fcm-agent goes into it (into a kernel's initrd). */
 static const struct recipe {
-	const char *name, *route;
+	const char *name, *method, *route;
 	bool agent;
 } recipes[] = {
-	{"base", "/v1/images/base", false},
-	{"debian", "/v1/images/debian", false},
-	{"tiny", "/v1/images/tiny", false},
-	{"kernel", "/v1/kernels/default", true},
+	{"base", "POST", "/v1/images/import?name=base", false},
+	{"debian", "POST", "/v1/images/import?name=debian", false},
+	{"tiny", "POST", "/v1/images/import?name=tiny", false},
+	{"kernel", "PUT", "/v1/kernels/default", true},
 };
 
 static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
@@ -178,7 +178,7 @@ static int send_tar(struct cli *cli, const struct recipe *recipe, const char *ta
 	remove_tar(tar);
 	if (st.st_size == 0)
 		return fcm_fail(err, FCM_HOST, "the build of '%s' made nothing", recipe->name);
-	return api_upload(cli->api, "PUT", recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
+	return api_upload(cli->api, recipe->method, recipe->route, fd, (uint64_t)st.st_size, doing, ret, err);
 }
 
 static int build_in(struct cli *cli, const struct recipe *recipe, const char *dir, field_json **ret,

@@ -63,7 +63,7 @@ debian_image() {
 		return
 	fi
 	[ $# = 1 ] || die "usage: $0 OUTPUT.tar"
-	need apt-get mmdebstrap mke2fs resize2fs tar
+	need apt-get mmdebstrap tar
 	# shellcheck source=/dev/null
 	. /etc/os-release
 	keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -76,7 +76,5 @@ debian_image() {
 	bootstrap | as_root tar --extract --directory="$scratch/root" --xattrs --xattrs-include='security.*' --exclude='./dev/*'
 	say "putting the image together"
 	as_root "$0" --finish "$(dirname "$0")/files" "$scratch/root"
-	make_ext4 "$scratch/root" "$scratch/image.ext4"
-	echo "{\"tag\": \"$VERSION_ID\"}" >"$scratch/image.json"
-	pack "$1" "$scratch" image.ext4 image.json
+	pack_image "$1" "$scratch/root" "$VERSION_ID"
 }

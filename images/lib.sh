@@ -28,7 +28,6 @@ need() {
 package_of() {
 	case $1 in
 	xz) echo xz-utils ;;
-	mke2fs | resize2fs) echo e2fsprogs ;;
 	dpkg-deb) echo dpkg ;;
 	apt-get | apt-cache) echo apt ;;
 	newuidmap) echo uidmap ;;
@@ -80,24 +79,55 @@ unpack() {
 	done
 }
 
-# make_ext4 TREE OUTPUT: an ext4 with hardly a free block. No journal and no reserve: it is only ever mounted read-only.
-make_ext4() {
-	local blocks inodes
-	blocks=$(as_root du -s --block-size=4096 "$1" | cut -f1)
-	inodes=$(($(as_root find "$1" | wc -l) + 64))
-	# An inode takes 256 bytes; 3% and 4 MiB for directories, extents and the groups' own blocks.
-	blocks=$((blocks + inodes / 16 + blocks / 32 + 1024))
-	: >"$2"
-	as_root mke2fs -q -t ext4 -b 4096 -N "$inodes" -O ^has_journal,^resize_inode -m 0 -L fcm -E root_owner=0:0 \
-		-d "$1" "$2" "$blocks"
-	resize2fs -M "$2" >/dev/null 2>&1
+# put_blob FILE: the file becomes a blob of the layout in $scratch/oci; its digest on stdout.
+put_blob() {
+	local digest
+	digest=$(sha256sum <"$1" | cut -d ' ' -f 1)
+	mv "$1" "$scratch/oci/blobs/sha256/$digest"
+	echo "$digest"
+}
+
+# put_json MEDIA_TYPE: what comes on stdin becomes a blob; its descriptor (image-spec, descriptor.md) on stdout.
+put_json() {
+	local size digest
+	cat >"$scratch/json"
+	size=$(stat --format=%s "$scratch/json")
+	digest=$(put_blob "$scratch/json")
+	printf '{"mediaType": "application/vnd.oci.image.%s+json", "digest": "sha256:%s", "size": %s}' "$1" "$digest" "$size"
+}
+
+# pack_image OUTPUT.tar TREE VERSION: the tree as an OCI archive of one layer (image-spec, image-layout.md). It names no program: an
+# image whose /etc/fcm says how a machine starts needs none.
+pack_image() {
+	local layer size config manifest now
+	mkdir -p "$scratch/oci/blobs/sha256"
+	as_root tar --create --directory="$2" --sort=name --format=posix --pax-option=delete=atime,delete=ctime --numeric-owner \
+		--xattrs --xattrs-include='security.*' . >"$scratch/layer"
+	size=$(stat --format=%s "$scratch/layer")
+	layer=$(put_blob "$scratch/layer")
+	now=$(date --utc +%Y-%m-%dT%H:%M:%SZ)
+	config=$(put_json config.v1 <<-END
+		{"created": "$now", "architecture": "amd64", "os": "linux",
+		 "config": {"Labels": {"org.opencontainers.image.version": "$3"}},
+		 "rootfs": {"type": "layers", "diff_ids": ["sha256:$layer"]},
+		 "history": [{"created": "$now", "created_by": "images/$name/build"}]}
+	END
+	)
+	manifest=$(put_json manifest.v1 <<-END
+		{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": $config,
+		 "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "sha256:$layer", "size": $size}]}
+	END
+	)
+	echo "{\"schemaVersion\": 2, \"manifests\": [$manifest]}" >"$scratch/oci/index.json"
+	echo '{"imageLayoutVersion": "1.0.0"}' >"$scratch/oci/oci-layout"
+	pack "$1" "$scratch/oci" oci-layout index.json blobs
 }
 
 # pack OUTPUT.tar DIR FILE...: appears under its name only when it is complete.
 pack() {
 	local output=$1 dir=$2
 	shift 2
-	tar --create --file="$output.partial" --directory="$dir" --owner=root:0 --group=root:0 --mode=0644 \
+	tar --create --file="$output.partial" --directory="$dir" --owner=root:0 --group=root:0 --mode=u=rwX,go=rX \
 		--mtime=@0 --format=ustar "$@"
 	mv "$output.partial" "$output"
 	say "wrote $output ($(du -h --apparent-size "$output" | cut -f1))"

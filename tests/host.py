@@ -471,9 +471,14 @@ class Host:
         """Hand cached images and the kernel (FCM_ASSETS/<name>.tar) to the daemon, as `fcm image build` does."""
         for name in names:
             with open(Path(os.environ["FCM_ASSETS"]) / f"{name}.tar", "rb") as file:
-                path = "/v1/kernels/default" if name == "kernel" else f"/v1/images/{name}"
+                method, path = ("PUT", "/v1/kernels/default") if name == "kernel" else ("POST", f"/v1/images/import?name={name}")
                 size = os.fstat(file.fileno()).st_size
-                self.api.put(path, file, headers={"Content-Type": "application/x-tar", "Content-Length": str(size)}).ok()
+                self.api.call(method, path, file, headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)}).ok()
+
+    def layers(self):
+        """The layers that are kept for other images than tiny."""
+        own = {f"{s['layer']}.tar" for s in self.api.get("/v1/image/history?ref=tiny").ok()["history"]}
+        return sorted({p.name for p in (self.state_dir / "layers").iterdir()} - own)
 
     # ---- VMs ----
 

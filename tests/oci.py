@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 OCI = Path(os.environ.get("FCM_BUILD", Path(__file__).resolve().parents[1] / "build")) / "daemon/oci/fcm-oci"
@@ -112,6 +113,22 @@ def layout(path, layers, config):
     (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
     (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     return made["digest"].removeprefix("sha256:")
+
+
+def ext4_of(archive, path, size="32M"):
+    """Make an ext4 of what images/*/build wrote: an OCI archive of one layer."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
+        blobs = Path(folder) / "blobs/sha256"
+
+        def blob(descriptor):
+            return blobs / descriptor["digest"].removeprefix("sha256:")
+
+        index = json.loads((Path(folder) / "index.json").read_text())
+        layer, = json.loads(blob(index["manifests"][0]).read_text())["layers"]
+        (Path(folder) / "root").mkdir()
+        subprocess.run(["tar", "-xf", blob(layer), "-C", f"{folder}/root", "--xattrs", "--xattrs-include=security.*"], check=True)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", f"{folder}/root", path, size], check=True, capture_output=True)
 
 
 # ---- an image with a shell, to be run ----

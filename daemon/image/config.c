@@ -67,6 +67,16 @@ int image_config_parse(const char *text, size_t n, struct image_config *ret, str
 	return 0;
 }
 
+void image_config_version(const char *text, size_t n, char *ret, size_t size)
+{
+	struct fcm_error ignored;
+	auto_json field_json *v = fj_parse(text, n, &ignored);
+	const field_json *labels = fj_get(fj_get(v, "config"), "Labels");
+
+	(void)fcm_copy(ret, size, fj_get_str(labels, "org.opencontainers.image.version"));
+	ret[fcm_printable(ret, strlen(ret))] = '\0';
+}
+
 char *image_config_check(const char *text, struct fcm_error *err)
 {
 	_cleanup_(image_config_done) struct image_config c = {0};

@@ -30,6 +30,10 @@ int image_config_parse(
 	const char *text, size_t n, struct image_config *ret, struct fcm_error *err) must_check;
 void image_config_done(struct image_config *c);
 
+/* What its maker calls the version (image-spec, annotations.md: org.opencontainers.image.version), as far as it fits; "" when it says
+ * nothing. `text` is one that image_config_parse() took. */
+void image_config_version(const char *text, size_t n, char *ret, size_t size);
+
 /* Is it what a user may say of how an image runs, an object with keys of "config" of an OCI config? The same on one line, the
  * caller's. NULL with FCM_INVALID and the like naming the key. */
 char *image_config_check(const char *text, struct fcm_error *err);
@@ -37,5 +41,5 @@ char *image_config_check(const char *text, struct fcm_error *err);
 /* The text of an image's config. FCM_NOT_FOUND when it has none. */
 int image_config_text(const struct image_id *id, struct buf *ret, struct fcm_error *err) must_check;
 
-/* That of an image; an empty one for an image that has none (PUT /v1/images). FCM_NO_IMAGE isn't told here. */
+/* That of an image; an empty one for an image that has none, an ext4. FCM_NO_IMAGE isn't told here. */
 int image_config_load(const struct image_id *id, struct image_config *ret, struct fcm_error *err) must_check;

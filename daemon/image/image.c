@@ -24,7 +24,7 @@ static const struct field facts_table[] = {
 	F(struct image_facts, tag, FIELD_CHARS),
 	F(struct image_facts, created, FIELD_TIME),
 	F(struct image_facts, size, FIELD_I64, .max = INT64_MAX),
-	F(struct image_facts, sha256, FIELD_CHARS),
+	F(struct image_facts, sha256, FIELD_CHARS, .flags = FIELD_OMIT_EMPTY),
 	F(struct image_facts, layers, FIELD_STRV, .max = 128, .flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };

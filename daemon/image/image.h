@@ -5,9 +5,9 @@
  *	<state>/tags.json				which names mean which image (tags.h)
  *	<state>/kernels/<name>/{vmlinux,initrd,release}
  *
- * They arrive as a request body (a tar with exactly those files), are unpacked into a temporary directory beside their
- * place and renamed into it: half of one is never visible. An image never changes under its id, so whoever has the id has
- * the same file for ever. Nothing in an image is executed or mounted by the host.
+ * They are put together in a temporary directory beside their place (an image: make.h; a kernel: from a tar with exactly
+ * those files) and renamed into it: half of one is never visible. An image never changes under its id, so whoever has the id
+ * has the same file for ever. Nothing in an image is executed or mounted by the host.
  */
 #pragma once
 
@@ -57,16 +57,16 @@ int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_i
 /* All images, a row for each of their names, and all kernels; *ret is the caller's array of *ret_n. */
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
-/* Receiving one: begin, feed the pieces of the tar in order, then commit (visible) or abort. An image gets the name
- * localhost/<name>:latest, which an older one loses; a kernel replaces an older one whole. The tar is plain, gzip or zstd.
- * Errors are FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE, FCM_INSUFFICIENT; FCM_UNAVAILABLE when four
- * uploads are in progress. A commit may take a minute for a large image. */
-struct image_upload;
-int image_upload_begin(const struct asset_name *name, bool is_kernel, struct image_upload **ret,
-	struct fcm_error *err) must_check;
-int image_upload_feed(struct image_upload *up, const void *data, size_t n, struct fcm_error *err) must_check;
-int image_upload_commit(struct image_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
-void image_upload_abort(struct image_upload *up); /* NULL-safe; also frees after a commit */
+/* Receiving a kernel: begin, feed the pieces of the tar in order, then commit (visible; it replaces an older one whole) or abort.
+ * The tar is plain, gzip or zstd. Errors are FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE; FCM_UNAVAILABLE
+ * when four uploads are in progress. */
+struct kernel_upload;
+int kernel_upload_begin(
+	const struct asset_name *name, struct kernel_upload **ret, struct fcm_error *err) must_check;
+int kernel_upload_feed(
+	struct kernel_upload *up, const void *data, size_t n, struct fcm_error *err) must_check;
+int kernel_upload_commit(struct kernel_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
+void kernel_upload_abort(struct kernel_upload *up); /* NULL-safe; also frees after a commit */
 
 /* The whole name that an image gets when its user calls it so: one without a domain is one of localhost. FCM_INVALID naming `field`. */
 int image_whole_name(

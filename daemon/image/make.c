@@ -117,13 +117,15 @@ static int read_config(
 	return r;
 }
 
-static int take_config(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+static int take_config(
+	struct image_making *m, const struct image_id *id, struct image_facts *facts, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
 	_cleanup_(image_config_done) struct image_config config = {0};
 
 	if (read_config(m, id, &text, err) < 0 || image_config_parse(text.p, text.n, &config, err) < 0)
 		return -1;
+	image_config_version(text.p, text.n, facts->tag, sizeof facts->tag);
 	return file_write_atomic(m->dir_fd, CONFIG, 0444, text.p, text.n, err);
 }
 
@@ -132,7 +134,7 @@ static int write_facts(struct image_making *m, const struct image_id *id, struct
 	struct image_facts facts = {.created = clock_wall(), .layers = m->layers};
 	struct stat st;
 
-	if (m->layers.n > 0 && take_config(m, id, err) < 0)
+	if (m->layers.n > 0 && take_config(m, id, &facts, err) < 0)
 		return -1;
 	if (fstat(m->out_fd, &st) < 0 || fsync(m->out_fd) < 0)
 		return fcm_fail_errno(err, "store the image");

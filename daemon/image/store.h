@@ -39,7 +39,8 @@ bool image_there(const struct image_id *id);
 
 /* image.json: the facts that can't be seen from the file. */
 struct image_facts {
-	char tag[32], sha256[65]; /* its maker's version; of image.ext4 */
+	char tag[32];	 /* its maker's version */
+	char sha256[65]; /* of image.ext4, where an older fcm wrote it */
 	int64_t created, size;
 	struct strv layers; /* diff_ids of an OCI image; to be freed */
 };

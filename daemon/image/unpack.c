@@ -9,26 +9,16 @@
 
 #include "common/core/fileio.h"
 #include "common/core/sparse.h"
-#include "common/crypt.h"
 
 enum {
 	READ_BLOCK = 256 * 1024,
 	PADDING_MAX = 1 << 20, /* bytes behind the end of the archive: tar(1) pads to its record size */
 };
 
-static const char zeros[65536];
-
 static void archive_freep(struct archive **a)
 {
 	archive_read_free(*a); /* NULL-safe */
 }
-
-/* A file being written: what is behind `at` hasn't been hashed yet. */
-struct output {
-	int fd;
-	uint64_t at;
-	struct crypt_sha256 *hash;
-};
 
 static int fail_archive(struct archive *a, struct fcm_error *err)
 {
@@ -84,34 +74,20 @@ static int check_entry(struct archive_entry *e, struct unpack_member *members, s
 	return 0;
 }
 
-/* Account for a hole from o->at to `to`. */
-static void hash_hole(struct output *o, uint64_t to)
-{
-	while (o->at < to) {
-		size_t n = MIN(sizeof zeros, (size_t)(to - o->at));
-		if (o->hash)
-			crypt_sha256_add(o->hash, zeros, n);
-		o->at += n;
-	}
-}
-
-static int copy_data(
-	struct archive *a, const struct unpack_member *m, struct output *o, struct fcm_error *err)
+static int copy_data(struct archive *a, const struct unpack_member *m, int fd, struct fcm_error *err)
 {
 	const void *p;
+	uint64_t end = 0;
 	size_t n;
 	la_int64_t at;
 	int r;
 
 	while ((r = archive_read_data_block(a, &p, &n, &at)) == ARCHIVE_OK) {
-		if (at < 0 || (uint64_t)at < o->at || (uint64_t)at > m->size || n > m->size - (uint64_t)at)
+		if (at < 0 || (uint64_t)at < end || (uint64_t)at > m->size || n > m->size - (uint64_t)at)
 			return fcm_fail(err, FCM_INVALID, "%s in the tar has pieces out of place", m->name);
-		hash_hole(o, (uint64_t)at);
-		if (sparse_write(o->fd, p, n, at) < 0)
+		if (sparse_write(fd, p, n, at) < 0)
 			return fcm_fail_errno(err, "write %s", m->name);
-		if (o->hash)
-			crypt_sha256_add(o->hash, p, n);
-		o->at += n;
+		end = (uint64_t)at + n;
 	}
 	return r == ARCHIVE_EOF ? 0 : fail_archive(a, err);
 }
@@ -123,18 +99,8 @@ static int check_magic(int fd, const struct unpack_member *m, struct fcm_error *
 
 	if (n == 0)
 		return 0;
-	if (pread(fd, found, n, (off_t)m->magic_at) != (ssize_t)n || memcmp(found, m->magic, n) != 0)
+	if (pread(fd, found, n, 0) != (ssize_t)n || memcmp(found, m->magic, n) != 0)
 		return fcm_fail(err, FCM_INVALID, "%s is not %s", m->name, m->what);
-	return 0;
-}
-
-static int fill(struct archive *a, const struct unpack_member *m, struct output *o, struct fcm_error *err)
-{
-	if (ftruncate(o->fd, (off_t)m->size) < 0)
-		return fcm_fail_errno(err, "make %s", m->name);
-	if (copy_data(a, m, o, err) < 0)
-		return -1;
-	hash_hole(o, m->size);
 	return 0;
 }
 
@@ -144,11 +110,9 @@ static int unpack_member(struct archive *a, int dirfd, struct unpack_member *m, 
 
 	if (fd < 0)
 		return fcm_fail_errno(err, "make %s", m->name);
-	struct output o = {.fd = fd, .hash = m->want_digest ? crypt_sha256_new() : NULL};
-	int r = fill(a, m, &o, err);
-	if (o.hash)
-		crypt_sha256_hex(o.hash, m->digest);
-	if (r < 0 || check_magic(fd, m, err) < 0)
+	if (ftruncate(fd, (off_t)m->size) < 0)
+		return fcm_fail_errno(err, "make %s", m->name);
+	if (copy_data(a, m, fd, err) < 0 || check_magic(fd, m, err) < 0)
 		return -1;
 	if (fchmod(fd, 0444) < 0 || fsync(fd) < 0)
 		return fcm_fail_errno(err, "write %s", m->name);

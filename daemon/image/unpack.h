@@ -11,16 +11,13 @@
 /* A file of the tar. It is written sparsely, mode 0444. */
 struct unpack_member {
 	const char *name;
-	uint64_t max;	  /* bytes */
-	bool want_digest; /* sha256 into `digest` */
-	uint64_t magic_at;
-	const char *magic; /* bytes that must be at `magic_at` (no NUL among them), or NULL */
-	const char *what;  /* what a file with that magic is, for the error: "an ext4 file system" */
+	uint64_t max;	   /* bytes */
+	const char *magic; /* bytes that it must begin with (no NUL among them), or NULL */
+	const char *what;  /* what a file with that magic is, for the error: "an ELF" */
 
 	/* what was found */
 	bool seen;
 	uint64_t size;
-	char digest[65];
 };
 
 /* Read a tar (ustar, pax or GNU; plain, gzip or zstd) from fd to its end, into the new files of dirfd. Each of the n

@@ -251,7 +251,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"df": [dict(zip(("type", "count", "active", "size", "reclaimable"), r)) for r in rows], "free": 79000000000})
 
     def import_image(self, body):
-        return self.answer(201, {"name": "mine", "tag": "1", "digest": "1f3a9c0d5e6f7788", "on_disk": body["bytes"], "added": ["localhost/mine:1"]})
+        name = parse_qs(urlsplit(self.path).query).get("name", ["mine"])[0]
+        return self.answer(201, {"name": name, "tag": "1", "digest": "1f3a9c0d5e6f7788", "on_disk": body["bytes"], "added": [f"localhost/{name}:1"]})
 
     def prune_images(self, body):
         return self.answer(200, {"untagged": [], "removed": ["1f3a9c0d5e6f7788"] * (2 if body["all"] else 1), "bytes": 5000000})

@@ -685,7 +685,7 @@ def test_image_build(fcm, daemon, tmp_path):
     (tmp_path / "scratch").mkdir()
     done = fcm("image", "build", "tiny", env={"TMPDIR": str(tmp_path / "scratch")})
     assert (done.status, done.out, done.err) == (0, "tiny\n", "building\n")
-    assert last(daemon)["path"] == "/v1/images/tiny" and last(daemon)["body"] == {"bytes": 100000}
+    assert last(daemon)["path"] == "/v1/images/import?name=tiny" and last(daemon)["body"] == {"bytes": 100000}
     script.write_text("#!/bin/sh\necho no luck >&2; exit 3\n")
     done = fcm("image", "build", "tiny", env={"TMPDIR": str(tmp_path / "scratch")})
     assert done.status == 1 and done.out == "" and "no luck" in done.err

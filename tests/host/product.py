@@ -41,10 +41,10 @@ class Product:
         return self.host.run(["dpkg", "-i", *options, "/root/fcm.deb"], timeout=120)
 
     def add_assets(self, kernel_tar, tiny_tar):
-        for path, tar in (("kernels/default", kernel_tar), ("images/tiny", tiny_tar)):
+        for method, path, tar in (("PUT", "kernels/default", kernel_tar), ("POST", "images/import?name=tiny", tiny_tar)):
             self.host.put("/root/asset.tar", Path(tar).read_bytes())
-            self.host.run("curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/x-tar' -T /root/asset.tar "
-                          f"http://localhost/v1/{path}; rm /root/asset.tar", timeout=120)
+            self.host.run(f"curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/octet-stream' -X {method} "
+                          f"-T /root/asset.tar 'http://localhost/v1/{path}'; rm /root/asset.tar", timeout=120)
 
     def add_user(self):
         self.host.run(f"id {USER} 2>/dev/null || useradd -m {USER}; usermod -aG fcm {USER}")

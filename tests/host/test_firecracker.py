@@ -1,9 +1,13 @@
 """The real Firecracker boots our kernel in the host, and our agent answers over vsock. No product but kernel and image."""
 import json
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from oci import ext4_of  # noqa: E402  pylint: disable=wrong-import-position
 
 HERE = Path(__file__).resolve().parent
 FOLDER = "/srv/fc"
@@ -11,12 +15,14 @@ BOOTS = 5
 
 
 @pytest.fixture(scope="module")
-def guest(firecracker, kernel_tar, tiny_tar):
+def guest(firecracker, kernel_tar, tiny_tar, tmp_path_factory):
     """A folder in the host with all that by_hand.py wants."""
-    for path, names in ((kernel_tar, ("vmlinux", "initrd")), (tiny_tar, ("image.ext4",))):
-        with tarfile.open(path) as tar:
-            for name in names:
-                firecracker.put(f"{FOLDER}/{name}", tar.extractfile(name).read())
+    with tarfile.open(kernel_tar) as tar:
+        for name in ("vmlinux", "initrd"):
+            firecracker.put(f"{FOLDER}/{name}", tar.extractfile(name).read())
+    image = tmp_path_factory.mktemp("image") / "image.ext4"
+    ext4_of(tiny_tar, image)
+    firecracker.put(f"{FOLDER}/image.ext4", image.read_bytes())
     firecracker.put(f"{FOLDER}/by_hand.py", (HERE / "by_hand.py").read_bytes())
     firecracker.run(f"mke2fs -q -t ext4 {FOLDER}/disk.ext4 64M")
     return firecracker

@@ -15,6 +15,7 @@ def test_contract(firecracker, kernel_tar, tiny_tar, note):
         firecracker.put(f"{FOLDER}/build/{name}", (hosts.BUILD / name).read_bytes(), 0o755)
     for path in (*CONTRACT.glob("*.py"), CONTRACT / "calls.jsonl"):
         firecracker.put(f"{FOLDER}/tests/contract/vmm/{path.name}", path.read_bytes())
+    firecracker.put(f"{FOLDER}/tests/oci.py", (hosts.TOP / "tests/oci.py").read_bytes())
     for path in (kernel_tar, tiny_tar):
         firecracker.put(f"{FOLDER}/assets/{path.name}", path.read_bytes())
     env = f"FCM_BUILD={FOLDER}/build FCM_ASSETS={FOLDER}/assets FCM_VMM_DRIVERS='{DRIVERS}'"

@@ -46,12 +46,10 @@ def add_fake_assets(host):
     image = host.work / "fake.ext4"
     subprocess.run(["mke2fs", "-q", "-t", "ext4", image, "4M"], check=True, stdout=subprocess.DEVNULL)
     elf = b"\x7fELF\x02\x01\x01" + bytes(4096)
-    tar = {"Content-Type": "application/x-tar"}
     host.api.put("/v1/kernels/default", tar_of({"vmlinux": elf, "initrd": bytes(512), "release": b"fake\n"}),
-                 headers=tar).ok()
-    image_tar = tar_of({"image.ext4": image.read_bytes(), "image.json": b'{"tag":"1"}'})
+                 headers={"Content-Type": "application/x-tar"}).ok()
     for name in ("tiny", "base"):
-        host.api.put(f"/v1/images/{name}", image_tar, headers=tar).ok()
+        host.api.post(f"/v1/images/import?name={name}", image.read_bytes(), headers={"Content-Type": "application/octet-stream"}).ok()
 
 
 def add_assets(host, options):

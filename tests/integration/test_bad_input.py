@@ -95,9 +95,8 @@ def test_vm_in_the_path(api, method, pattern, vm):
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "a%2fb", "A", "-a", "a" * 64, "a%00"], ids=ascii)
-@pytest.mark.parametrize("route", ["images", "kernels"])
-def test_asset_in_the_path(api, route, name):
-    refused(api.put(f"/v1/{route}/{name}", b"x", headers={"Content-Type": "application/x-tar"}), (400, 404))
+def test_kernel_in_the_path(api, name):
+    refused(api.put(f"/v1/kernels/{name}", b"x", headers={"Content-Type": "application/x-tar"}), (400, 404))
 
 
 @pytest.mark.parametrize("snapshot", ["nosuch", "%2e%2e", "..%2f..%2fetc%2fshadow", "a%00b", "%2f", "a" * 5000, "-", ".", "*", "%ff"],

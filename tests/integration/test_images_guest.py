@@ -1,30 +1,20 @@
 """A real guest keeps the image that it was made with, whoever has the name now."""
-import io
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
+from oci import ext4_of
 
 
 @pytest.fixture
 def other_tiny(host):
-    """The tar of tiny with one more file in its file system."""
-    image = host.work / "image.ext4"
-    with tarfile.open(Path(os.environ["FCM_ASSETS"]) / "tiny.tar") as tar:
-        image.write_bytes(tar.extractfile("image.ext4").read())
-        facts = tar.extractfile("image.json").read()
-    mark = host.work / "mark"
+    """tiny as an ext4 with one more file in it."""
+    image, mark = host.work / "image.ext4", host.work / "mark"
+    ext4_of(Path(os.environ["FCM_ASSETS"]) / "tiny.tar", image)
     mark.write_text("other\n")
     subprocess.run(["debugfs", "-w", "-R", f"write {mark} /etc/which", image], check=True, capture_output=True)
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in (("image.ext4", image.read_bytes()), ("image.json", facts)):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
+    return image.read_bytes()
 
 
 def which(host, name):
@@ -34,7 +24,7 @@ def which(host, name):
 def test_a_replaced_name(host, api, other_tiny):
     before = api.get("/v1/image?ref=tiny").ok()["digest"]
     assert host.create("old", memory=96)["image_id"] == before
-    now = api.put("/v1/images/tiny", other_tiny, headers={"Content-Type": "application/x-tar"}).ok(201)["digest"]
+    now = api.post("/v1/images/import?name=tiny", other_tiny, headers={"Content-Type": "application/octet-stream"}).ok(201)["digest"]
     assert now != before
     assert host.create("new", memory=96)["image_id"] == now
     assert (which(host, "old"), which(host, "new")) == ("", "other\n")

@@ -1,12 +1,11 @@
 """Real guests run what was imported, whatever it came as: archives that skopeo and umoci wrote, a root file system, tiny's own ext4."""
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 
 import oci
 import pytest
-from oci import CONFIG, layout
+from oci import CONFIG, ext4_of, layout
 
 BASE, CHANGE = oci.base(), oci.change()
 
@@ -25,7 +24,7 @@ def nothing_left(host):
     host.destroy_all()
     for digest in {i["digest"] for i in host.api.get("/v1/images").ok()["images"] if i["kind"] == "image" and i["name"] != "tiny"}:
         host.fcm("rmi", digest)
-    assert os.listdir(host.state_dir / "layers") == []
+    assert host.layers() == []
 
 
 def run(host, *argv):
@@ -75,11 +74,7 @@ def test_root_file_system(host):
 def test_raw_ext4(host):
     """A machine of its own: it has an init, sshd and all."""
     file = host.work / "tiny.ext4"
-    with tarfile.open(Path(os.environ["FCM_ASSETS"]) / "tiny.tar") as archive:
-        file.write_bytes(archive.extractfile("image.ext4").read())
-    with open(file, "ab") as end:
-        end.truncate(64 << 20)
-    subprocess.run(["resize2fs", file], check=True, capture_output=True)
+    ext4_of(Path(os.environ["FCM_ASSETS"]) / "tiny.tar", file)
     host.fcm("image", "import", "--name", "raw", file)
     host.create("machine", image="raw", memory=96)
     assert host.fcm("exec", "machine", "cat", "/etc/shells").stdout

@@ -29,20 +29,16 @@ def nothing_left(host):
     for image in host.api.get("/v1/images").ok()["images"]:
         if image["kind"] == "image" and image["name"] != "tiny":
             host.fcm("rmi", image["digest"])
-    assert layers(host) == []
+    assert host.layers() == []
 
 
 def run(host, *argv, check=True):
     return host.fcm("run", "--mem", "96", *argv, check=check)
 
 
-def layers(host):
-    return sorted(p.name for p in (host.state_dir / "layers").iterdir())
-
-
 def test_what_the_image_says(host, registry):
     assert run(host, "--rm", f"{REGISTRY}/app:1").stdout == "hi hello /srv 1000:1001\n"
-    assert layers(host) == sorted(hashlib.sha256(x).hexdigest() + ".tar" for x in (BASE, CHANGE))
+    assert host.layers() == sorted(hashlib.sha256(x).hexdigest() + ".tar" for x in (BASE, CHANGE))
     registry.stop()  # the image is here now
     assert run(host, "--rm", f"{REGISTRY}/app:1", "other", "words").stdout == "hi other words /srv 1000:1001\n"
     assert run(host, "--rm", "-e", "GREETING=ho", "-w", "/etc", "-u", "0", f"{REGISTRY}/app:1").stdout == "ho hello /etc 0:0\n"
@@ -77,15 +73,15 @@ def test_images(host, registry):
     assert host.fcm("rmi", f"{REGISTRY}/app:1", check=False).returncode == 4
     host.fcm("destroy", "user")
     host.fcm("rmi", f"{REGISTRY}/app:1")
-    assert hashlib.sha256(CHANGE).hexdigest() + ".tar" not in layers(host)
+    assert hashlib.sha256(CHANGE).hexdigest() + ".tar" not in host.layers()
 
 
 def test_pulls_that_fail(host, registry):
-    before = layers(host), os.listdir(host.state_dir / "images")
+    before = host.layers(), os.listdir(host.state_dir / "images")
     for name, status in ((f"{REGISTRY}/nothing:1", 3), ("127.0.0.1:1/x", None), ("localhost/x", 2), ("A/b", 2)):
         done = host.fcm("pull", name, check=False)
         assert done.returncode not in (0, None) and (status is None or done.returncode == status), done
         assert done.stderr.startswith("fcm: "), done
-    assert (layers(host), os.listdir(host.state_dir / "images")) == before
+    assert (host.layers(), os.listdir(host.state_dir / "images")) == before
     done = run(host, "--rm", "--pull", "never", f"{REGISTRY}/nothing:1", check=False)
     assert done.returncode == 125 and "there is no image" in done.stderr

@@ -22,7 +22,7 @@ static const struct route table[] = {
 	R("GET", "/v1/vms/{vm}", NULL, 0),
 	R("DELETE", "/v1/vms/{vm}", NULL, 0),
 	R("PUT", "/v1/vms/{vm}/expose", NULL, 0),
-	R("PUT", "/v1/images/{name}", NULL, 1 << 20),
+	R("PUT", "/v1/kernels/{name}", NULL, 1 << 20),
 	R("GET", "/v1/a/{one}/b/{two}", NULL, 0),
 	R(NULL, NULL, NULL, 0),
 };
