@@ -4,8 +4,10 @@ Only what our own file systems have: 4 KiB blocks, extents, linear directories, 
 Format: the kernel's Documentation/filesystems/ext4.
 """
 import hashlib
+import os
 import stat
 import struct
+from pathlib import Path
 
 BLOCK = 4096
 XATTR_MAGIC, EXTENT_MAGIC, EXTENTS_FLAG = 0xEA020000, 0xF30A, 0x80000
@@ -116,3 +118,39 @@ class Ext4:
             result[path] = facts = self.facts(number)
             todo += [(path + b"/" + name, child) for name, child in facts.pop("names", {}).items()]
         return result
+
+
+def on_disk(path, name=b"", result=None):
+    """What Ext4.tree() would say of a directory of the host."""
+    result = {} if result is None else result
+    st = os.lstat(path)
+    facts = {"mode": st.st_mode, "uid": st.st_uid, "gid": st.st_gid, "mtime": st.st_mtime_ns // 10**9, "ns": st.st_mtime_ns % 10**9,
+             "xattrs": {x: os.getxattr(path, x, follow_symlinks=False) for x in os.listxattr(path, follow_symlinks=False)},
+             "inode": st.st_ino, "links": st.st_nlink}
+    if stat.S_ISREG(st.st_mode):
+        facts.update(size=st.st_size, sha256=hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest())
+    elif stat.S_ISLNK(st.st_mode):
+        facts["target"] = os.readlink(path)
+    elif stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode):
+        facts["device"] = os.major(st.st_rdev), os.minor(st.st_rdev)
+    result[name] = facts
+    if stat.S_ISDIR(st.st_mode):
+        for child in os.listdir(path):
+            on_disk(path + b"/" + child, name + b"/" + child, result)
+    return result
+
+
+def comparable(tree):
+    """Inode numbers as the set of names that share one. umoci dates directories to the whole second, and those that no layer
+    has as it likes; a directory's links are the file system's business."""
+    same = {}
+    for name, facts in tree.items():
+        same.setdefault(facts["inode"], set()).add(name)
+    result = {}
+    for name, facts in tree.items():
+        facts = dict(facts, inode=same[facts["inode"]])
+        if stat.S_ISDIR(facts["mode"]):
+            for key in ("mtime", "ns", "links", "inode"):
+                del facts[key]
+        result[name] = facts
+    return result

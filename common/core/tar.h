@@ -2,8 +2,8 @@
  * Tar archives as a stream: headers out, headers in. tree.h makes them of files and files of them.
  *
  * What is written is POSIX.1-2001 pax over ustar (pax(1), "ustar Interchange Format", "pax Header Block"), so that any tar
- * reads it: long names and large numbers as pax records, holes as GNU tar's sparse format 1.0 (tar's manual, "PAX Format,
- * Version 1.0"). What is read is that, older ustar and v7, and what GNU tar writes by itself (long names as entries L and K,
+ * reads it: long names and large numbers as pax records, extended attributes as star(5) and GNU tar have them, holes as GNU
+ * tar's sparse format 1.0 (tar's manual, "PAX Format, Version 1.0"). What is read is that, older ustar and v7, and what GNU tar writes by itself (long names as entries L and K,
  * numbers in base 256); its older sparse formats are refused by name.
  *
  * Who can no longer go on between two files says why in the archive: a last record FCM.error in place of the end. pax(1)
@@ -31,6 +31,13 @@ struct tar_segment {
 	uint64_t at, n;
 };
 
+/* An extended attribute, xattr(7); there is no '=' in its name. */
+struct tar_xattr {
+	const char *name;
+	const void *value;
+	size_t n;
+};
+
 struct tar_entry {
 	enum tar_type type;
 	char path[TAR_PATH_MAX]; /* as it stands there: it may be absolute, or go up */
@@ -42,6 +49,8 @@ struct tar_entry {
 	uint64_t size;		 /* of TAR_FILE: of the file as it will be, else 0 */
 	struct tar_segment *map; /* its data, ascending and within size; NULL: it has no holes */
 	size_t segments;
+	const struct tar_xattr *xattrs; /* written; who reads gets none */
+	size_t xattrs_n;
 };
 
 /* ---- writing ---- */

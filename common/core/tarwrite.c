@@ -17,15 +17,20 @@ static void put_octal(char *field, size_t size, uint64_t value)
 }
 
 /* "LENGTH KEY=VALUE\n", where LENGTH counts itself. */
-static void add_record(struct buf *out, const char *key, const char *value)
+static void add_bytes(struct buf *out, const char *key, const void *value, size_t n)
 {
-	size_t body = strlen(key) + strlen(value) + 3, total = body + 1;
+	size_t body = strlen(key) + n + 3, total = body + 1;
 
 	while (total != body + (size_t)snprintf(NULL, 0, "%zu", total))
 		total++;
 	buf_printf(out, "%zu %s=", total, key);
-	buf_str(out, value);
+	buf_add(out, value, n);
 	buf_str(out, "\n");
+}
+
+static void add_record(struct buf *out, const char *key, const char *value)
+{
+	add_bytes(out, key, value, strlen(value));
 }
 
 static void add_number(struct buf *out, const char *key, uint64_t value)
@@ -96,6 +101,14 @@ static void add_sparse_records(struct buf *out, const struct tar_entry *e)
 	add_number(out, "GNU.sparse.realsize", e->size);
 }
 
+static void add_xattrs(struct buf *out, const struct tar_entry *e)
+{
+	for (size_t i = 0; i < e->xattrs_n; i++) {
+		auto_free char *key = xprintf("SCHILY.xattr.%s", e->xattrs[i].name);
+		add_bytes(out, key, e->xattrs[i].value, e->xattrs[i].n);
+	}
+}
+
 /* The first bytes of a name that is too long are for readers that know no pax. */
 static void put_name(char *field, const char *name, const char *key, struct buf *records)
 {
@@ -146,6 +159,7 @@ void tar_add(struct buf *out, const struct tar_entry *e)
 	put_octal(h.mtime, sizeof h.mtime, (uint64_t)MIN(MAX(e->mtime, 0), (int64_t)SIZE_MAX_OCTAL));
 	put_octal(h.major, sizeof h.major, e->major & ID_MAX);
 	put_octal(h.minor, sizeof h.minor, e->minor & ID_MAX);
+	add_xattrs(&records, e);
 	if (records.n)
 		add_pax(out, &records);
 	add_header(out, &h);

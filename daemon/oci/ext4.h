@@ -1,8 +1,8 @@
 /*
  * A merged tree as a file system: ext4 without a journal, for a disk that nobody ever writes. The same tree and seed give the
- * same bytes: no clock and no random number goes in. Format: the kernel's Documentation/filesystems/ext4. The only user of
- * libext2fs, whose checksums, allocation tables and extent trees these are; names are put into directories here, since
- * ext2fs_link() looks at a whole directory for each.
+ * same bytes: no clock and no random number goes in. Format: the kernel's Documentation/filesystems/ext4. With
+ * reader.c the only user of libext2fs, whose checksums, allocation tables and extent trees these are; names are put into
+ * directories here, since ext2fs_link() looks at a whole directory for each.
  */
 #pragma once
 

@@ -10,6 +10,7 @@
 #include "daemon/oci/import.h"
 #include "daemon/oci/merge.h"
 #include "daemon/oci/oci.h"
+#include "daemon/oci/pack.h"
 #include "daemon/oci/pull.h"
 #include "daemon/oci/sandbox.h"
 
@@ -20,6 +21,7 @@ static const struct row {
 } rows[] = {
 	{"import", false, oci_import},
 	{"merge", false, oci_merge},
+	{"pack", false, oci_pack},
 	{"pull", true, oci_pull},
 	{"check", true, oci_check},
 	{0},

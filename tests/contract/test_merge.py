@@ -20,7 +20,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests"))
 import oci  # noqa: E402
-from ext4 import Ext4  # noqa: E402
+from ext4 import Ext4, comparable, on_disk  # noqa: E402
 from oci import layout  # noqa: E402
 
 UID = 64123
@@ -141,42 +141,6 @@ UPPER = layer(
     f("opt/d2f", b"now a file"), d("opt/f2d"), f("opt/f2d/x", b"x"), d("opt/s2d"), f("opt/s2d/x", b"here, not in /opt/app"),
     f("opt/changed", b"version2", mode=0o644, uid=8, gid=9), f("opt/h1", b"replaced"),
     f("opt/h3", type=HARD, linkname="opt/h2"), f("bin/through", b"#!/bin/sh\n", mode=0o755), f("opt/no/parent/file", b"implied"))
-
-
-def on_disk(path, name=b"", result=None):
-    """What Ext4.tree() would say of a directory of the host."""
-    result = {} if result is None else result
-    st = os.lstat(path)
-    facts = {"mode": st.st_mode, "uid": st.st_uid, "gid": st.st_gid, "mtime": st.st_mtime_ns // 10**9, "ns": st.st_mtime_ns % 10**9,
-             "xattrs": {x: os.getxattr(path, x, follow_symlinks=False) for x in os.listxattr(path, follow_symlinks=False)},
-             "inode": st.st_ino, "links": st.st_nlink}
-    if stat.S_ISREG(st.st_mode):
-        facts.update(size=st.st_size, sha256=hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest())
-    elif stat.S_ISLNK(st.st_mode):
-        facts["target"] = os.readlink(path)
-    elif stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode):
-        facts["device"] = os.major(st.st_rdev), os.minor(st.st_rdev)
-    result[name] = facts
-    if stat.S_ISDIR(st.st_mode):
-        for child in os.listdir(path):
-            on_disk(path + b"/" + child, name + b"/" + child, result)
-    return result
-
-
-def comparable(tree):
-    """Inode numbers as the set of names that share one. umoci dates directories to the whole second, and those that no layer
-    has as it likes; a directory's links are the file system's business."""
-    same = {}
-    for name, facts in tree.items():
-        same.setdefault(facts["inode"], set()).add(name)
-    result = {}
-    for name, facts in tree.items():
-        facts = dict(facts, inode=same[facts["inode"]])
-        if stat.S_ISDIR(facts["mode"]):
-            for key in ("mtime", "ns", "links", "inode"):
-                del facts[key]
-        result[name] = facts
-    return result
 
 
 def test_equals_umoci(tmp_path):

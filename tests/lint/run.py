@@ -59,7 +59,7 @@ LIBRARIES = {
 }
 SYSTEM = re.compile(r"^(sys|linux|net|netinet|netpacket|arpa|asm)/[a-z0-9_/]+\.h$|^("
                     "argp|assert|byteswap|cpuid|ctype|dirent|elf|endian|err|errno|fcntl|features|fnmatch|ftw|getopt|grp|ifaddrs|"
-                    "inttypes|langinfo|libgen|limits|locale|malloc|mntent|netdb|poll|pthread|pty|pwd|regex|sched|semaphore|setjmp|shadow|signal|spawn|"
+                    "inttypes|langinfo|libgen|limits|locale|malloc|mntent|netdb|poll|pthread|pty|pwd|regex|sched|search|semaphore|setjmp|shadow|signal|spawn|"
                     "stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|string|strings|syslog|termios|threads|time|ucred|unistd|"
                     r"utmp|wchar|wordexp|x86intrin|immintrin)\.h$")
 
