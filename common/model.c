@@ -295,6 +295,7 @@ const struct field vm_view_fields[] = {
 	FK("hostname", struct vm_view, spec.hostname, FIELD_CHARS, .check = model_check_hostname,
 		.flags = FIELD_OMIT_EMPTY),
 	FK("hold", struct vm_view, spec.hold, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY),
+	F(struct vm_view, throwaway, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };
 
@@ -455,6 +456,24 @@ const struct field image_pull_fields[] = {
 	FIELD_END,
 };
 
+const struct field image_build_fields[] = {
+	F(struct image_build, name, FIELD_CHARS, .check = model_check_image, .flags = FIELD_REQUIRED,
+		.doc = "name of the new image"),
+	FK("from", struct image_build, spec.image, FIELD_CHARS, .check = model_check_image,
+		.flags = FIELD_OMIT_EMPTY, .doc = "image that it is built on"),
+	F(struct image_build, script, FIELD_STR, .max = BUILD_MAX_SCRIPT, .flags = FIELD_REQUIRED,
+		.doc = "what runs there, as root"),
+	FK("env", struct image_build, spec.env, FIELD_MAP, .max = VM_MAX_ENV, .check = model_check_env,
+		.flags = FIELD_SECRET | FIELD_OMIT_EMPTY, .doc = "environment of the script"),
+	FK("cpus", struct image_build, spec.vcpus, FIELD_U32, .min = 1, .max = VM_MAX_VCPUS,
+		.flags = FIELD_OMIT_EMPTY, .doc = "virtual CPUs"),
+	FK("memory", struct image_build, spec.mem_mib, FIELD_MIB, .min = VM_MIN_MEM_MIB,
+		.max = VM_MAX_MEM_MIB, .flags = FIELD_OMIT_EMPTY, .doc = "memory in MiB"),
+	FK("disk", struct image_build, spec.disk_mib, FIELD_MIB, .min = VM_MIN_DISK_MIB,
+		.max = VM_MAX_DISK_MIB, .flags = FIELD_OMIT_EMPTY, .doc = "size of the (sparse) disk in MiB"),
+	FIELD_END,
+};
+
 const struct field registry_check_fields[] = {
 	FK("registry", struct image_pull, image, FIELD_STR, .max = 255, .check = model_check_registry,
 		.flags = FIELD_REQUIRED, .doc = "HOST[:PORT]"),
@@ -470,16 +489,16 @@ const struct field token_request_fields[] = {
 	FIELD_END,
 };
 
-void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d)
+void vm_spec_defaults(struct vm_spec *ret, const struct vm_defaults *d)
 {
-	*ret = (struct vm_create){.spec = {
-					  .vcpus = d->vcpus,
-					  .mem_mib = d->mem_mib,
-					  .disk_mib = d->disk_mib,
-					  .restart = d->restart,
-				  }};
-	fcm_copy(ret->spec.image, sizeof ret->spec.image, d->image);
-	fcm_copy(ret->spec.kernel, sizeof ret->spec.kernel, d->kernel);
+	*ret = (struct vm_spec){
+		.vcpus = d->vcpus,
+		.mem_mib = d->mem_mib,
+		.disk_mib = d->disk_mib,
+		.restart = d->restart,
+	};
+	fcm_copy(ret->image, sizeof ret->image, d->image);
+	fcm_copy(ret->kernel, sizeof ret->kernel, d->kernel);
 }
 
 /* The expose object with its url behind the domain. */

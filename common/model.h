@@ -218,6 +218,7 @@ struct vm_view {
 	int64_t boots;
 	int64_t disk_used; /* bytes */
 	struct vm_exited exited;
+	bool throwaway;		  /* of a build: it goes with who made it */
 	char snapshot[9];	  /* the id of the snapshot that it began as, or went back to last; or "" */
 	struct image_id image_id; /* what spec.image meant when the VM was made */
 	struct strv image_ports;  /* that the image names: "80/tcp" */
@@ -247,7 +248,7 @@ struct vm_defaults {
 extern const struct field vm_defaults_fields[];
 
 /* A request before it is decoded: `d` and nothing else. */
-void vm_create_defaults(struct vm_create *ret, const struct vm_defaults *d);
+void vm_spec_defaults(struct vm_spec *ret, const struct vm_defaults *d);
 
 /* Checks of field tables (value: char[]), for tables that keep such names elsewhere. */
 int model_check_asset(const void *value, const char *key, struct fcm_error *err);
@@ -372,6 +373,16 @@ struct image_pull {
 	char *platform;	       /* NULL, or IMAGE_PLATFORM */
 };
 extern const struct field image_pull_fields[], registry_check_fields[];
+
+enum { BUILD_MAX_SCRIPT = 1 << 20 }; /* bytes */
+
+/* Body of POST /v1/images/build. */
+struct image_build {
+	char name[REF_TEXT];
+	struct vm_spec spec; /* what the VM may have: its image is "from" */
+	char *script;
+};
+extern const struct field image_build_fields[];
 
 /* Body of POST /v1/tokens. */
 struct token_request {

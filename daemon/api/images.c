@@ -5,6 +5,7 @@
 
 #include "common/core/clock.h"
 #include "daemon/api/api.h"
+#include "daemon/engine/build.h"
 #include "daemon/engine/pull.h"
 #include "daemon/engine/snapshots.h"
 #include "daemon/image/image.h"
@@ -187,7 +188,7 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 
 /* ---- from a registry ---- */
 
-static field_json *pulled(const struct op *op)
+static field_json *made(const struct op *op)
 {
 	return api_image_json(&op->image);
 }
@@ -196,7 +197,16 @@ int api_images_pull(struct request *rq, struct fcm_error *err)
 {
 	struct op *op;
 
-	return engine_pull(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 200, pulled, err);
+	return engine_pull(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 200, made, err);
+}
+
+/* ---- by a script ---- */
+
+int api_images_build(struct request *rq, struct fcm_error *err)
+{
+	struct op *op;
+
+	return engine_build(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 201, made, err);
 }
 
 static field_json *checked(const struct op *op)

@@ -1,7 +1,7 @@
 /*
  * Answering with the outcome of an operation. The operation has a thread of its own; the connection's thread
  * waits on its descriptor, on the connection (a client that went away is no longer waited for) and on the
- * server's stop. Who waits no longer gives the operation up, which ends a pull and no operation on a VM.
+ * server's stop. Who waits no longer gives the operation up, which ends a pull, an import or a build, and no other.
  */
 #include <poll.h>
 #include <string.h>

@@ -24,7 +24,9 @@ const struct route routes[] = {
 void route_body_init(const struct route *route, void *body)
 {
 	if (route->body == vm_create_fields)
-		vm_create_defaults(body, &engine()->config->defaults);
+		vm_spec_defaults(&((struct vm_create *)body)->spec, &engine()->config->defaults);
+	if (route->body == image_build_fields)
+		vm_spec_defaults(&((struct image_build *)body)->spec, &engine()->config->defaults);
 	if (route->body == stop_request_fields)
 		((struct stop_request *)body)->time = engine()->config->stop_seconds;
 }

@@ -156,6 +156,7 @@ static enum repair what_to_do(const struct vm *vm)
 		.booted = vm->run.booted,
 		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
 		.saved = saved_there(vm),
+		.throwaway = vm->view.throwaway,
 		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
 	};
 

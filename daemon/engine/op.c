@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/eventfd.h>
 
 #include "common/core/clock.h"
@@ -14,8 +15,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned running;
 
 enum {
-	PROGRESS_MAX = 16384
-}; /* bytes of progress kept for a reader that doesn't come; an operation writes about 2 KiB */
+	PROGRESS_MAX =
+		16384, /* bytes of progress kept for a reader that doesn't come; an operation writes about 2 KiB */
+	ROOM_MS = 10, /* between two looks whether he came */
+};
 
 struct op *op_new(
 	const struct op_table *table, struct vm *vm, int (*run)(struct op *op, struct fcm_error *err))
@@ -58,6 +61,7 @@ void op_unref(struct op *op)
 	strv_done(&op->publish);
 	field_done(ready_fields, &op->ready);
 	field_done(image_pull_fields, &op->pull);
+	field_done(image_build_fields, &op->build);
 	strv_done(&op->import.names);
 	free(op->import.config);
 	fcm_closep(&op->import.in_fd);
@@ -168,16 +172,46 @@ void op_progress(struct op *op, const char *step, const char *status, int64_t ms
 	op_tell(op, line);
 }
 
-void op_tell(struct op *op, field_json *line)
+/* False: there is no room for it. */
+static bool add_progress(struct op *op, const char *text, size_t n)
+{
+	pthread_mutex_lock(&lock);
+	bool room = op->progress.n < PROGRESS_MAX;
+	if (room)
+		buf_add(&op->progress, text, n);
+	pthread_mutex_unlock(&lock);
+	if (room)
+		wake(op);
+	return room;
+}
+
+static char *line_of(field_json *line)
 {
 	auto_free char *text = fj_print(line, false);
 
 	fj_free(line);
-	pthread_mutex_lock(&lock);
-	if (op->progress.n < PROGRESS_MAX)
-		buf_printf(&op->progress, "%s\n", text);
-	pthread_mutex_unlock(&lock);
-	wake(op);
+	return xprintf("%s\n", text);
+}
+
+void op_tell(struct op *op, field_json *line)
+{
+	auto_free char *text = line_of(line);
+
+	(void)add_progress(op, text, strlen(text));
+}
+
+void op_tell_all(struct op *op, field_json *line)
+{
+	auto_free char *text = line_of(line);
+
+	while (!add_progress(op, text, strlen(text)) && !op_given_up(op))
+		clock_sleep(ROOM_MS);
+}
+
+void op_tell_lines(struct op *op, const struct buf *lines)
+{
+	if (lines->n)
+		(void)add_progress(op, lines->p, lines->n);
 }
 
 const char *op_subject(const struct op *op)
@@ -186,6 +220,8 @@ const char *op_subject(const struct op *op)
 		return op->vm->view.name;
 	if (op->pull.image)
 		return op->pull.image;
+	if (op->build.name[0])
+		return op->build.name;
 	return op->import.names.n ? op->import.names.v[0] : "an image";
 }
 

@@ -1,7 +1,7 @@
 /*
  * An operation in progress: one table of steps on one VM, on a thread of its own, so that a client that goes
  * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that is about
- * images (pull.c) has neither VM nor table, and ends when nobody waits for it.
+ * images (pull.c, import.c, build.c) has neither VM nor table, and ends when nobody waits for it.
  */
 #pragma once
 
@@ -78,6 +78,7 @@ struct op {
 	enum repair repair;	/* what the daemon found when it started */
 	struct image_pull pull; /* pull, and check */
 	struct image_import import; /* import; its names are those that it gave, too */
+	struct image_build build;   /* build */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;
@@ -86,7 +87,7 @@ struct op {
 	bool resumed; /* a start: the VM went on where it was */
 	int64_t took_ms;
 	struct op_receipt receipt;
-	struct image_info image; /* pull, import */
+	struct image_info image; /* pull, import, build */
 
 	/* private to op.c */
 	unsigned refs;
@@ -126,6 +127,12 @@ void op_progress(struct op *op, const char *step, const char *status, int64_t ms
 
 /* Report anything, as a line of progress; takes over `line`. It is dropped when nobody reads. */
 void op_tell(struct op *op, field_json *line);
+
+/* The same of what must not be lost: waits until there is room for it, unless the operation is given up. */
+void op_tell_all(struct op *op, field_json *line);
+
+/* Lines of another operation's progress, as op_poll() gave them. */
+void op_tell_lines(struct op *op, const struct buf *lines);
 
 /* What it is about, for the log. */
 const char *op_subject(const struct op *op);

@@ -12,6 +12,8 @@ static bool comes_back(const struct found *f)
 
 enum repair reconcile(const struct found *f)
 {
+	if (f->throwaway)
+		return REPAIR_DESTROY;
 	switch (f->state) {
 	case VM_CREATING:
 	case VM_DESTROYING:

@@ -30,6 +30,7 @@ struct found {
 	bool booted;	/* and its CPUs were let run: before that nobody could adopt it */
 	bool same_boot; /* the host has not been rebooted since it was started */
 	bool saved;	/* its memory is on the disk, whole */
+	bool throwaway; /* somebody made it for himself, and he is gone */
 	bool parked;	/* reason.code is REASON_HOST_SHUTDOWN */
 };
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/field.h"
 #include "common/model.h"
@@ -75,6 +76,53 @@ void image_config_version(const char *text, size_t n, char *ret, size_t size)
 
 	(void)fcm_copy(ret, size, fj_get_str(labels, "org.opencontainers.image.version"));
 	ret[fcm_printable(ret, strlen(ret))] = '\0';
+}
+
+/* Steps that made a layer (image-spec, config.md, history). */
+static size_t count_steps(const field_json *history)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < fj_len(history); i++)
+		n += !fj_get_bool(fj_at(history, i), "empty_layer");
+	return n;
+}
+
+/* A step for each layer: those of which nothing is told get an empty one, so that the new one tells of the new layer. */
+static void add_step(field_json *config, size_t below, const char *by, const char *created)
+{
+	field_json *history = fj_get(config, "history"), *step = fj_object();
+
+	if (fj_len(history) == 0) { /* also what is no list */
+		history = fj_array();
+		fj_set(config, "history", history);
+	}
+	for (size_t n = count_steps(history); n < below; n++)
+		fj_append(history, fj_object());
+	fj_set_str(step, "created", created);
+	fj_set_str(step, "created_by", by);
+	fj_append(history, step);
+}
+
+char *image_config_extend(const char *text, size_t n, const char *diff_id, const char *by, int64_t created,
+	struct fcm_error *err)
+{
+	auto_json field_json *config = fj_parse(text, n, err);
+	field_json *diff_ids = fj_get(fj_get(config, "rootfs"), "diff_ids");
+	auto_free char *digest = xprintf("sha256:%s", diff_id);
+	const struct clock_text now = clock_rfc3339(created);
+
+	if (config == NULL)
+		return NULL;
+	size_t below = fj_len(diff_ids);
+	if (below == 0) {
+		fcm_fail(err, FCM_INVALID, "the image's config names no layers");
+		return NULL;
+	}
+	fj_append(diff_ids, fj_str(digest));
+	fj_set_str(config, "created", now.s);
+	add_step(config, below, by, now.s);
+	return fj_print(config, false);
 }
 
 char *image_config_check(const char *text, struct fcm_error *err)

@@ -34,6 +34,11 @@ void image_config_done(struct image_config *c);
  * nothing. `text` is one that image_config_parse() took. */
 void image_config_version(const char *text, size_t n, char *ret, size_t size);
 
+/* The config of an image that has one layer more: `diff_id` is that, `by` what made it, `created` when (seconds since the epoch). `text`
+ * is the config of the image below. The caller's; NULL with FCM_INVALID when that doesn't say what its layers are. */
+char *image_config_extend(const char *text, size_t n, const char *diff_id, const char *by, int64_t created,
+	struct fcm_error *err);
+
 /* Is it what a user may say of how an image runs, an object with keys of "config" of an OCI config? The same on one line, the
  * caller's. NULL with FCM_INVALID and the like naming the key. */
 char *image_config_check(const char *text, struct fcm_error *err);

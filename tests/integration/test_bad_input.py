@@ -111,6 +111,18 @@ def test_save_snapshot(api, name):
     refused(api.post("/v1/vms", {"name": "victim", "save_snapshot": name}))
 
 
+@pytest.mark.parametrize("field, values", [
+    ("name", [None, "", "A", "../x", "a b", "a\n", "x@sha256:" + "0" * 64, "a" * 600, 1, [], {}]),
+    ("from", ["", "A", "../x", "nosuch", "a" * 600, 1, []]), ("script", [None, "x" * (1 << 20) + "x", "a\0b", 1, [], {}]),
+    ("env", [{"": "x"}, {"A=B": "x"}, {"A": 1}, "A=b"]), ("cpus", [0, 99, "2"]), ("memory", [0, -1, 2**40, "x"]), ("disk", [0, 2**40]), ("restart", ["no"])], ids=str)
+def test_build(api, field, values):
+    for value in values:
+        body = {"name": "victim", "script": "true"} | {field: value}
+        answer = refused(api.post("/v1/images/build", {k: v for k, v in body.items() if v is not None}), (400, 404, 413))
+        assert field in answer.error["message"] + answer.error.get("field", "") or answer.code == "no_image", (value, answer.error)
+    assert api.get("/v1/vms").ok()["vms"] == []
+
+
 class TestOneVm:
     """Hostile values for what is asked of a VM that exists."""
 

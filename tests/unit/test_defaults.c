@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "common/field.h"
 #include "daemon/engine/defaults.h"
 
 static const char config[] =
@@ -220,12 +221,45 @@ static void test_refused(void **state)
 	}
 }
 
+/* One layer more, and a step that tells of it, whatever the history below says. */
+static void test_extend(void **state)
+{
+	static const char *const texts[][2] = {
+		{"{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:a\"]},\"history\":[{\"created_by\":"
+		 "\"x\"},{\"empty_layer\":true}]}",
+			"[{\"created_by\":\"x\"},{\"empty_layer\":true},NEW]"},
+		{"{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:a\"]}}", "[{},NEW]"},
+		{"{\"os\":\"linux\",\"rootfs\":{\"diff_ids\":[\"sha256:a\"]},\"history\":\"x\"}", "[{},NEW]"},
+	};
+	static const char new[] = "{\"created\":\"1970-01-01T00:01:00Z\",\"created_by\":\"me\"}";
+	static const char *const bad[] = {"", "[]", "{}", "{\"rootfs\":{\"diff_ids\":[]}}",
+		"{\"rootfs\":{\"diff_ids\":\"x\"}}", "{\"rootfs\":[]}"};
+	struct fcm_error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		auto_free char *text =
+			image_config_extend(texts[i][0], strlen(texts[i][0]), "b", "me", 60, &err);
+		assert_non_null(text);
+		auto_json field_json *now = fj_parse(text, strlen(text), &err);
+		auto_free char *ids = fj_print(fj_get(fj_get(now, "rootfs"), "diff_ids"), false);
+		auto_free char *history = fj_print(fj_get(now, "history"), false);
+		const char *mark = strstr(texts[i][1], "NEW");
+		auto_free char *want = xprintf("%.*s%s]", (int)(mark - texts[i][1]), texts[i][1], new);
+		assert_string_equal(ids, "[\"sha256:a\",\"sha256:b\"]");
+		assert_string_equal(history, want);
+		assert_string_equal(fj_get_str(now, "os"), "linux");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_null(image_config_extend(bad[i], strlen(bad[i]), "b", "me", 60, &err));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_words), cmocka_unit_test(test_the_rest),
 		cmocka_unit_test(test_none), cmocka_unit_test(test_volumes), cmocka_unit_test(test_ports),
 		cmocka_unit_test(test_health), cmocka_unit_test(test_what_makes_no_sense),
-		cmocka_unit_test(test_refused)};
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_extend)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,6 +40,22 @@ static void half_things_go(void **unused)
 	}
 }
 
+/* A build that is gone has no use for its VM, whatever that is doing. */
+static void a_builds_vm_goes(void **unused)
+{
+	(void)unused;
+	for (int state = VM_CREATING; state <= VM_DESTROYING; state++)
+		for (int i = 0; i < 8; i++) {
+			struct found f = {.state = (enum vm_state)state,
+				.desired = i & 1 ? WANT_RUNNING : WANT_STOPPED,
+				.lives = i & 2,
+				.booted = i & 2,
+				.same_boot = i & 4,
+				.throwaway = true};
+			assert_int_equal(reconcile(&f), REPAIR_DESTROY);
+		}
+}
+
 /* A VM that lives is never killed unless somebody had asked for its end. */
 static void the_living_are_kept(void **unused)
 {
@@ -310,6 +326,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(half_things_go),
+		cmocka_unit_test(a_builds_vm_goes),
 		cmocka_unit_test(the_living_are_kept),
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(the_paused_are_kept),

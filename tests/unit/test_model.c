@@ -215,7 +215,7 @@ static void test_defaults(void **state)
 	struct fcm_error err;
 
 	(void)state;
-	vm_create_defaults(&c, &d);
+	vm_spec_defaults(&c.spec, &d);
 	assert_int_equal(field_decode(vm_create_fields, "{\"cpus\":2}", 10, FIELD_WIRE, &c, &err), 0);
 	assert_int_equal(c.spec.vcpus, 2);
 	assert_int_equal(c.spec.mem_mib, 512);
