@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         error = {"code": code, "message": message, "request_id": "req-1"} | (more or {})
         return self.answer(status, {"error": error})
 
-    def result(self, status, value, steps=None):
+    def result(self, status, value, steps=None, error=None):
         """The end of an operation, streamed when the client asked for that."""
         if "x-ndjson" not in self.headers.get("Accept", ""):
             return self.answer(status, value)
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Connection", "close")
         self.end_headers()
-        for line in steps + [{"result": value}]:
+        for line in steps + [{"error": error} if error else {"result": value}]:
             self.wfile.write(json.dumps(line).encode() + b"\n")
             time.sleep(self.server.step_seconds)
         self.close_connection = True
@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
             ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
-            ("POST", "/v1/images/import"): self.import_image,
+            ("POST", "/v1/images/import"): self.import_image, ("POST", "/v1/images/build"): self.build_image,
             ("GET", "/v1/image/history"): self.get_history, ("GET", "/v1/image/export"): self.export_image, ("GET", "/v1/system/df"): self.get_df,
         }.get((self.command, url.path))
         if handler:
@@ -273,6 +273,18 @@ class Handler(BaseHTTPRequestHandler):
             {"event": "step", "step": "pull", "status": "begin", "ms": 0}, *note, layer("aa", "waiting", 0), layer("bb", "waiting", 0),
             layer("aa", "exists", 27000000), layer("bb", "downloading", 13500000), layer("bb", "downloading", 27000000),
             layer("bb", "extracted", 72000000, 72000000), {"event": "step", "step": "merge", "status": "begin", "ms": 0}])
+
+    def build_image(self, body):
+        """It prints its script; one that is a number ends with that status."""
+        if body.get("from") == "reg.test/absent" and body["from"] not in self.server.pulled:
+            return self.fail(404, "no_image", "there is no image 'reg.test/absent'")
+        status = int(body["script"]) if body["script"].strip().isdigit() else 0
+        steps = [{"event": "step", "step": "boot", "status": "begin", "ms": 0}, {"event": "step", "step": "script", "status": "begin", "ms": 0},
+                 {"event": "output", "stream": "stdout", "data": body["script"]}, {"event": "output", "stream": "stderr", "data_base64": "G1sxSgo="},
+                 {"event": "exit", "exit": status}, {"event": "step", "step": "pack", "status": "begin", "ms": 0}]
+        failed = {"code": "script_failed", "message": f"build '{body['name']}': the script ended with status {status}; nothing is kept"}
+        return self.result(201, {"name": body["name"], "digest": "1f3a9c0d5e6f7788", "on_disk": 398000000}, steps[:-1] if status else steps,
+                           failed if status else None)
 
     def check_registry(self, body):
         if body["password"] != "secret":

@@ -11,7 +11,7 @@ CASES = [
     ("usage-ssh", ["ssh", "web", "-L", "80:localhost:80"], 2), ("usage-key", ["create", "--ssh-key", "/nowhere"], 2),
     ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2),
     ("usage-image-verb", ["image", "melt"], 2), ("usage-image-tag", ["image", "tag", "a"], 2),
-    ("usage-image-import", ["image", "import"], 2), ("usage-system", ["system", "prune"], 2), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-image-import", ["image", "import"], 2), ("usage-system", ["system", "prune"], 2), ("usage-build", ["build", "--image-name", "x"], 125), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
     ("usage-update", ["update", "web"], 2), ("usage-rename", ["rename", "web"], 2), ("bad-rename", ["rename", "web", "Www"], 2),
     ("bad-update", ["update", "web", "--restart", "maybe"], 2), ("taken-rename", ["rename", "web", "idle"], 4),

@@ -692,5 +692,36 @@ def test_image_build(fcm, daemon, tmp_path):
     assert not os.listdir(tmp_path / "scratch")
 
 
+def test_build(fcm, daemon, tmp_path):
+    """What the script prints goes to stderr, its status is the client's, and an image that isn't here is pulled."""
+    path = tmp_path / "script"
+    path.write_text("apt-get install x\n")
+    done = fcm("build", "--image-name", "web:1", "--script-path", str(path), "--from", "debian", "-e", "A=b", "-m", "1g", "--cpus", "2", "--disk", "2g")
+    assert (done.status, done.out) == (0, "web:1\n") and done.err.startswith("apt-get install x\n") and done.err.endswith("[1J\n")
+    assert (last(daemon)["path"], last(daemon)["body"]) == ("/v1/images/build", {
+        "name": "web:1", "from": "debian", "script": "apt-get install x\n", "env": {"A": "b"}, "memory": 1024, "cpus": 2, "disk": 2048})
+    shown = fcm.on_terminal("build", "--image-name", "x", "--script-path", str(path)).out
+    assert "apt-get install x" in shown and "\x1b[1J" not in shown and last(daemon)["body"] == {"name": "x", "script": "apt-get install x\n"}
+    for status in (1, 3, 125, 255):
+        path.write_text(str(status))
+        done = fcm("build", "-q", "--image-name", "x", "--script-path", str(path))
+        assert (done.status, done.out) == (status, "")
+        assert done.err == f"fcm: build 'x': the script ended with status {status}; nothing is kept\n"
+    path.write_text("true")
+    assert fcm("build", "-q", "--image-name", "x", "--script-path", str(path), "--from", "reg.test/absent").status == 0
+    assert [s["path"] for s in daemon.seen[-3:]] == ["/v1/images/build", "/v1/images/pull", "/v1/images/build"]
+
+
+@pytest.mark.parametrize("script, why", [
+    (None, "--script-path: there is no 'PATH'"), (b"", "--script-path: it is empty"), (b"#!/bin/sh\n\xff\xfe", "--script-path: it isn't text (UTF-8)"),
+    (b"a\0b", "--script-path: it isn't text (UTF-8)"), (b"#" * (1 << 20) + b"#", "--script-path: it is longer than 1024 KiB")], ids=lambda x: ascii(x)[:12])
+def test_build_of_no_script(fcm, daemon, tmp_path, script, why):
+    path = tmp_path / "script"
+    if script is not None:
+        path.write_bytes(script)
+    done = fcm("build", "--image-name", "x", "--script-path", str(path))
+    assert (done.status, done.out) == (125, "") and f"fcm: {why.replace('PATH', str(path))}\n" in done.err and not daemon.seen
+
+
 def test_json_of_a_plan(fcm):
     assert json.loads(fcm("create", "--dry-run", "--json").out) == {"plan": fake_daemon.PLAN}
