@@ -20,19 +20,48 @@ static void add_port(struct buf *b, const char *text)
 	out_text(b, host);
 }
 
-static void print_ports(const struct cli *cli, const field_json *vm)
+static void print_list(
+	const struct cli *cli, const field_json *list, void (*add)(struct buf *b, const char *text))
 {
-	const field_json *ports = fj_get(vm, "publish");
-
 	if (cli->globals.json) {
-		out_json(ports);
+		out_json(list);
 		return;
 	}
-	for (size_t i = 0; i < fj_len(ports); i++) {
+	for (size_t i = 0; i < fj_len(list); i++) {
 		_cleanup_(buf_done) struct buf b = {0};
-		add_port(&b, fj_text(fj_at(ports, i)));
+		add(&b, fj_text(fj_at(list, i)));
 		printf("%s\n", b.n ? b.p : "");
 	}
+}
+
+static void print_ports(const struct cli *cli, const field_json *vm)
+{
+	print_list(cli, fj_get(vm, "publish"), add_port);
+}
+
+/* Where one port of the VM, "80" or "53/udp", is reached, a line each; as docker port does it. */
+static int print_port(const struct cli *cli, const field_json *vm, const char *port, struct fcm_error *err)
+{
+	auto_free char *whole = xprintf(strchr(port, '/') ? ":%s" : ":%s/tcp", port);
+	auto_json field_json *found = fj_array();
+	const field_json *ports = fj_get(vm, "publish");
+	size_t n = strlen(whole);
+
+	for (size_t i = 0; i < fj_len(ports); i++) {
+		const char *text = fj_text(fj_at(ports, i));
+		size_t length = strlen(text);
+		if (length <= n || strcmp(text + length - n, whole) != 0)
+			continue;
+		auto_free char *host = xprintf("%.*s", (int)(length - n), text);
+		fj_append(found, fj_str(host));
+	}
+	if (fj_len(found) == 0) {
+		fcm_fail(err, FCM_NOT_FOUND, "'%s' doesn't publish its port %s", fj_get_str(vm, "name"),
+			whole + 1);
+		return fcm_hint(err, "fcm publish %s %s", fj_get_str(vm, "name"), port);
+	}
+	print_list(cli, found, out_text);
+	return 0;
 }
 
 static int run_port(struct cli *cli, void *options_, struct fcm_error *err)
@@ -43,6 +72,8 @@ static int run_port(struct cli *cli, void *options_, struct fcm_error *err)
 	(void)options_;
 	if (api_get(cli->api, path, &vm, err) < 0)
 		return -1;
+	if (cli->argc > 1)
+		return print_port(cli, vm, cli->argv[1], err);
 	print_ports(cli, vm);
 	if (fj_len(fj_get(vm, "publish")) == 0)
 		out_hint("it publishes nothing: fcm publish %s 8080:80", fj_get_str(vm, "name"));
@@ -105,10 +136,11 @@ const struct command cmd_unpublish = {
 
 const struct command cmd_port = {
 	.name = "port",
-	.args = "VM",
+	.args = "VM [PORT]",
 	.summary = "the ports that a VM publishes",
 	.example = "fcm port web",
+	.details = "With a port of the VM's, 80 or 53/udp, it prints only where that one is reached.",
 	.min_args = 1,
-	.max_args = 1,
+	.max_args = 2,
 	.run = run_port,
 };

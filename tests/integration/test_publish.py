@@ -1,4 +1,5 @@
 """Published ports against the scripted VMM: what is taken, refused, shown and kept."""
+import json
 import socket
 
 import pytest
@@ -134,6 +135,9 @@ def test_the_plan(host):
 def test_what_is_shown(host, api):
     host.fcm("create", "--name", "web", "--image", "tiny", "-p", "8080:80", "-p", "127.0.0.1:53:53/udp")
     assert host.fcm("port", "web").stdout == "80/tcp -> 0.0.0.0:8080\n53/udp -> 127.0.0.1:53\n"
+    assert host.fcm("port", "web", "80").stdout == "0.0.0.0:8080\n" and json.loads(host.fcm("port", "web", "53/udp", "--json").stdout) == ["127.0.0.1:53"]
+    other = host.fcm("port", "web", "53", check=False)
+    assert (other.returncode, other.stderr) == (3, "fcm: 'web' doesn't publish its port 53/tcp\n     fcm publish web 53\n")
     assert "0.0.0.0:8080->80/tcp, 127.0.0.1:53->53/udp" in host.fcm("ls").stdout
     assert host.fcm("publish", "web", "8081:81").stdout.splitlines()[-1] == "81/tcp -> 0.0.0.0:8081"
     host.fcm("unpublish", "web", "8080", "8081", "53/udp")
