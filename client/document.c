@@ -1,6 +1,6 @@
 /*
- * Runs while building: fills the templates of the manual pages and of the shells' completions from the tables of commands,
- * options, config keys, routes and errors, so that none of them can be forgotten.
+ * Runs while building: fills the templates of the manual pages, of docs/TROUBLESHOOTING.md and of the shells' completions from the
+ * tables of commands, options, config keys, routes and errors, so that none of them can be forgotten.
  *
  *	fcm-document TEMPLATE [PROSE] >OUTPUT
  *	fcm-document --pages DIR		a manual page for each command
@@ -34,6 +34,7 @@ static const struct {
 	{"@api-bodies@", man_api_bodies},
 	{"@api-errors@", man_api_errors},
 	{"@prose@", print_prose},
+	{"@troubleshooting@", troubleshooting},
 	{"@bash-commands@", bash_commands},
 	{"@bash-options@", bash_global_options},
 	{"@bash-cases@", bash_cases},

@@ -40,6 +40,17 @@ void man_api_errors(void);
 /* The file docs/API.md, which is cut up. */
 void man_prose(char *text);
 
+/* common/core/errors.def for documents; the last row has no wire code. */
+struct error_row {
+	const char *wire;
+	int status, exit_status;
+	const char *hint, *meaning;
+};
+extern const struct error_row error_rows[];
+
+/* What stands for the mark in docs/TROUBLESHOOTING.md.in. */
+void troubleshooting(void);
+
 /* Lines of the completions' templates: names of commands, their options and places, what the API has. */
 void bash_commands(void);
 void bash_global_options(void);

@@ -1,5 +1,6 @@
 /*
- * Manual pages, in groff_man(7): one for each command, and what of fcm(1), fcmd.conf(5) and fcm-api(7) comes from tables.
+ * Manual pages, in groff_man(7): one for each command, and what of fcm(1), fcmd.conf(5), fcm-api(7) and
+ * docs/TROUBLESHOOTING.md comes from tables.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -166,7 +167,7 @@ static const char *value_words(const struct field *f)
 	case FIELD_BOOL:
 		return "true or false";
 	case FIELD_U32:
-		return f->flags & FIELD_SPAN ? "seconds, or text as \"1m30s\"" : "number";
+		return f->flags & FIELD_SPAN ? "seconds" : "number";
 	case FIELD_I64:
 		return "number";
 	case FIELD_MIB:
@@ -250,27 +251,43 @@ void man_api_bodies(void)
 	}
 }
 
-void man_api_errors(void)
-{
-	static const struct {
-		const char *code;
-		int status, exit;
-		const char *hint;
-	} table[] = {
-#define X(name, wire, http, exit, hint) {wire, http, exit, hint},
+const struct error_row error_rows[] = {
+#define X(name, wire, http, exit_status, hint, meaning) {wire, http, exit_status, hint, meaning},
 #include "common/core/errors.def"
 #undef X
-	};
+	{.wire = NULL},
+};
 
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+/* A sentence: the first letter is a capital, and a dot ends it. */
+static void put_sentence(const char *s)
+{
+	putchar(toupper((unsigned char)*s));
+	fputs(s + 1, stdout);
+	putchar('.');
+}
+
+void man_api_errors(void)
+{
+	for (const struct error_row *e = error_rows; e->wire; e++) {
 		puts(".TP");
-		man_bold(stdout, "", table[i].code);
-		printf("\nHTTP %d, exit status %d.\n", table[i].status, table[i].exit);
-		if (*table[i].hint) {
+		man_bold(stdout, "", e->wire);
+		printf("\nHTTP %d, exit status %d.\n", e->status, e->exit_status);
+		put_sentence(e->meaning);
+		putchar('\n');
+		if (*e->hint) {
 			puts(".br");
-			man_text(stdout, table[i].hint);
+			man_text(stdout, e->hint);
 			putchar('\n');
 		}
+	}
+}
+
+void troubleshooting(void)
+{
+	for (const struct error_row *e = error_rows; e->wire; e++) {
+		printf("### `%s`\n\nHTTP %d, exit status %d. ", e->wire, e->status, e->exit_status);
+		put_sentence(e->meaning);
+		printf("\n\n*What to do:* %s\n\n", *e->hint ? e->hint : "what the error itself says");
 	}
 }
 

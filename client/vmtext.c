@@ -74,7 +74,7 @@ static bool about_vm(enum fcm_code code)
 
 int vm_failed(struct fcm_error *err, const char *verb, const char *name)
 {
-	bool console = err->code == FCM_VMM || err->code == FCM_GUEST || err->code == FCM_TIMEOUT;
+	bool console = err->code == FCM_GUEST || err->code == FCM_TIMEOUT;
 
 	if (!about_vm(err->code))
 		return -1;

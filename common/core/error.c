@@ -6,7 +6,7 @@
 
 static const struct fcm_code_info infos[FCM_CODES] = {
 	[FCM_OK] = {"ok", 200, 0, ""},
-#define X(name, wire, http, exit_status, hint) [FCM_##name] = {wire, http, exit_status, hint},
+#define X(name, wire, http, exit_status, hint, meaning) [FCM_##name] = {wire, http, exit_status, hint},
 #include "common/core/errors.def"
 #undef X
 };

@@ -12,7 +12,7 @@
 
 enum fcm_code {
 	FCM_OK = 0,
-#define X(name, wire, http, exit_status, hint) FCM_##name,
+#define X(name, wire, http, exit_status, hint, meaning) FCM_##name,
 #include "common/core/errors.def"
 #undef X
 	FCM_CODES

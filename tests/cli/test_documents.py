@@ -64,6 +64,15 @@ def test_api_page(built):
     assert "`" not in page and "|---" not in page and "**" not in page.replace("***", "")
 
 
+@pytest.mark.parametrize("name", ["TROUBLESHOOTING.md"])
+def test_copies_in_docs(built, request, name):
+    """What is read without a build is what the tables say now; --update copies it there."""
+    copy = Path(__file__).parents[2] / "docs" / name
+    if request.config.getoption("--update"):
+        copy.write_text(built(name))
+    assert copy.read_text() == built(name), f"{copy} is old: pytest tests/cli --update"
+
+
 def test_global_options(fcm, built):
     page = built("fcm.1").split(".SH COMMANDS")[0]
     for option in options_of(fcm("--help").out.split("options of every command")[1]):

@@ -49,6 +49,15 @@ static void names(void **unused)
 		     asset_name_valid(""));
 }
 
+/* Two errors that tell their user to do the same are one, or one of them tells the wrong thing. */
+static void no_two_errors_share_a_hint(void **unused)
+{
+	(void)unused;
+	for (enum fcm_code a = FCM_OK + 1; a < FCM_CODES; a++)
+		for (enum fcm_code b = a + 1; *fcm_code_info(a)->hint && b < FCM_CODES; b++)
+			assert_string_not_equal(fcm_code_info(a)->hint, fcm_code_info(b)->hint);
+}
+
 static bool taken_until(const char *name, void *arg)
 {
 	(void)name;
@@ -337,6 +346,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),
+		cmocka_unit_test(no_two_errors_share_a_hint),
 		cmocka_unit_test(random_names_are_valid),
 		cmocka_unit_test(networks),
 		cmocka_unit_test(sizes),
