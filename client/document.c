@@ -1,5 +1,5 @@
 /*
- * Runs while building: fills the templates of the manual pages, of docs/TROUBLESHOOTING.md and of the shells' completions from the
+ * Runs while building: fills the templates of the manual pages, of docs/openapi.yaml and of the shells' completions from the
  * tables of commands, options, config keys, routes and errors, so that none of them can be forgotten.
  *
  *	fcm-document TEMPLATE [PROSE] >OUTPUT
@@ -34,6 +34,11 @@ static const struct {
 	{"@api-bodies@", man_api_bodies},
 	{"@api-errors@", man_api_errors},
 	{"@prose@", print_prose},
+	{"@openapi-paths@", openapi_paths},
+	{"@openapi-bodies@", openapi_bodies},
+	{"@openapi-vm@", openapi_vm},
+	{"@openapi-common@", openapi_common},
+	{"@openapi-errors@", openapi_errors},
 	{"@troubleshooting@", troubleshooting},
 	{"@bash-commands@", bash_commands},
 	{"@bash-options@", bash_global_options},

@@ -40,6 +40,25 @@ void man_api_errors(void);
 /* The file docs/API.md, which is cut up. */
 void man_prose(char *text);
 
+/* A text of YAML in quotes; a line that is indented. */
+void yaml_text(const char *s);
+void yaml_line(int indent, const char *s);
+
+/* A request may leave out what isn't needed and must keep to the ranges; an answer has what isn't left out when empty. */
+enum schema_side { SIDE_REQUEST, SIDE_ANSWER };
+
+/* Of one row, without its braces and no object; of all rows, as lines; the list of those that are needed. */
+void schema_value(const struct field *f, enum schema_side side);
+void schema_members(const struct field *t, int indent, enum schema_side side);
+void schema_needed(const struct field *t, int indent, enum schema_side side);
+
+/* What stands for the marks in docs/openapi.yaml.in. */
+void openapi_paths(void);
+void openapi_bodies(void);
+void openapi_vm(void);
+void openapi_common(void);
+void openapi_errors(void);
+
 /* common/core/errors.def for documents; the last row has no wire code. */
 struct error_row {
 	const char *wire;

@@ -64,13 +64,21 @@ def test_api_page(built):
     assert "`" not in page and "|---" not in page and "**" not in page.replace("***", "")
 
 
-@pytest.mark.parametrize("name", ["TROUBLESHOOTING.md"])
+@pytest.mark.parametrize("name", ["openapi.yaml", "TROUBLESHOOTING.md"])
 def test_copies_in_docs(built, request, name):
     """What is read without a build is what the tables say now; --update copies it there."""
     copy = Path(__file__).parents[2] / "docs" / name
     if request.config.getoption("--update"):
         copy.write_text(built(name))
     assert copy.read_text() == built(name), f"{copy} is old: pytest tests/cli --update"
+
+
+def test_queries_are_those_that_handlers_read(built):
+    """A handler asks for the fields of its query by name."""
+    daemon = Path(__file__).parents[2] / "daemon"
+    code = "".join(path.read_text() for path in (daemon / "api").glob("*.c")) + (daemon / "engine/filter.c").read_text()
+    read = set(re.findall(r'(?:http_query|api_flag|api_number|api_time)\([\w>-]+, "(\w+)"', code)) | set(re.findall(r'\{"(\w+)", \S+, add_', code))
+    assert set(re.findall(r"\{name: (\w+), in: query", built("openapi.yaml"))) == read
 
 
 def test_global_options(fcm, built):
