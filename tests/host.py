@@ -9,6 +9,7 @@ can be left on the real host. Inside, /etc /home /root /run /usr/local /var are 
 import contextlib
 import ctypes
 import http.client
+import io
 import json
 import os
 import re
@@ -257,9 +258,11 @@ def route_of(method, path):
 
 
 class Api:
-    """Calls over the unix socket or over TCP inside the host, each recorded as (route, status, code)."""
+    """Calls over the unix socket or over TCP inside the host, each recorded as (route, status, code), and held to `contract`
+    (tests/openapi.py) where there is one."""
 
     seen = set()
+    contract = None
 
     def __init__(self, host):
         self.host = host
@@ -298,8 +301,13 @@ class Api:
             answer = Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
-        self.seen.add((route_of(method, path), answer.status, answer.code))
+        self.note(route_of(method, path), answer)
         return answer
+
+    def note(self, route, answer):
+        self.seen.add((route, answer.status, answer.code))
+        if self.contract and (wrong := self.contract.complaint(route, answer)):
+            raise Failed(wrong)
 
     def get(self, path, **kwargs):
         return self.call("GET", path, **kwargs)
@@ -321,7 +329,17 @@ class Api:
                 sock.sendall(data)
                 while chunk := sock.recv(65536):
                     answer += chunk
+        self.note_raw(data, answer)
         return answer
+
+    def note_raw(self, data, answer):
+        """The same of bytes; one that isn't HTTP, or has no body of ours, isn't noted."""
+        asked = re.match(rb"([A-Z]+) (/\S*) HTTP/1", data)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if status := re.match(rb"HTTP/1\.1 (\d+) ", head):
+            headers = http.client.parse_headers(io.BytesIO(head.partition(b"\r\n")[2] + b"\r\n\r\n"))
+            route = route_of(*(word.decode() for word in asked.groups())) if asked else "(no route)"
+            self.note(route, Answer(int(status[1]), headers, body))
 
 
 class Host:

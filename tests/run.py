@@ -265,12 +265,12 @@ def run_all(todo, logs, env):
             print(f"    {beside}: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
 
 
-def unmet_routes(seen_path):
-    """Rows of routes.def that no test met with an answer of success."""
-    rows = [json.loads(line) for line in seen_path.read_text().splitlines()] if seen_path.exists() else []
-    good = {route for route, status, _ in rows if status < 300}
-    table = re.findall(r'^X\("(\w+)",\s*"([^"]+)"', (TOP / "common/routes.def").read_text(), re.M)
-    return [" ".join(row) for row in table if " ".join(row) not in good]
+def contract(seen_path, whole):
+    """What tests saw against docs/openapi.yaml: what it doesn't have, and in a whole run what nobody saw of it."""
+    from openapi import Contract, read_seen, shown
+    seen, document = read_seen(seen_path), Contract()
+    return [f"not in docs/openapi.yaml: {shown(triple)}" for triple in document.undocumented(seen)] + \
+           [f"no test saw: {shown(triple)}" for triple in (document.unseen(seen) if whole else [])]
 
 
 def main():
@@ -291,10 +291,10 @@ def main():
     begun, totals, todo = time.monotonic(), [0, 0, 0], chosen(options)
     for result in run_all(todo, logs, env):
         totals = [a + b for a, b in zip(totals, result)]
-    if options.what in ([], ["all"]):
-        unmet = unmet_routes(seen)
-        print(f"==> routes ... {len(unmet)} without a test that succeeds" + "".join(f"\n    {r}" for r in unmet))
-        totals[1 if unmet else 0] += len(unmet) or 1
+    if seen.exists():
+        wrong = contract(seen, options.what in ([], ["all"]))
+        print(f"==> contract ... {len(wrong)} answers of the API are seen or documented, not both" + "".join(f"\n    {line}" for line in wrong))
+        totals[1 if wrong else 0] += len(wrong) or 1
     for part in todo:
         for name in part.failures:
             print(f"FAILED {part.name}: {name}")

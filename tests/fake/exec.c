@@ -14,6 +14,9 @@
 
 enum { STREAMS = 128, CHANNELS = 3 };
 
+/* Where the daemon puts the script of a build; one that names its interpreter, so that this is run itself, fails. */
+#define SCRIPT "/run/fcm/build"
+
 struct stream {
 	uint32_t number; /* 0: free */
 	bool cat, sips;	 /* what comes on stdin goes to stdout; is taken */
@@ -174,6 +177,8 @@ static void run(struct machine *m, struct stream *s, const struct frame *f, cons
 		finish(m, s, "exit", n);
 	else if (strcmp(name, "signal") == 0)
 		finish(m, s, "signal", n);
+	else if (strcmp(name, SCRIPT) == 0)
+		finish(m, s, "exit", 3);
 	else if (strcmp(name, "nosuch") == 0)
 		refuse(m, s, "nosuch: no such\033[31m program", "127");
 	else if (strcmp(name, "noexec") == 0)

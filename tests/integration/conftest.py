@@ -62,8 +62,16 @@ def add_assets(host, options):
 
 
 def pytest_sessionstart():
-    """A SIGTERM (of timeout(1), of run.py) ends like ^C: the hosts are taken down."""
+    """A SIGTERM (of timeout(1), of run.py) ends like ^C: the hosts are taken down. All that the API answers is held to
+    docs/openapi.yaml; only in the test host, which has no YAML, it isn't."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from openapi import Contract
+    except ImportError:
+        if os.environ.get("FCM_SEEN"):
+            raise
+        return
+    hosts.Api.contract = Contract()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_sessionfinish():
-    """What the API answered, for the check that every row of routes.def was met (tests/run.py)."""
+    """What the API answered, for the check that it is what docs/openapi.yaml has (tests/run.py)."""
     seen = os.environ.get("FCM_SEEN")
     if seen:
         with open(seen, "a", encoding="utf-8") as file:

@@ -48,6 +48,8 @@ class Stream:
         while b"\r\n\r\n" not in self.held:
             self.more()
         self.head, _, self.held = self.held.partition(b"\r\n\r\n")
+        if self.head.startswith(b"HTTP/1.1 101 "):
+            api.seen.add(("POST /v1/vms/{vm}/exec", 101, ""))
 
     def more(self):
         data = self.sock.recv(65536)

@@ -379,5 +379,6 @@ def test_check(host, registries):
     assert host.api.post("/v1/registries/check", {"registry": BASIC, "user": "ann", "password": PASSWORD}).ok() == {"registry": BASIC}
     assert host.api.post("/v1/registries/check", {"registry": BASIC}).code == "forbidden"
     assert host.api.post("/v1/registries/check", {"registry": "169.254.169.254"}).code == "forbidden"
+    assert host.api.post("/v1/images/pull", {"image": f"{PLAIN}/nosuch:1"}).code == "no_image"
     refused(fcm(host, "pull", "--platform", "linux/arm64", f"{PLAIN}/app:1", check=False), 2, "platform: VMs are linux/amd64")
     fcm(host, "pull", "--platform", "linux/amd64", f"{PLAIN}/app:1")
