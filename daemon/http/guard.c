@@ -203,9 +203,10 @@ int guard_origin(const struct head *head, const struct strv *hosts, struct fcm_e
 		return bad(err, "the Host is malformed");
 	if (hosts && !is_one_of(hosts, host, n))
 		return fcm_fail(err, FCM_MISDIRECTED, "this daemon isn't '%.*s'", (int)n, host);
-	if (head_get(head, "origin") || head_get(head, "sec-fetch-site"))
-		return fcm_fail(err, FCM_FORBIDDEN, "requests from a web browser are refused");
-	return 0;
+	if (!head_get(head, "origin") && !head_get(head, "sec-fetch-site"))
+		return 0;
+	fcm_fail(err, FCM_FORBIDDEN, "requests from a web browser are refused");
+	return fcm_hint(err, "use fcm, curl, or a program that sends neither Origin nor Sec-Fetch-Site");
 }
 
 const char *head_get(const struct head *head, const char *name)

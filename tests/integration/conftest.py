@@ -61,6 +61,10 @@ def add_assets(host, options):
     assert not REAL or (vmm["driver"], vmm["accel"]) == (REAL, "kvm"), vmm
 
 
+def pytest_addoption(parser):
+    parser.addoption("--update", action="store_true", help="write tests/integration/golden anew")
+
+
 def pytest_sessionstart():
     """A SIGTERM (of timeout(1), of run.py) ends like ^C: the hosts are taken down. All that the API answers is held to
     docs/openapi.yaml; only in the test host, which has no YAML, it isn't."""
