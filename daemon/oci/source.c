@@ -124,6 +124,21 @@ struct archive *source_tar(struct source *s, struct fcm_error *err)
 	return begin(a, s, err) < 0 ? NULL : STEAL(a);
 }
 
+struct archive *source_zstd_tar(struct source *s, struct fcm_error *err)
+{
+	_cleanup_(source_closep) struct archive *a = make(err);
+
+	if (a == NULL)
+		return NULL;
+	if (archive_read_support_filter_zstd(a) != ARCHIVE_OK) { /* it would run a program */
+		fcm_fail(err, FCM_HOST, "libarchive has no zstd here");
+		return NULL;
+	}
+	archive_read_support_format_tar(a);
+	archive_read_set_options(a, "tar:hdrcharset=BINARY");
+	return begin(a, s, err) < 0 ? NULL : STEAL(a);
+}
+
 struct archive *source_stream(struct source *s, struct fcm_error *err)
 {
 	_cleanup_(source_closep) struct archive *a = make(err);
