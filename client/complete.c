@@ -23,7 +23,7 @@ static const struct {
 	{"help", "COMMAND", "COMMAND"},
 	{"cp", "SRC", "SRC"},
 	{"cp", "DST", "SRC"},
-	{"snapshot", "VM", "VM|SNAPSHOT"}, /* its verbs take one or the other */
+	{"snapshot", "VM", "VM|SNAPSHOT|FILE"}, /* its verbs take one of them */
 	{"image", "IMAGE", "IMAGE|FILE"},
 };
 

@@ -55,14 +55,13 @@ static int take(void *arg, const char *p, size_t n)
 	return 0;
 }
 
-static int receive(struct cli *cli, const char *image, bool raw, int fd, uint64_t *ret, struct fcm_error *err)
+static int receive(struct cli *cli, const struct exported *e, int fd, uint64_t *ret, struct fcm_error *err)
 {
-	auto_free char *escaped = httpc_escape(image), *what = xprintf("export %s", image);
-	auto_free char *path = xprintf("/v1/image/export?ref=%s%s", escaped, raw ? "&raw=1" : "");
+	auto_free char *what = xprintf("export %s", e->name);
 	struct receiving r = {.fd = fd, .what = what};
 
 	term_progress("%s", what);
-	int rc = api_stream(cli->api, path, take, &r, err);
+	int rc = api_stream(cli->api, e->path, take, &r, err);
 	term_progress_end();
 	*ret = r.moved;
 	if (r.err.code == FCM_OK)
@@ -71,8 +70,8 @@ static int receive(struct cli *cli, const char *image, bool raw, int fd, uint64_
 	return -1;
 }
 
-/* As open(2) would have made it: mkostemp(3) makes it ours alone. */
-static int open_partial(const char *to, char *name, struct fcm_error *err)
+/* mkostemp(3) makes it ours alone; one without secrets is as open(2) would have made it. */
+static int open_partial(const char *to, char *name, bool secret, struct fcm_error *err)
 {
 	mode_t mask = umask(0);
 
@@ -82,16 +81,17 @@ static int open_partial(const char *to, char *name, struct fcm_error *err)
 	if (fd < 0)
 		return fcm_fail_errno(err, "make '%.200s'", to);
 	partial = name;
-	(void)fchmod(fd, 0666 & ~mask);
+	if (!secret)
+		(void)fchmod(fd, 0666 & ~mask);
 	return fd;
 }
 
 static int export_to(
-	struct cli *cli, const char *image, bool raw, const char *to, uint64_t *ret, struct fcm_error *err)
+	struct cli *cli, const struct exported *e, const char *to, uint64_t *ret, struct fcm_error *err)
 {
 	auto_free char *name = xprintf("%s.XXXXXX", to);
-	auto_close int fd = open_partial(to, name, err);
-	int r = fd < 0 ? -1 : receive(cli, image, raw, fd, ret, err);
+	auto_close int fd = open_partial(to, name, e->secret, err);
+	int r = fd < 0 ? -1 : receive(cli, e, fd, ret, err);
 
 	if (r == 0 && rename(name, to) < 0)
 		r = fcm_fail_errno(err, "make '%.200s'", to);
@@ -102,20 +102,29 @@ static int export_to(
 	return r;
 }
 
-int image_export(struct cli *cli, const char *image, bool raw, const char *to, struct fcm_error *err)
+int export_path(struct cli *cli, const struct exported *e, const char *to, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf size = {0};
 	uint64_t bytes = 0;
 
 	if (to == NULL && isatty(STDOUT_FILENO)) {
-		fcm_fail(err, FCM_USAGE, "image export: stdout is a terminal");
-		return fcm_hint(err, "name a file: fcm image export -o FILE %s", image);
+		fcm_fail(err, FCM_USAGE, "%s: stdout is a terminal", e->command);
+		return fcm_hint(err, "name a file: fcm %s -o FILE %s", e->command, e->name);
 	}
 	if (to == NULL || strcmp(to, "-") == 0)
-		return receive(cli, image, raw, STDOUT_FILENO, &bytes, err);
-	if (export_to(cli, image, raw, to, &bytes, err) < 0)
+		return receive(cli, e, STDOUT_FILENO, &bytes, err);
+	if (export_to(cli, e, to, &bytes, err) < 0)
 		return -1;
 	out_bytes(&size, (int64_t)bytes);
 	out_hint("%s  %s", to, size.p);
 	return 0;
+}
+
+int image_export(struct cli *cli, const char *image, bool raw, const char *to, struct fcm_error *err)
+{
+	auto_free char *escaped = httpc_escape(image);
+	auto_free char *path = xprintf("/v1/image/export?ref=%s%s", escaped, raw ? "&raw=1" : "");
+	const struct exported e = {.command = "image export", .name = image, .path = path};
+
+	return export_path(cli, &e, to, err);
 }

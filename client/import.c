@@ -134,9 +134,24 @@ static int send_fd(
 
 	if (fstat(fd, &st) < 0)
 		return fcm_fail_errno(err, "look at it");
+	if (S_ISDIR(st.st_mode))
+		return fcm_fail(err, FCM_USAGE, "it is a directory");
 	if (S_ISREG(st.st_mode) && st.st_size > 0)
 		return api_upload(cli->api, "POST", path, fd, (uint64_t)st.st_size, what, ret, err);
 	return send_stream(cli, path, fd, what, ret, err);
+}
+
+int import_file(struct cli *cli, const char *path, const char *place, field_json **ret, struct fcm_error *err)
+{
+	auto_free char *what = xprintf("import %s", place);
+
+	if (strcmp(place, "-") == 0)
+		return send_stream(cli, path, STDIN_FILENO, what, ret, err);
+	auto_close int fd = open(place, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? fcm_fail(err, FCM_NOT_FOUND, "there is no '%.200s'", place)
+				       : fcm_fail_errno(err, "open '%.200s'", place);
+	return send_fd(cli, path, fd, what, ret, err);
 }
 
 static int send_place(struct cli *cli, const char *path, const char *place, const char *what,

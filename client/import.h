@@ -17,3 +17,7 @@ extern const struct field import_fields[];
 /* Import the image at `place`. */
 int image_import(
 	struct cli *cli, const struct import_options *o, const char *place, struct fcm_error *err) must_check;
+
+/* Send the file `place`, or stdin ("-"), to the route `path`; *ret is its answer. */
+int import_file(struct cli *cli, const char *path, const char *place, field_json **ret,
+	struct fcm_error *err) must_check;

@@ -90,6 +90,8 @@ static const struct field import_query[] = {
 	Q("config", FIELD_CHARS, "JSON: how an image that is a root file system runs"),
 	FIELD_END,
 };
+static const struct field snapshot_import_query[] = {
+	Q("name", FIELD_CHARS, "what it is called then; else as it was", .max = 63), FIELD_END};
 
 /* ---- the two tables of routes, as one: a route without its row of the contract doesn't compile ---- */
 

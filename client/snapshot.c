@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "client/export.h"
+#include "client/import.h"
 #include "client/out.h"
 #include "client/verb.h"
 #include "client/vmtext.h"
@@ -24,7 +26,7 @@ static const struct field snapshot_fields[] = {
 };
 
 static const struct option_row options[] = {
-	{"name", 0, "NAME", "rq.name", "create: its name (else the VM's and a number)"},
+	{"name", 0, "NAME", "rq.name", "create, import: its name (else VM-N, or its own)"},
 	{"note", 0, "TEXT", "rq.note", "create: what it is for"},
 	{"live", 0, NULL, NULL, "create: the VM runs on (the default)"},
 	{"stop", 0, NULL, "rq.stop", "create: the VM ends as it is saved"},
@@ -306,10 +308,43 @@ static int verb_restore(struct cli *cli, void *options_, struct fcm_error *err)
 	return restore(cli, o->rq.disk_only, err);
 }
 
+static int export(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	auto_free char *path = api_snapshot_path(cli->argv[0], "/export");
+	const struct exported e = {
+		.command = "snapshot export", .name = cli->argv[0], .path = path, .secret = true};
+
+	(void)options_;
+	return export_path(cli, &e, cli->globals.output, err);
+}
+
+static int import(struct cli *cli, void *options_, struct fcm_error *err)
+{
+	const struct snapshot_options *o = options_;
+	const char *place = cli->argc ? cli->argv[0] : "-";
+	auto_free char *name = httpc_escape(o->rq.name);
+	auto_free char *path = xprintf("/v1/snapshots/import%s%s", *name ? "?name=" : "", name);
+	_cleanup_(buf_done) struct buf b = {0};
+	auto_json field_json *before = NULL, *answer = NULL;
+
+	if (strcmp(place, "-") == 0 && isatty(STDIN_FILENO))
+		return fcm_fail(err, FCM_USAGE, "snapshot import: stdin is a terminal: name a file");
+	/* ask the daemon first: gigabytes for one that isn't there would be a pity */
+	if (api_get(cli->api, "/v1", &before, err) < 0)
+		return -1;
+	if (import_file(cli, path, place, &answer, err) < 0)
+		return fcm_wrap(err, "import '%.100s'", place);
+	vm_snapshot_words(answer, &b);
+	out_result(cli, fj_get_str(answer, "name"), answer, "%s", b.p);
+	return 0;
+}
+
 static const struct verb verbs[] = {
 	{"create", NULL, "rq.name rq.note rq.stop rq.disk_only live", "needs a VM", 1, 2, create},
 	{"ls", "list", "tree", "takes one VM, or none", 0, 1, list},
 	{"inspect", "show", NULL, "needs a snapshot", 1, ANY_ARGS, inspect},
+	{"export", NULL, NULL, "needs a snapshot", 1, 1, export},
+	{"import", NULL, "rq.name", "takes one file, or - for stdin", 0, 1, import},
 	{"rm", "remove delete", "force", "needs a snapshot", 1, ANY_ARGS, rm},
 	{"restore", NULL, "rq.disk_only", "needs a VM and a snapshot", 2, 2, verb_restore},
 	{0},
@@ -329,18 +364,21 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 const struct command cmd_snapshot = {
 	.name = "snapshot",
 	.aliases = "snapshots",
-	.args = "create|ls|inspect|rm|restore [VM] [SNAPSHOT...]",
+	.args = "create|ls|inspect|export|import|rm|restore [VM] [SNAPSHOT...]",
 	.summary = "keep VMs as they are, under names",
 	.example = "fcm snapshot create --name v1 web",
 	.details = "  fcm snapshot create web              its memory, its disk, its own volumes\n"
 		   "  fcm snapshot create --name v1 --note 'before the upgrade' web\n"
 		   "  fcm snapshot ls [--tree] [VM]\n"
+		   "  fcm snapshot export -o v1.fcm v1     as a file, only yours to read\n"
+		   "  fcm snapshot import [--name v1] v1.fcm\n"
 		   "  fcm restore web v1                   web is again what it was\n"
 		   "  fcm clone v1                         another VM that goes on from there\n"
 		   "The VM stands still while its memory is copied, and runs on. One that is\n"
 		   "stopped has a disk only. Volumes with names aren't in it. A snapshot stays when\n"
 		   "its VM goes, and holds all that was in its memory: passwords, too. VMs made of\n"
-		   "it don't need it any more; rm refuses one of which a VM is just being made.\n"
+		   "it don't need it any more; rm refuses one that is just being read.\n"
+		   "What is imported is of no VM there: it is cloned, not gone back to.\n"
 		   "Columns for -o: name id vm size memory parent created vmm note; or wide.",
 	.max_args = ANY_ARGS,
 	.flags = COMMAND_TABLE,

@@ -1,6 +1,6 @@
 /*
- * POST import: an image as the request's body. Its bytes go into the socket of an operation that begins at once; how that ends is
- * the answer.
+ * POST import: an image or a snapshot as the request's body. Its bytes go into the socket of an operation that begins at once; how
+ * that ends is the answer.
  */
 #include <errno.h>
 #include <poll.h>
@@ -8,10 +8,12 @@
 
 #include "daemon/api/api.h"
 #include "daemon/engine/import.h"
+#include "daemon/engine/snapimport.h"
 
 struct receiving {
 	struct op *op; /* NULL when it is being answered */
 	int fd;
+	field_json *(*result)(const struct op *op);
 };
 
 /* It takes no more, so it is over, or about to be. */
@@ -23,7 +25,7 @@ static int fail_over(struct receiving *r, struct fcm_error *err)
 	while (!op_poll(r->op, &lines))
 		poll(&p, 1, -1);
 	if (r->op->rc == 0)
-		return fcm_fail(err, FCM_INVALID, "there is more behind the end of the image");
+		return fcm_fail(err, FCM_INVALID, "there is more behind its end");
 	*err = r->op->err;
 	return -1;
 }
@@ -59,7 +61,7 @@ static int finish(void *arg, struct request *rq, struct fcm_error *err)
 	struct receiving *r = arg;
 
 	fcm_closep(&r->fd);
-	return api_answer(rq, STEAL(r->op), 201, imported, err);
+	return api_answer(rq, STEAL(r->op), 201, r->result, err);
 }
 
 /* The end of its bytes means that they are whole, unless it was given up before. */
@@ -73,6 +75,18 @@ static void done(void *arg)
 	free(r);
 }
 
+static int begin(struct request *rq, struct op *op, int fd, field_json *(*result)(const struct op *op),
+	struct fcm_error *err)
+{
+	if (api_start(rq, op, err) < 0) {
+		close(fd);
+		return -1;
+	}
+	struct receiving *r = xalloc(sizeof *r);
+	*r = (struct receiving){.op = op, .fd = fd, .result = result};
+	return http_receive(rq, feed, finish, done, r);
+}
+
 int api_images_import(struct request *rq, struct fcm_error *err)
 {
 	struct op *op;
@@ -80,11 +94,20 @@ int api_images_import(struct request *rq, struct fcm_error *err)
 
 	if (engine_import(http_query(rq, "name"), http_query(rq, "config"), &op, &fd, err) < 0)
 		return -1;
-	if (api_start(rq, op, err) < 0) {
-		close(fd);
+	return begin(rq, op, fd, imported, err);
+}
+
+static field_json *snapshot_imported(const struct op *op)
+{
+	return api_snapshot_json(&op->hold.snapshot);
+}
+
+int api_snapshots_import(struct request *rq, struct fcm_error *err)
+{
+	struct op *op;
+	int fd;
+
+	if (engine_snapshot_import(http_query(rq, "name"), &op, &fd, err) < 0)
 		return -1;
-	}
-	struct receiving *r = xalloc(sizeof *r);
-	*r = (struct receiving){.op = op, .fd = fd};
-	return http_receive(rq, feed, finish, done, r);
+	return begin(rq, op, fd, snapshot_imported, err);
 }

@@ -9,6 +9,7 @@
 
 #include "common/core/log.h"
 #include "daemon/api/api.h"
+#include "daemon/store/export.h"
 
 field_json *api_snapshot_json(const struct snapshot *s)
 {
@@ -71,6 +72,51 @@ int api_snapshot_remove(struct request *rq, struct fcm_error *err)
 	fj_set_int(o, "bytes", (int64_t)freed);
 	return http_reply(rq, 200, o);
 }
+
+/* ---- export ---- */
+
+struct sending {
+	struct snapshot_hold hold;
+	struct snapshot_export *x;
+};
+
+static ssize_t more(void *arg, char *p, size_t max)
+{
+	const struct sending *s = arg;
+	struct fcm_error err;
+	ssize_t n = snapshot_export_read(s->x, p, max);
+
+	if (n < 0) {
+		fcm_fail_errno(&err, "read a snapshot that is exported");
+		log_error(LOG_LEVEL_ERROR, NULL, &err);
+	}
+	return n;
+}
+
+static void done(void *arg)
+{
+	struct sending *s = arg;
+
+	snapshot_export_close(s->x);
+	snapshot_drop(&s->hold);
+	free(s);
+}
+
+int api_snapshot_export(struct request *rq, struct fcm_error *err)
+{
+	struct sending *s = xalloc(sizeof *s);
+
+	*s = (struct sending){.hold.fd = -1};
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), &s->hold, err) < 0 ||
+		snapshot_moves(&s->hold.snapshot, err) < 0 ||
+		snapshot_export_open(s->hold.fd, &s->hold.snapshot, &s->x, err) < 0) {
+		done(s);
+		return -1;
+	}
+	return http_reply_stream(rq, "application/zstd", more, done, s);
+}
+
+/* ---- go back to one ---- */
 
 int api_vm_restore(struct request *rq, struct fcm_error *err)
 {

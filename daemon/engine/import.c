@@ -98,6 +98,7 @@ int engine_import(const char *name, const char *config, struct op **ret, int *re
 	int pair[2];
 
 	op->what = "import";
+	op->import.of = "an image";
 	if (plan(name, config, &op->import, err) < 0 ||
 		(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 &&
 			fcm_fail_errno(err, "receive an image"))) {

@@ -222,7 +222,7 @@ const char *op_subject(const struct op *op)
 		return op->pull.image;
 	if (op->build.name[0])
 		return op->build.name;
-	return op->import.names.n ? op->import.names.v[0] : "an image";
+	return op->import.names.n ? op->import.names.v[0] : op->import.of;
 }
 
 bool op_vmm_lives(const struct op *op)

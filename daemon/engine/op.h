@@ -1,7 +1,7 @@
 /*
  * An operation in progress: one table of steps on one VM, on a thread of its own, so that a client that goes
  * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that is about
- * images (pull.c, import.c, build.c) has neither VM nor table, and ends when nobody waits for it.
+ * images (pull.c, import.c, snapimport.c, build.c) has neither VM nor table, and ends when nobody waits for it.
  */
 #pragma once
 
@@ -35,8 +35,9 @@ struct snapshot_hold {
 };
 void snapshot_drop(struct snapshot_hold *h);
 
-/* An image that a request brings (import.h). */
+/* An image or a snapshot that a request brings (import.h, snapimport.h). */
 struct image_import {
+	const char *of;	   /* what it is called in the log while it has no name */
 	struct strv names; /* whole ones */
 	char *config;	   /* or NULL */
 	int in_fd;	   /* where its bytes come from, or -1 */

@@ -175,7 +175,10 @@ int engine_snapshot_remove(const char *text, struct vm_id *ret_id, uint64_t *ret
 		return -1;
 	pthread_mutex_lock(&lock);
 	bool busy = strv_has(&held, ret_id->s);
-	int rc = busy ? fcm_fail(err, FCM_BUSY, "a VM is just being made of the snapshot '%.64s'", text)
+	int rc = busy ? fcm_fail(err, FCM_BUSY,
+				"the snapshot '%.64s' is in use: a VM is just being made of it, or it is "
+				"being exported",
+				text)
 		      : snapshots_remove(ret_id, ret_freed, err);
 	pthread_mutex_unlock(&lock);
 	return rc;
@@ -191,7 +194,7 @@ static bool name_taken(const char *name)
 	return find(name, &id, &ignored) == 0;
 }
 
-static int check_free(const char *name, struct fcm_error *err)
+int snapshot_name_free(const char *name, struct fcm_error *err)
 {
 	if (!name_taken(name))
 		return 0;
@@ -219,7 +222,7 @@ static int check_name(struct op *op, struct fcm_error *err)
 		choose_name(op->vm, s->name, sizeof s->name);
 		return 0;
 	}
-	return check_free(s->name, err);
+	return snapshot_name_free(s->name, err);
 }
 
 /* What the VM remembers of a volume that others may write meanwhile isn't worth keeping. */
@@ -335,7 +338,7 @@ int snapshot_enter(struct op *op, struct fcm_error *err)
 	if (op->hold.temporary)
 		return 0;
 	pthread_mutex_lock(&lock);
-	int rc = check_free(s->name, err) < 0 ? -1 : snapshots_publish(&id, err);
+	int rc = snapshot_name_free(s->name, err) < 0 ? -1 : snapshots_publish(&id, err);
 	pthread_mutex_unlock(&lock);
 	return rc;
 }
@@ -361,14 +364,22 @@ int snapshot_loads(const struct op *op, struct fcm_error *err)
 	return rc < 0 ? fcm_hint(err, "--disk-only boots what is on its disk") : 0;
 }
 
+/* Did it go with the source? Of one that was imported none has a name. */
+static bool went_with(const struct snapshot *s, const struct volume_ref *ref)
+{
+	size_t n = strlen(s->vm.id);
+
+	return ref->name.s[0] == '\0' || (strncmp(ref->name.s, s->vm.id, n) == 0 && ref->name.s[n] == '.');
+}
+
 /* Names of volumes that went with the source are chosen anew. */
 static void own_volumes(const struct snapshot *s, struct strv *ret)
 {
 	struct volume_ref refs[VM_MAX_VOLUMES];
-	size_t n = volumes_parse(&s->vm.spec.volumes, refs), prefix = strlen(s->vm.id);
+	size_t n = volumes_parse(&s->vm.spec.volumes, refs);
 
 	for (size_t i = 0; i < n; i++) {
-		if (strncmp(refs[i].name.s, s->vm.id, prefix) == 0 && refs[i].name.s[prefix] == '.')
+		if (went_with(s, &refs[i]))
 			refs[i].name.s[0] = '\0';
 		auto_free char *text = volume_ref_text(&refs[i]);
 		strv_add(ret, text);
@@ -427,6 +438,33 @@ struct op *engine_clone(const struct snapshot_hold *h, const struct clone_reques
 	return op;
 }
 
+/* ---- to and from other hosts ---- */
+
+int snapshot_moves(const struct snapshot *s, struct fcm_error *err)
+{
+	struct volume_ref refs[VM_MAX_VOLUMES];
+	size_t n = volumes_parse(&s->vm.spec.volumes, refs);
+
+	for (size_t i = 0; i < n; i++)
+		if (!went_with(s, &refs[i]))
+			return fcm_fail(err, FCM_WRONG_STATE,
+				"its VM '%s' had the volume '%s', which has a life of its own and isn't in "
+				"it",
+				s->vm.name, refs[i].name.s);
+	return 0;
+}
+
+void snapshot_forget_vm(struct snapshot *s)
+{
+	struct strv nameless = {0};
+
+	own_volumes(s, &nameless);
+	strv_done(&s->vm.spec.volumes);
+	s->vm.spec.volumes = nameless;
+	(void)fcm_copy(s->vm.id, sizeof s->vm.id, s->id);
+	s->vm.snapshot[0] = s->parent[0] = '\0';
+}
+
 /* ---- go back to it ---- */
 
 static int check_own(const struct op *op, struct fcm_error *err)
@@ -435,8 +473,12 @@ static int check_own(const struct op *op, struct fcm_error *err)
 
 	if (strcmp(s->vm.id, op->vm->id.s) == 0)
 		return 0;
-	fcm_fail_field(err, FCM_WRONG_STATE, "snapshot", "the snapshot '%s' is of another VM, %s", s->name,
-		s->vm.name);
+	if (strcmp(s->vm.id, s->id) == 0)
+		fcm_fail_field(err, FCM_WRONG_STATE, "snapshot",
+			"the snapshot '%s' was imported: it is of no VM here", s->name);
+	else
+		fcm_fail_field(err, FCM_WRONG_STATE, "snapshot", "the snapshot '%s' is of another VM, %s",
+			s->name, s->vm.name);
 	return fcm_hint(err, "fcm clone %s makes a VM of it", s->name);
 }
 

@@ -12,6 +12,16 @@ void snapshot_held(struct snapshot_hold *h);
 int snapshot_enter(struct op *op, struct fcm_error *err) must_check;
 int snapshot_loads(const struct op *op, struct fcm_error *err) must_check;
 
+/* Can it be of use on another host? FCM_WRONG_STATE naming a volume that its VM had and that doesn't go with it: there one of that
+ * name is another. */
+int snapshot_moves(const struct snapshot *s, struct fcm_error *err) must_check;
+
+/* Make it one of no VM here. snapshot_moves() said yes. */
+void snapshot_forget_vm(struct snapshot *s);
+
+/* FCM_NAME_TAKEN when a snapshot has that name. */
+int snapshot_name_free(const char *name, struct fcm_error *err) must_check;
+
 /* For a create that op->save says more of: could that be done with such a VM, under that name? And do it, the VM being claimed and
  * up: op->hold is it then. */
 int snapshot_could(struct op *op, struct fcm_error *err) must_check;
@@ -37,5 +47,6 @@ struct op *engine_snapshot(struct vm *vm, const struct snapshot_request *rq, boo
 /* Make a VM of it, which holds it until the operation is over. `name` as in clone_request. */
 struct op *engine_clone(const struct snapshot_hold *h, const struct clone_request *rq, const char *name);
 
-/* Bring the VM back to it: its own disk and memory of now are lost. `h` is taken over. FCM_WRONG_STATE for one of another VM. */
+/* Bring the VM back to it: its own disk and memory of now are lost. `h` is taken over. FCM_WRONG_STATE for one of another
+ * VM, or that was imported. */
 struct op *engine_restore(struct vm *vm, struct snapshot_hold *h, bool disk_only);

@@ -65,26 +65,41 @@ static bool of_machine(const char *name)
 	return strcmp(name, "state") == 0 || strcmp(name, "memory") == 0;
 }
 
+void snapshot_names(struct strv *ret)
+{
+	strv_add(ret, SNAPSHOT_DISK);
+	strv_add(ret, "state");
+	strv_add(ret, "memory");
+	for (size_t i = 0; i < VM_MAX_VOLUMES; i++)
+		strv_addf(ret, SNAPSHOT_VOLUME, i);
+}
+
 /* No name of ours leads anywhere: they are used as they are. */
 static int check_file(const void *value, const char *key, struct fcm_error *err)
 {
+	_cleanup_(strv_done) struct strv names = {0};
 	const char *s = value;
 
-	if (strcmp(s, SNAPSHOT_DISK) == 0 || of_machine(s))
-		return 0;
-	for (size_t i = 0; i < VM_MAX_VOLUMES; i++) {
-		auto_free char *volume = xprintf(SNAPSHOT_VOLUME, i);
-		if (strcmp(s, volume) == 0)
-			return 0;
-	}
-	return fcm_fail_field(err, FCM_INVALID, key, "%s: '%s' is none of a snapshot", key, s);
+	snapshot_names(&names);
+	return strv_has(&names, s)
+		       ? 0
+		       : fcm_fail_field(err, FCM_INVALID, key, "%s: '%s' is none of a snapshot", key, s);
+}
+
+static int check_sum(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+
+	return strlen(s) == 64 && strspn(s, "0123456789abcdef") == 64
+		       ? 0
+		       : fcm_fail_field(err, FCM_INVALID, key, "%s: a sum is 64 of 0-9 and a-f", key);
 }
 
 static const struct field file_fields[] = {
 	F(struct snapshot_file, name, FIELD_CHARS, .check = check_file, .flags = FIELD_REQUIRED),
 	F(struct snapshot_file, size, FIELD_I64, .min = 0, .max = INT64_MAX, .flags = FIELD_REQUIRED),
 	F(struct snapshot_file, mtime_ns, FIELD_I64),
-	F(struct snapshot_file, sum, FIELD_CHARS, .flags = FIELD_REQUIRED),
+	F(struct snapshot_file, sum, FIELD_CHARS, .check = check_sum, .flags = FIELD_REQUIRED),
 	FIELD_END,
 };
 
@@ -98,16 +113,27 @@ field_json *snapshot_json(const struct snapshot *s, bool secrets)
 	return v;
 }
 
+const struct snapshot_file *snapshot_file(const struct snapshot *s, const char *name)
+{
+	for (size_t i = 0; i < s->n_files; i++)
+		if (strcmp(s->files[i].name, name) == 0)
+			return &s->files[i];
+	return NULL;
+}
+
 static int decode_files(const field_json *array, struct snapshot *s, struct fcm_error *err)
 {
 	size_t n = fj_len(array);
 
 	if (n > SNAPSHOT_FILES)
 		return fcm_fail(err, FCM_CONFIG, "more than %d files", SNAPSHOT_FILES);
-	for (; s->n_files < n; s->n_files++)
-		if (field_from_json(file_fields, fj_at(array, s->n_files), FIELD_DISK, &s->files[s->n_files],
-			    err) < 0)
+	for (; s->n_files < n; s->n_files++) {
+		struct snapshot_file *f = &s->files[s->n_files];
+		if (field_from_json(file_fields, fj_at(array, s->n_files), FIELD_DISK, f, err) < 0)
 			return fcm_wrap(err, "file %zu", s->n_files + 1);
+		if (snapshot_file(s, f->name))
+			return fcm_fail(err, FCM_CONFIG, "'%s' is listed twice", f->name);
+	}
 	return 0;
 }
 
@@ -240,6 +266,64 @@ int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err)
 	auto_json field_json *v = snapshot_json(s, true);
 	auto_free char *text = fj_print(v, true);
 	return file_write_atomic(dirfd, SNAPSHOT_MANIFEST, 0600, text, strlen(text), err);
+}
+
+/* It ran as a stranger, and has ended. */
+static int take_over(int dirfd, const char *name, struct fcm_error *err)
+{
+	struct stat st;
+	auto_close int fd = open_file(dirfd, name, &st, err);
+
+	if (fd < 0)
+		return -1;
+	if (st.st_nlink != 1)
+		return fcm_fail(err, FCM_CONFIG, "'%s' of the snapshot has other names", name);
+	return fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0
+		       ? fcm_fail_errno(err, "take '%s' of the snapshot", name)
+		       : 0;
+}
+
+int snapshot_take_over(int dirfd, struct snapshot *ret, struct fcm_error *err)
+{
+	_cleanup_(strv_done) struct strv names = {0};
+
+	if (fchown(dirfd, 0, 0) < 0 || fchmod(dirfd, 0700) < 0)
+		return fcm_fail_errno(err, "take the snapshot");
+	if (dir_names(dirfd, &names, err) < 0)
+		return -1;
+	for (size_t i = 0; i < names.n; i++)
+		if (take_over(dirfd, names.v[i], err) < 0)
+			return -1;
+	return snapshot_read(dirfd, ret, err);
+}
+
+static int check_same(const struct snapshot *s, const struct snapshot_file *f, struct fcm_error *err)
+{
+	const struct snapshot_file *have = snapshot_file(s, f->name);
+
+	if (have == NULL)
+		return fcm_fail(err, FCM_INVALID, "'%s' is missing", f->name);
+	if (have->size != f->size)
+		return fcm_fail(
+			err, FCM_INVALID, "'%s' has another size than " SNAPSHOT_MANIFEST " says", f->name);
+	return strcmp(have->sum, f->sum) == 0
+		       ? 0
+		       : fcm_fail(err, FCM_INVALID, "'%s' has another sum than " SNAPSHOT_MANIFEST " says",
+				 f->name);
+}
+
+int snapshot_seal_same(int dirfd, struct snapshot *s, struct fcm_error *err)
+{
+	struct snapshot_file said[SNAPSHOT_FILES];
+	size_t n = s->n_files;
+
+	memcpy(said, s->files, sizeof said);
+	if (snapshot_seal(dirfd, s, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (check_same(s, &said[i], err) < 0)
+			return -1;
+	return s->n_files == n ? 0 : fcm_fail(err, FCM_INVALID, "there is a file that isn't listed");
 }
 
 static int check_one(int dirfd, const struct snapshot_file *f, struct fcm_error *err)

@@ -43,11 +43,18 @@ struct snapshot {
 	bool frozen;	/* no program runs on before the agent lets it: it can become another VM */
 	int64_t pause_ms;
 	struct snapshot_machine machine;
-	struct vm_view vm; /* as config.json had it */
+	struct vm_view
+		vm; /* as config.json had it; of one that was imported vm.id is its own id: it is of no VM here */
 	size_t n_files;
 	struct snapshot_file files[SNAPSHOT_FILES];
 };
 void snapshot_done(struct snapshot *s);
+
+/* What it says of its file of that name, or NULL. */
+const struct snapshot_file *snapshot_file(const struct snapshot *s, const char *name);
+
+/* The names that files of one may have, but for snapshot.json. */
+void snapshot_names(struct strv *ret);
 
 /* The object of the API and of snapshot.json; `secrets` with env in the clear. The caller's value. */
 field_json *snapshot_json(const struct snapshot *s, bool secrets);
@@ -58,6 +65,14 @@ int snapshot_read(int dirfd, struct snapshot *ret, struct fcm_error *err) must_c
 
 /* Finish one: note the files in dirfd, with their sums, and write snapshot.json; all of it is on the disk then. */
 int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err) must_check;
+
+/* Take what a job left in dirfd, as a stranger, for root: regular files alone. *ret is what snapshot.json says, the caller's:
+ * a stranger's word. */
+int snapshot_take_over(int dirfd, struct snapshot *ret, struct fcm_error *err) must_check;
+
+/* Finish one whose files somebody else listed: snapshot_seal(), and FCM_INVALID naming the first that isn't what was said. What
+ * was said of their times counts for nothing. */
+int snapshot_seal_same(int dirfd, struct snapshot *s, struct fcm_error *err) must_check;
 
 /* Are the files the ones that were sealed: all of them, or those of the machine alone? FCM_CONFIG naming the first that is
  * missing or has changed. */

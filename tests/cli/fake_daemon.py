@@ -394,16 +394,30 @@ class Handler(BaseHTTPRequestHandler):
     def snapshot_route(self, parts, body):
         if not parts:
             return self.answer(200, {"snapshots": list(SNAPSHOTS.values())})
+        if parts == ["import"]:
+            return self.import_snapshot(body)
         one = SNAPSHOTS.get(parts[0]) or next((s for s in SNAPSHOTS.values() if s["id"] == parts[0]), None)
         if one is None:
             return self.fail_snapshot(parts[0])
         if self.command == "DELETE" and one["name"] == "hot":
-            return self.fail(409, "busy", "a VM is just being made of the snapshot 'hot'")
+            return self.fail(409, "busy", "the snapshot 'hot' is in use: a VM is just being made of it, or it is being exported")
         if self.command == "DELETE":
             return self.answer(200, {"id": one["id"], "bytes": one["on_disk"]})
         if parts[1:] == ["clone"]:
             return self.post_clone(None, None, body)
-        return self.answer(200, one)
+        if parts[1:] == ["export"] and one["name"] == "cold":
+            return self.fail(409, "wrong_state", "its VM 'web' had the volume 'data', which has a life of its own and isn't in it")
+        return self.answer(200, "archive" * 1000, "application/zstd") if parts[1:] == ["export"] else self.answer(200, one)
+
+    def import_snapshot(self, body):
+        """One byte is of an image that isn't here."""
+        name = parse_qs(urlsplit(self.path).query).get("name", ["moved"])[0]
+        if name in SNAPSHOTS:
+            return self.fail(409, "name_taken", f"there is a snapshot '{name}' already", {
+                "field": "name", "hint": f"choose another name, or fcm snapshot rm {name}"})
+        if body["bytes"] == 1:
+            return self.fail(404, "no_image", "its disk lies on the image 'debian' (1f3a9c0d5e6f), which isn't here", {"hint": "fcm pull debian"})
+        return self.answer(201, snapshot(name, "n3wn3wn3"))
 
     def get_logs(self, one, query, body):
         return self.answer(200, CONSOLE, "text/plain")

@@ -213,7 +213,7 @@ COMPLETIONS = {
     "fcm run bas": "base", "fcm create --image ": "base default", "fcm create -v da": "data", "fcm cp w": "web", "fcm cp a w": "web",
     "fcm update --restart ": "no on-failure always unless-stopped", "fcm create --restart on": "on-failure",
     "fcm wait web --state fa": "failed", "fcm create --pull ne": "never", "fcm assets download fi": "firecracker",
-    "fcm snapshot cr": "create", "fcm snapshot rm war": "warm", "fcm clone war": "warm", "fcm clone we": "web",
+    "fcm snapshot cr": "create", "fcm snapshot im": "import", "fcm snapshot export war": "warm", "fcm snapshot rm war": "warm", "fcm clone war": "warm", "fcm clone we": "web",
     "fcm restore web war": "warm", "fcm run --snapshot or": "orphan", "fcm pause w": "web", "fcm unpause w": "web", "fcm suspend web id": "idle",
     "fcm context u": "use", "fcm context use lo": "local", "fcm --context lo": "local", "fcm --context local stop w": "web",
     "fcm system d": "df", "fcm image hi": "history", "fcm image import --entry": "--entrypoint",
@@ -226,7 +226,7 @@ def test_completions(complete):
 
 
 def test_completion_of_files(complete):
-    for found in complete(["fcm cp web:/etc/fstab /etc/host", "fcm create --ssh-key /etc/host", "fcm image import /etc/host"]):
+    for found in complete(["fcm cp web:/etc/fstab /etc/host", "fcm create --ssh-key /etc/host", "fcm image import /etc/host", "fcm snapshot import /etc/host"]):
         assert {"/etc/hosts", "hosts"} & found
 
 

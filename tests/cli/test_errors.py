@@ -32,7 +32,8 @@ CASES = [
     ("usage-snapshot-option", ["snapshot", "rm", "--note", "x", "warm"], 2), ("usage-volume-option", ["volume", "ls", "--size", "1g"], 2),
     ("usage-snapshot-names", ["snapshot", "create", "--name", "a", "web", "b"], 2), ("usage-live-stop", ["snapshot", "create", "--live", "--stop", "web"], 2), ("snapshot-name", ["snapshot", "create", "web", "A b"], 2),
     ("snapshot-taken", ["snapshot", "create", "--name", "warm", "web"], 4), ("snapshot-absent", ["snapshot", "inspect", "nope"], 3),
-    ("snapshot-held", ["snapshot", "rm", "hot"], 4), ("snapshot-no-vm", ["snapshot", "create", "nope"], 3),
+    ("snapshot-held", ["snapshot", "rm", "hot"], 4), ("usage-snapshot-export", ["snapshot", "export"], 2), ("usage-snapshot-import", ["snapshot", "import", "a", "b"], 2),
+    ("snapshot-import-absent", ["snapshot", "import", "/nonexistent"], 3), ("snapshot-import-dir", ["snapshot", "import", "/"], 2), ("snapshot-volume", ["snapshot", "export", "cold"], 4), ("snapshot-no-vm", ["snapshot", "create", "nope"], 3),
     ("restore-other", ["restore", "idle", "warm"], 4), ("restore-absent", ["restore", "web", "nope"], 3), ("pause-stopped", ["pause", "idle"], 4),
     ("clone-none", ["clone"], 2), ("clone-both", ["clone", "web", "--snapshot", "warm"], 2), ("clone-absent", ["clone", "nope"], 3),
     ("clone-ambiguous", ["clone", "still"], 2), ("clone-count", ["clone", "warm", "-n", "0"], 2), ("clone-many", ["clone", "warm", "-n", "1000"], 2),
@@ -111,7 +112,7 @@ def test_every_command_without_a_daemon(fcm):
                  ["restart", "x"], ["kill", "x"], ["destroy", "x"], ["rename", "x", "y"], ["update", "x", "--cpus", "1"], ["logs", "x"], ["events"], ["console", "x"], ["expose", "x", "80"], ["unexpose", "x"],
                  ["publish", "x", "80"], ["unpublish", "x", "80"], ["port", "x"], ["pull", "x"],
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
-                 ["snapshot", "rm", "x"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
+                 ["snapshot", "rm", "x"], ["snapshot", "export", "x"], ["snapshot", "import", "/etc/hosts"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
                  ["image", "history", "x"], ["image", "export", "x"], ["system", "df"],
                  ["image", "inspect", "x"], ["token", "create"], ["info"], ["api", "GET", "/v1"]):
         done = fcm(*argv, env=env)

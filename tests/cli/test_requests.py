@@ -181,6 +181,34 @@ def test_image_export(fcm, daemon, tmp_path):
     assert [x.name for x in file.parent.iterdir()] == ["x.tar"]
 
 
+def test_snapshot_import(fcm, daemon, tmp_path):
+    path = tmp_path / "x.fcm"
+    path.write_bytes(b"x" * 1000)
+    assert fcm("snapshot", "import", str(path)).out == "moved\n"
+    assert (last(daemon)["path"], last(daemon)["body"]) == ("/v1/snapshots/import", {"bytes": 1000})
+    assert fcm.shell(f"snapshot import --name v-1 <{path}").out == "v-1\n" and last(daemon)["path"] == "/v1/snapshots/import?name=v-1"
+    assert fcm.shell(f"snapshot import - <{path}").out == "moved\n"
+    seen = len(daemon.seen)
+    done = fcm("snapshot", "import", str(tmp_path / "nothing"))
+    assert done.status == 3 and "there is no" in done.err
+    done = fcm("snapshot", "import", str(tmp_path))
+    assert done.status != 0 and "POST" not in [x["method"] for x in daemon.seen[seen:]]
+
+
+def test_snapshot_export(fcm, daemon, tmp_path):
+    """As an image's: a file is there whole or not at all."""
+    done = fcm("snapshot", "export", "warm")
+    assert (done.status, done.out, done.err) == (0, "archive" * 1000, "") and last(daemon)["path"] == "/v1/snapshots/warm/export"
+    file = tmp_path / "out/x.fcm"
+    file.parent.mkdir()
+    done = fcm("snapshot", "export", "-o", str(file), "warm")
+    assert (done.status, done.out, file.read_text()) == (0, "", "archive" * 1000) and file.stat().st_mode & 0o777 == 0o600
+    done = fcm("snapshot", "export", "-o", str(file), "cold")
+    assert done.status == 4 and "'data'" in done.err and file.read_text() == "archive" * 1000
+    assert fcm.shell("snapshot export warm >/dev/full").status == 7
+    assert [x.name for x in file.parent.iterdir()] == ["x.fcm"]
+
+
 def test_update(fcm, daemon):
     done = fcm("update", "--cpu", "2", "-m", "1g", "--restart", "no", "--label", "a=b=c", "--label", "d=", "--label-rm", "e", "web", "idle")
     assert (done.status, done.out, done.err) == (0, "web\nidle\n", "")

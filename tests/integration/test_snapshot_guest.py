@@ -168,6 +168,30 @@ def test_restore(host, source, warm):
     assert host.ssh(source, "hostname").strip() == source
 
 
+def test_out_and_in_again(host, source):
+    """As a file: what is made of it there goes on where the source was, as another VM."""
+    n, path = count(host, source), host.work / "moved.fcm"
+    taken = take(host, source, "moved")
+    begun = time.monotonic()
+    host.fcm("snapshot", "export", "-o", path, "moved")
+    print(f"note export of {sum(f['size'] for f in taken['files']) >> 20} MiB to {path.stat().st_size >> 20}: {time.monotonic() - begun:.2f} s")
+    host.api.delete("/v1/snapshots/moved").ok()
+    begun = time.monotonic()
+    assert host.fcm("snapshot", "import", "--name", "arrived", path).stdout == "arrived\n"
+    print(f"note import of it: {time.monotonic() - begun:.2f} s")
+    path.unlink()
+    vm = clone(host, "arrived", "far")
+    assert vm["resumed"] and vm["boot_id"] == host.vm(source)["boot_id"] and count(host, "far") >= n
+    goes_on(host, "far")
+    here, there = identity(host, source), identity(host, "far")
+    assert [key for key in here if here[key] == there[key]] == []
+    assert shell(host, "far", "cat /run/hook") == f"source {host.vm(source)['ip']} -> far {vm['ip']}"
+    assert host.ssh("far", "hostname").strip() == "far"
+    refused = host.api.post(f"/v1/vms/{source}/restore", {"snapshot": "arrived"})
+    assert refused.status == 409 and "was imported" in refused.error["message"]
+    wait_for("nobody holds it", lambda: host.api.delete("/v1/snapshots/arrived").status == 200)
+
+
 def test_disk_only(host, source):
     taken = take(host, source, "disk", disk_only=True)
     assert not taken["memory"] and [f["name"] for f in taken["files"]] == ["disk"]

@@ -135,6 +135,29 @@ def test_full_disk(host, small_disk):
     assert destroy(host, "running")["left"] == [] and destroy(host, resting["id"])["left"] == []
 
 
+def test_a_snapshot_that_does_not_fit(host, small_disk):
+    """It comes until the disk is full; then nothing of it is left, and all that was here runs on."""
+    create(host, "running")
+    vm = create(host, "source")
+    with open(small_disk / vm["id"] / "rootfs.img", "r+b") as disk:
+        disk.seek(8 << 20)
+        disk.write(os.urandom(12 << 20))
+    host.api.post("/v1/vms/source/snapshots", {"name": "shot"}).ok(201)
+    data = host.api.get("/v1/snapshots/shot/export").body
+    host.api.delete("/v1/snapshots/shot").ok()
+    destroy(host, "source")
+    fill(small_disk)
+    with open(small_disk / "ballast", "r+b") as ballast:
+        ballast.truncate(ballast.seek(0, os.SEEK_END) - (6 << 20))
+    answer = host.api.post("/v1/snapshots/import", data)
+    assert answer.code == "no_space" and answer.status == 507, answer
+    assert os.listdir(small_disk / "snapshots") == [] and host.vm("running")["state"] == "running"
+    (small_disk / "ballast").unlink()
+    host.api.post("/v1/snapshots/import", data).ok(201)
+    wait_for("nobody holds it", lambda: host.api.delete("/v1/snapshots/shot").status == 200)
+    destroy(host, "running")
+
+
 def test_read_only_disk(host, small_disk):
     vm = create(host, "running")
     host.stop_daemon()

@@ -50,7 +50,7 @@ LIBRARIES = {
     r"microhttpd\.h": ["daemon/http/", "tests/"],
     r"netlink/|libnl": ["daemon/net/"],
     r"nftables/": ["daemon/net/"],
-    r"archive(_entry)?\.h": ["daemon/image/", "daemon/oci/", "tests/"],
+    r"archive(_entry)?\.h": ["daemon/image/", "daemon/oci/", "daemon/store/export.c", "tests/"],
     r"openssl/": ["daemon/oci/", "tests/"],
     r"cmocka\.h": ["tests/"],
     r"ext2fs/|et/": ["daemon/oci/", "tests/"],

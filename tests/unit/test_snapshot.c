@@ -192,6 +192,68 @@ static void broken_ones_are_refused(void **unused)
 	}
 }
 
+/* What comes from elsewhere says what it likes of its files. */
+static void bad_lists_are_refused(void **unused)
+{
+#define SUM "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	static const struct {
+		const char *files, *why;
+	} rows[] = {
+		{"{\"name\":\"disk\",\"size\":1,\"sum\":\"" SUM
+		 "\"},{\"name\":\"disk\",\"size\":1,\"sum\":\"" SUM "\"}",
+			"'disk' is listed twice"},
+		{"{\"name\":\"disk\",\"size\":1,\"sum\":\"12\"}", "a sum is 64 of"},
+		{"{\"name\":\"disk\",\"size\":1,\"sum\":\"G"
+		 "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"}",
+			"a sum is 64 of"},
+		{"{\"name\":\"disk\",\"size\":-1,\"sum\":\"" SUM "\"}", "size"},
+		{"{\"name\":\"../disk\",\"size\":1,\"sum\":\"" SUM "\"}", "none of a snapshot"},
+		{"{\"name\":\"snapshot.json\",\"size\":1,\"sum\":\"" SUM "\"}", "none of a snapshot"},
+	};
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error err;
+	struct snapshot s;
+	int fd = make();
+
+	(void)unused;
+	assert_int_equal(file_read(fd, SNAPSHOT_MANIFEST, 1 << 20, &text, &err), 0);
+	auto_free char *good = xprintf("%.*s", (int)text.n, text.p);
+	char *list = strstr(good, "\"files\"");
+	assert_non_null(list);
+	*list = '\0';
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		auto_free char *bad = xprintf("%s\"files\":[%s]}", good, rows[i].files);
+		write_at(top_fd, SNAPSHOT_MANIFEST, 0, bad);
+		assert_int_equal(snapshot_read(top_fd, &s, &err), -1);
+		assert_non_null(strstr(err.msg, rows[i].why));
+		unlinkat(top_fd, SNAPSHOT_MANIFEST, 0);
+	}
+	close(fd);
+}
+
+/* An author's word of size and time is no proof. */
+static void sealed_only_as_said(void **unused)
+{
+	struct fcm_error err;
+	struct snapshot s;
+	int fd = make();
+
+	(void)unused;
+	assert_int_equal(snapshot_read(fd, &s, &err), 0);
+	assert_int_equal(snapshot_seal_same(fd, &s, &err), 0);
+	s.files[0].sum[5] ^= 1;
+	assert_int_equal(snapshot_seal_same(fd, &s, &err), -1);
+	assert_non_null(strstr(err.msg, "'disk' has another sum"));
+	s.files[1].size++;
+	assert_int_equal(snapshot_seal_same(fd, &s, &err), -1);
+	assert_non_null(strstr(err.msg, "'state' has another size"));
+	s.n_files = 1;
+	assert_int_equal(snapshot_seal_same(fd, &s, &err), -1);
+	assert_non_null(strstr(err.msg, "isn't listed"));
+	snapshot_done(&s);
+	close(fd);
+}
+
 static void sum_of(const char *name, char ret[65])
 {
 	int fd = openat(top_fd, name, O_RDONLY | O_CLOEXEC);
@@ -259,6 +321,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(changes_are_seen, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(foreign_files_are_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_ones_are_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(bad_lists_are_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sealed_only_as_said, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sums, set_up, tear_down),
 		cmocka_unit_test(fits),
 	};
