@@ -29,9 +29,10 @@ FIRST = "--cache-clear"  # what tells pytest's first run from its second, of wha
 AGAIN_MAX = 3
 # How many parts run at a time. Those in namespaces often wait for a time to pass; a host is one processor's work.
 LANES = {"in namespaces": 3, "making hosts": 2, "in hosts": 2}
+IDLE = "when idle"  # beside all others, at the lowest priority, from the beginning
 # Of the parts that run beside others these begin first, so that all lanes end together.
 LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
-           "test_ways_out", "test_ready", "test_exec_guest", "test_exec", "api-asan",
+           "test_build_guest", "test_ways_out", "test_software_guest", "fuzz", "test_ready", "test_exec_guest", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
 
 
@@ -164,11 +165,10 @@ def parts(options):
     if options.what == ["quick"]:
         boot = TOP / "tests/integration/test_curl.py"
         return [*result, *folders, pytest("boot", [boot], build, 120, "-k", "test_life")]
-    result.append(ctest("units-asan", asan, 400))
-    result.append(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300))
-    result.extend(in_namespaces([*folders, *integration_parts(build, asan)]))
+    fuzz = Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300)
+    result.extend(in_namespaces([ctest("units-asan", asan, 400), fuzz, *folders, *integration_parts(build, asan)]))
     result.extend(host_parts(build))
-    result.append(Part("clang-tidy", [*lint, "clang-tidy"], count_line, 600))
+    result.append(Part("clang-tidy", ["nice", "-n", "19", *lint, "clang-tidy"], count_line, TOTAL_LIMIT, beside=IDLE))
     return result
 
 
@@ -256,13 +256,19 @@ def processor_time():
 def run_all(todo, logs, env):
     """One after the other, but in lanes those that may run beside others. Yields what run() returns."""
     deadline = time.monotonic() + TOTAL_LIMIT
-    for beside, group in itertools.groupby(todo, lambda part: part.beside):
-        begun, before = time.monotonic(), processor_time()
-        with concurrent.futures.ThreadPoolExecutor(LANES.get(beside, 1)) as pool:
-            yield from pool.map(lambda part: run(part, logs, deadline - time.monotonic(), env), group)
-        if beside:
-            busy, total = (after - first for first, after in zip(before, processor_time()))
-            print(f"    {beside}: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
+
+    def go(part):
+        return run(part, logs, deadline - time.monotonic(), env)
+    with concurrent.futures.ThreadPoolExecutor(1) as idle:
+        whenever = [idle.submit(go, part) for part in todo if part.beside == IDLE]
+        for beside, group in itertools.groupby((part for part in todo if part.beside != IDLE), lambda part: part.beside):
+            begun, before = time.monotonic(), processor_time()
+            with concurrent.futures.ThreadPoolExecutor(LANES.get(beside, 1)) as pool:
+                yield from pool.map(go, group)
+            if beside:
+                busy, total = (after - first for first, after in zip(before, processor_time()))
+                print(f"    {beside}: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
+        yield from (future.result() for future in whenever)
 
 
 def contract(seen_path, whole):

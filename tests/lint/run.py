@@ -299,7 +299,7 @@ def check_tidy(build):
     sources = [p for p in files(".c") if not p.startswith("tests/") and str(TOP / p) in database.read_text()]
 
     def one(path):
-        return [line for line in complaints([tidy, "--quiet", "-p", build, path], timeout=120)
+        return [line for line in complaints([tidy, "--quiet", "-p", build, path], timeout=600)
                 if re.search(r": (warning|error): ", line)]
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
