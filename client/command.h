@@ -65,8 +65,8 @@ extern const struct command cmd_create, cmd_run, cmd_attach, cmd_ls, cmd_ps, cmd
 	cmd_suspend, cmd_destroy, cmd_rename, cmd_update, cmd_logs, cmd_snapshot, cmd_restore, cmd_clone,
 	cmd_stats, cmd_events, cmd_exec, cmd_cp, cmd_console, cmd_expose, cmd_unexpose, cmd_publish,
 	cmd_unpublish, cmd_port, cmd_wait, cmd_build, cmd_token, cmd_connect, cmd_context, cmd_info,
-	cmd_version, cmd_doctor, cmd_daemon, cmd_image, cmd_images, cmd_pull, cmd_login, cmd_logout, cmd_rmi,
-	cmd_volume, cmd_system, cmd_assets, cmd_api, cmd_help;
+	cmd_version, cmd_doctor, cmd_bench, cmd_daemon, cmd_image, cmd_images, cmd_pull, cmd_login,
+	cmd_logout, cmd_rmi, cmd_volume, cmd_system, cmd_assets, cmd_api, cmd_help;
 
 extern const struct option_row global_options[];
 extern const struct field global_fields[];

@@ -10,8 +10,8 @@ const struct command *const commands[] = {&cmd_create, &cmd_run, &cmd_ls, &cmd_p
 	&cmd_destroy, &cmd_rename, &cmd_update, &cmd_logs, &cmd_stats, &cmd_events, &cmd_console, &cmd_expose,
 	&cmd_unexpose, &cmd_publish, &cmd_unpublish, &cmd_port, &cmd_wait, &cmd_build, &cmd_image,
 	&cmd_images, &cmd_pull, &cmd_login, &cmd_logout, &cmd_rmi, &cmd_volume, &cmd_system, &cmd_assets,
-	&cmd_api, &cmd_token, &cmd_connect, &cmd_context, &cmd_info, &cmd_doctor, &cmd_daemon, &cmd_version,
-	&cmd_help, NULL};
+	&cmd_api, &cmd_token, &cmd_connect, &cmd_context, &cmd_info, &cmd_doctor, &cmd_bench, &cmd_daemon,
+	&cmd_version, &cmd_help, NULL};
 
 const struct option_row global_options[] = {
 	{"json", 0, NULL, NULL, "print JSON"},

@@ -59,7 +59,7 @@ VMS = {
 
 def snapshot(name, id, of="web", **more):
     return {"schema": 1, "id": id, "name": name, "note": "", "created": "2020-01-01T00:00:00Z", "parent": "", "memory": True, "frozen": True,
-            "pause_ms": 48, "vmm": "qemu", "vmm_version": "7.2.22", "accel": "tcg", "cpu": "", "cpu_flags": "", "vm": VMS[of],
+            "pause_ms": 48, "vmm": "qemu", "vmm_version": "7.2.22", "accel": "tcg", "cpu": "", "cpu_flags": "", "vm": VMS.get(of, VMS["web"]),
             "files": [{"name": "disk", "size": 8589934592, "mtime_ns": 1, "sum": "0" * 64}], "on_disk": 61000000} | more
 
 
@@ -308,6 +308,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(409, "name_taken", "there is a snapshot 'warm' already", {
                 "field": "save_snapshot", "hint": "choose another name, or fcm snapshot rm warm"})
         made = vm(name, "n3wn3wn3", took_ms=2400)
+        if name.startswith("bench-"):
+            self.server.made[name] = made
         if body.get("save_snapshot"):
             made["saved"] = snapshot(body["save_snapshot"], "n3wn3wn3")
         if body.get("expose"):
@@ -317,7 +319,7 @@ class Handler(BaseHTTPRequestHandler):
     def vm_route(self, name, rest, query, body):
         if name in ERRORS:
             return self.fail(*ERRORS[name])
-        one = VMS.get(name) or next((v for v in VMS.values() if v["id"] == name), None)
+        one = VMS.get(name) or self.server.made.get(name) or next((v for v in VMS.values() if v["id"] == name), None)
         if one is None:
             return self.fail(404, "not_found", f"there is no VM '{name}'", {"hint": "fcm ls shows what there is"})
         method = getattr(self, f"{self.command.lower()}_{rest or 'vm'}".replace("-", "_"))
@@ -329,6 +331,7 @@ class Handler(BaseHTTPRequestHandler):
     def delete_vm(self, one, query, body):
         if query.get("dry_run"):
             return self.answer(200, {"plan": PLAN})
+        self.server.made.pop(one["name"], None)
         return self.result(200, {"id": one["id"], "name": one["name"], "left": [], "took_ms": 31, "removed": {
             "tap": "tap_" + one["id"], "nft_elements": 4, "sites": 1, "bytes": 312000000}})
 
@@ -369,6 +372,8 @@ class Handler(BaseHTTPRequestHandler):
         if name in SNAPSHOTS:
             return self.fail(409, "name_taken", f"there is a snapshot '{name}' already", {
                 "field": "name", "hint": f"choose another name, or fcm snapshot rm {name}"})
+        if name.startswith("bench-"):
+            self.server.made["snapshot " + name] = snapshot(name, "n3wn3wn3")
         memory = one["state"] != "stopped" and not body.get("disk_only", False)
         return self.result(201, snapshot(name, "n3wn3wn3", one["name"], memory=memory, pause_ms=48 if one["state"] == "running" else 0,
                                          frozen=one["name"] == "web", took_ms=310))
@@ -385,6 +390,8 @@ class Handler(BaseHTTPRequestHandler):
     def post_clone(self, one, query, body):
         count = body.get("count", 1)
         name = body.get("name", "misty-comet")
+        if name.startswith("bench-"):
+            self.server.made[name] = vm(name, "n3wn3wn3")
         names = [name] if count == 1 else [f"{name}-{n + 1}" for n in range(count)]
         return self.answer(201, {"vms": [vm(each, "n3wn3wn3", took_ms=210, resumed=True) for each in names]})
 
@@ -396,12 +403,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"snapshots": list(SNAPSHOTS.values())})
         if parts == ["import"]:
             return self.import_snapshot(body)
-        one = SNAPSHOTS.get(parts[0]) or next((s for s in SNAPSHOTS.values() if s["id"] == parts[0]), None)
+        one = SNAPSHOTS.get(parts[0]) or self.server.made.get("snapshot " + parts[0]) or next((s for s in SNAPSHOTS.values() if s["id"] == parts[0]), None)
         if one is None:
             return self.fail_snapshot(parts[0])
         if self.command == "DELETE" and one["name"] == "hot":
             return self.fail(409, "busy", "the snapshot 'hot' is in use: a VM is just being made of it, or it is being exported")
         if self.command == "DELETE":
+            self.server.made.pop("snapshot " + one["name"], None)
             return self.answer(200, {"id": one["id"], "bytes": one["on_disk"]})
         if parts[1:] == ["clone"]:
             return self.post_clone(None, None, body)
@@ -455,7 +463,7 @@ class Handler(BaseHTTPRequestHandler):
     def post_exec(self, one, query, body):
         """Says what it was asked, and what came on stdin; "die" is a daemon that ends in the middle."""
         if self.headers.get("Upgrade") != "fcm-stream":
-            return self.answer(200, {"pid": 4711} if body.get("detach") else {"exit": 3, "stdout": "out\n", "stderr": ""})
+            return self.answer(200, {"pid": 4711} if body.get("detach") else {"exit": 0 if one["name"].startswith("bench-") else 3, "stdout": "out\n", "stderr": ""})
         self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: fcm-stream\r\n\r\n")
         self.close_connection = True
 
@@ -509,6 +517,7 @@ def start(path=None, certificate=None):
     server.step_seconds = 0.0
     server.samples = 0
     server.pulled = set()
+    server.made = {}  # VMs and snapshots of a bench, which are there until they are removed
     server.url = f"unix://{path}" if path else f"http://127.0.0.1:{server.server_port}"
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -16,6 +16,7 @@ CASES = [
     ("usage-update", ["update", "web"], 2), ("usage-rename", ["rename", "web"], 2), ("bad-rename", ["rename", "web", "Www"], 2),
     ("bad-update", ["update", "web", "--restart", "maybe"], 2), ("taken-rename", ["rename", "web", "idle"], 4),
     ("usage-filter", ["ls", "--filter", "web"], 2), ("bad-filter", ["ls", "--filter", "colour=red"], 2),
+    ("bench-rounds", ["bench", "-n", "0"], 2), ("bench-many", ["bench", "--rounds", "101"], 2), ("bench-image", ["bench", "missing"], 3),
     ("usage-api", ["api", "LIST", "/v1/vms"], 2), ("usage-api-path", ["api", "GET", "v1/vms"], 2),
     ("usage-api-data", ["api", "POST", "/v1/vms", "-d", "@/nowhere"], 2), ("api", ["api", "GET", "/v1/nothing"], 3),
     ("range-cpus", ["create", "--cpus", "99"], 2), ("range-cpus-word", ["create", "--cpus", "two"], 2),

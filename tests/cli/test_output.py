@@ -7,7 +7,7 @@ import pytest
 
 COMMANDS = ["create", "run", "ls", "ps", "inspect", "exec", "attach", "cp", "ssh", "ssh-config", "proxy", "stop", "start", "restart", "kill", "pause", "resume", "suspend",
             "snapshot", "restore", "clone", "destroy", "rename", "update",
-            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "build", "image", "images", "pull", "login", "logout", "rmi", "volume", "system", "assets", "api", "token", "connect", "context", "info", "doctor",
+            "logs", "stats", "events", "console", "expose", "unexpose", "publish", "unpublish", "port", "wait", "build", "image", "images", "pull", "login", "logout", "rmi", "volume", "system", "assets", "api", "token", "connect", "context", "info", "doctor", "bench",
             "daemon", "version", "help"]
 
 

@@ -543,3 +543,10 @@ def test_the_client(host, api):
     assert done.returncode == 2 and f"fcm clone {host.vm('web')['id']}" in done.stderr
     assert host.fcm("clone", "--snapshot", "web", "--name", "of-third").stdout == "of-third\n"
     assert len(host.fcm("clone", host.vm("web")["id"], "-n", "2").stdout.splitlines()) == 2
+
+
+def test_bench(host, api):
+    """`fcm bench`: all that it measures is what this daemon does, and nothing of it stays."""
+    report = json.loads(host.fcm("bench", "-n", "2", "--json").stdout)
+    assert {row["what"]: row["count"] for row in report["results"]} == {"create": 2, "exec": 2, "clone": 2, "destroy": 4}
+    assert api.get("/v1/vms").ok()["vms"] == [] and names(api) == []
