@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from table import row, table
+from table import add_options, part, row, table, wanted
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests/host"))
@@ -33,10 +33,21 @@ def prepare(host):
     product.Product(host).add_assets(ASSETS / "kernel.tar", ASSETS / "tiny.tar")
 
 
-def measure(rounds, vms):
+def by_turns_in_host(host, options):
+    result = json.loads(host.run(f"python3 -B {FOLDER}/in_host.py {options.rounds or 5} {options.vms}", timeout=600).out)
+    rows(result, options.vms)
+
+
+def user(host, options):
+    return json.loads(host.run(f"fcm bench -n {options.rounds or 5} --json tiny", timeout=300).out)
+
+
+def measure(options):
+    measures = {"firecracker": by_turns_in_host, "user-firecracker": user}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=hosts.BUILD) as folder, hosts.Host(RELEASE, Path(folder)) as host:
         prepare(host)
-        return json.loads(host.run(f"python3 -B {FOLDER}/in_host.py {rounds} {vms}", timeout=600).out)
+        for name in wanted(options, *measures):
+            part(hosts.BUILD, name, lambda name=name: measures[name](host, options))
 
 
 def rows(result, vms):
@@ -54,16 +65,14 @@ def rows(result, vms):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--vms", type=int, default=20)
-    options = parser.parse_args()
+    options = add_options(argparse.ArgumentParser(description=__doc__.splitlines()[0])).parse_args()
+    if not wanted(options, "firecracker", "user-firecracker"):
+        return 0
     try:
-        result = measure(options.rounds, options.vms)
+        measure(options)
     except (hosts.Unavailable, firecracker.Unavailable) as reason:
         print(f"SKIPPED the table of the test host: {reason}")
         return 0
-    rows(result, options.vms)
     table()
     return 0
 

@@ -33,7 +33,7 @@ from by_hand import Agent  # noqa: E402
 from clones import bench_clones  # noqa: E402
 from images import CONFIG, bench_images, bench_run  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
-from table import by_turns, row, table, timed, timed_ms  # noqa: E402
+from table import add_options, by_turns, part, row, table, timed, timed_ms, wanted  # noqa: E402
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
 AT_ONCE = 20  # creates whose rate is measured
@@ -333,30 +333,48 @@ def machine(build, config):
         shutil.rmtree(work, ignore_errors=True)
 
 
+def bench_user(host, rounds):
+    """What a user sees of it; no ratio."""
+    return json.loads(host.fcm("bench", "-n", str(rounds), "--json", "tiny").stdout)
+
+
+def guests(options, rounds):
+    few = max(rounds // 2, 1)
+    measures = {
+        "vm": lambda host: bench_guests(host, rounds), "exec": lambda host: bench_exec(host, rounds), "cp": lambda host: bench_cp(host, few),
+        "clone": lambda host: bench_clones(host, rounds), "run": lambda host: bench_run(host, Bare(host, "alone"), rounds),
+        "images": lambda host: bench_images(host, few), "user": lambda host: bench_user(host, rounds),
+    }
+    names = wanted(options, *measures)
+    if names:
+        with machine(options.build, CONFIG) as host:
+            host.add_assets("kernel", "tiny", *(["base"] if {"cp", "clone"} & set(names) else []))
+            for name in names:
+                part(options.build, name, lambda name=name: measures[name](host))
+
+
+def daemon_alone(options, rounds):
+    measures = {"daemon": lambda host: bench_daemon(host, options.build, rounds, options.many), "rate": lambda host: bench_rate(host, rounds)}
+    config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
+              "max_vms = 1000\n")
+    names = wanted(options, *measures)
+    if names:
+        with machine(options.build, config) as host:
+            add_fake_assets(host)
+            for name in names:
+                part(options.build, name, lambda name=name: measures[name](host))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--assets", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--many", type=int, default=500, help="VMs for the crowded create")
-    options = parser.parse_args()
+    options = add_options(parser).parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ["FCM_ASSETS"] = str(options.assets.resolve())
     subprocess.run(["cmake", "--build", options.build, "--target", "bench"], check=True, stdout=subprocess.DEVNULL)
-    with machine(options.build, CONFIG) as host:
-        host.add_assets("kernel", "tiny", "base")
-        bench_guests(host, options.rounds)
-        bench_exec(host, options.rounds)
-        bench_cp(host, max(options.rounds // 2, 1))
-        bench_clones(host, options.rounds)
-        bench_run(host, Bare(host, "alone"), options.rounds)
-        bench_images(host, max(options.rounds // 2, 1))
-    config = (f"qemu = {options.build.resolve()}/tests/fake/fake-vmm\npool = 172.16.0.0/22\nlast_address = 1000\nmem_overcommit_percent = 10000\n"
-              "max_vms = 1000\n")
-    with machine(options.build, config) as host:
-        add_fake_assets(host)
-        bench_daemon(host, options.build, options.rounds, options.many)
-        bench_rate(host, options.rounds)
+    guests(options, options.rounds or 7)
+    daemon_alone(options, options.rounds or 7)
     table()
     return 0
 

@@ -1,10 +1,26 @@
-"""The rows of a bench's table: each is fcm's figure against the bare thing's, with a goal that is met or missed."""
+"""The rows of a bench's table: each is fcm's figure against the bare thing's, with a goal that is met or missed; and the parts that
+the bench has, each of which leaves its rows in a file for report.py."""
+import json
 import os
 import statistics
 import sys
 import time
 
 ROWS = []
+# What is measured against what; report.py shows them in this order.
+PARTS = {
+    "vm": "A VM's life, on QEMU: against the same command line and requests by hand",
+    "exec": "A command in a VM: against ssh",
+    "cp": "Files: against scp",
+    "clone": "Clones and snapshots: against a boot, and against dd",
+    "run": "A VM for one command: against the same by hand",
+    "images": "Images: against skopeo and umoci",
+    "daemon": "The daemon alone, with a scripted VMM: against libmicrohttpd with the same answer, and against itself when it has little to do",
+    "rate": "Many creates, with a scripted VMM: against bare launches of the same",
+    "firecracker": "Firecracker on KVM in a test host, which is itself emulated (docs/TESTING.md): against the same calls by hand",
+    "user": "`fcm bench`, on QEMU",
+    "user-firecracker": "`fcm bench`, on Firecracker in a test host, which is emulated",
+}
 
 
 def row(what, ours, bare, goal, unit="ms", lower=True):
@@ -43,6 +59,31 @@ def by_turns(rounds, *measures):
             if number:
                 result.append(value)
     return [statistics.median(r) for r in results]
+
+
+# ---- parts ----
+
+def add_options(parser):
+    """Those of both halves of the bench."""
+    parser.add_argument("--rounds", type=int, help="how often each is measured")
+    parser.add_argument("--many", type=int, default=500, help="VMs for the crowded create")
+    parser.add_argument("--vms", type=int, default=20, help="VMs in the test host")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), metavar="PART,...", help=", ".join(PARTS))
+    return parser
+
+
+def wanted(options, *names):
+    """Those of these parts that were asked for."""
+    return [name for name in names if name in options.only]
+
+
+def part(folder, name, measure):
+    """Measure it, and leave what came of it, with what one must know besides. What `measure` returns is kept as it is."""
+    first, load = len(ROWS), os.getloadavg()[0]
+    report = measure()
+    (folder / "bench").mkdir(exist_ok=True)
+    (folder / f"bench/{name}.json").write_text(json.dumps({
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "load": round(load, 1), "rows": ROWS[first:], "report": report}))
 
 
 def table():
