@@ -33,7 +33,7 @@ IDLE = "when idle"  # beside all others, at the lowest priority, from the beginn
 # Of the parts that run beside others these begin first, so that all lanes end together.
 LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
            "test_build_guest", "test_ways_out", "test_software_guest", "fuzz", "test_ready", "test_exec_guest", "test_exec", "api-asan",
-           "test_package", "test_reboot", "test_acceptance", "test_systemd", "test_switch")
+           "test_package", "test_reboot", "test_readme", "test_acceptance", "test_systemd", "test_switch")
 
 
 class Part:

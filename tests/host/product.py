@@ -40,8 +40,9 @@ class Product:
         self.host.put("/root/fcm.deb", Path(package or self.package).read_bytes())
         return self.host.run(["dpkg", "-i", *options, "/root/fcm.deb"], timeout=120)
 
-    def add_assets(self, kernel_tar, tiny_tar):
-        for method, path, tar in (("PUT", "kernels/default", kernel_tar), ("POST", "images/import?name=tiny", tiny_tar)):
+    def add_assets(self, kernel_tar, *image_tars):
+        images = [("POST", f"images/import?name={Path(tar).stem}", tar) for tar in image_tars]
+        for method, path, tar in (("PUT", "kernels/default", kernel_tar), *images):
             self.host.put("/root/asset.tar", Path(tar).read_bytes())
             self.host.run(f"curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/octet-stream' -X {method} "
                           f"-T /root/asset.tar 'http://localhost/v1/{path}'; rm /root/asset.tar", timeout=120)

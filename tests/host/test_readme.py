@@ -1,0 +1,81 @@
+"""README and TUTORIAL, as a user reads them: every command that they show, on a fresh machine with the package, in order."""
+import html
+import json
+import sys
+
+import pytest
+
+import host as hosts
+import product as products
+
+sys.path.insert(0, str(hosts.TOP / "tests"))
+import readme  # noqa: E402  pylint: disable=wrong-import-position
+
+RELEASES = ("bookworm",)
+DOCUMENTS = ("README.md", "docs/TUTORIAL.md")
+ADDRESS = "203.0.113.10"  # which the documents name, too
+SITES = [f"{name}.{ADDRESS.replace('.', '-')}.sslip.io" for name in ("web", "site")]
+# The site that is there already has Caddy make its authority at once.
+CADDYFILE = "{\n\tlocal_certs\n}\n\nlocalhost {\n\trespond ok\n}\n"
+AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
+HOME = f"/home/{products.USER}"
+BLOCKS = [(document, block) for document in DOCUMENTS for block in readme.blocks((hosts.TOP / document).read_text(encoding="utf-8"))]
+# The block isn't run, but what it makes is put there.
+IMAGES = "fcm image build"
+
+
+def is_taken(block):
+    return not block.why or block.steps[0][0].startswith(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def product(firecracker, package):
+    """A host that is somebody's: an address of its own, Caddy whose certificates it trusts, a user who may use sudo."""
+    run = firecracker.run
+    run(f"ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up; ip addr add {ADDRESS}/24 dev up0; "
+        "ip route add default via 203.0.113.1")
+    run(f"echo '{ADDRESS} {' '.join(SITES)}' >>/etc/hosts")
+    firecracker.put("/etc/caddy/Caddyfile", CADDYFILE)
+    run(f"systemctl start caddy; timeout 20 sh -c 'until cat {AUTHORITY} >>/etc/ssl/certs/ca-certificates.crt; do sleep 0.5; done'")
+    run(f"useradd -m -s /bin/bash {products.USER}; echo '{products.USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{products.USER}")
+    firecracker.put(f"{HOME}/build/packages/bookworm/{package.name}", package.read_bytes())
+    firecracker.put(f"{HOME}/readme.py", (hosts.TOP / "tests/readme.py").read_bytes())
+    for document in DOCUMENTS:
+        firecracker.put(f"{HOME}/{document}", (hosts.TOP / document).read_bytes())
+    run(f"chown -R {products.USER}: {HOME}")
+    return products.Product(firecracker, package)
+
+
+@pytest.mark.parametrize("document, block", [pytest.param(document, block, id=f"{document.rpartition('/')[2]}-{block.line}")
+                                             for document, block in BLOCKS if is_taken(block)])
+def test_block(product, document, block, kernel_tar, tiny_tar, base_tar):
+    if block.why:
+        product.add_assets(kernel_tar, tiny_tar, base_tar)
+        return
+    command = f"python3 -B readme.py --run {block.line} {document}"
+    done = product.host.run(["su", "-", products.USER, "-c", command], timeout=300)
+    reports = json.loads(done.text)
+    (product.host.folder / f"{document.rpartition('/')[2]}-{block.line}.json").write_text(done.text)
+    for report in reports:
+        shown = "\n".join([f"$ {report['command']}", *report["lines"]])
+        assert report["status"] == 0, f"{document}: status {report['status']}:\n{shown}"
+        assert not report.get("missing"), f"{document} shows {report['missing']!r}, but it is\n{shown}"
+    assert len(reports) == len(block.steps)
+
+
+def test_picture():
+    """It shows the README's last block of commands (tests/picture.py draws it anew)."""
+    picture = (hosts.TOP / "docs/session.svg").read_text(encoding="utf-8")
+    for command, _ in [block for document, block in BLOCKS if document == "README.md"][-1].steps:
+        assert f">{html.escape(command)}</tspan>" in picture, command
+
+
+def test_comparison():
+    """What isn't there, or comes in another order, is seen; other figures aren't a difference."""
+    shown = ["NAME  UP", "web   \x1b[32m3 s\x1b[0m", "db    2m"]
+    assert readme.missing(["NAME  UP", "web  53 s", "db  9.5 s"], shown) is None
+    assert readme.missing(["...", "db  1 s"], shown) is None
+    assert readme.missing(["removed tap_abcdefgh, 6.1 MB"], ["removed tap_a1b2c3d4, 950 B"]) is None
+    for wanted in (["web  3 s"], ["NAME  UP", "db  2m"], ["NAME  UP", "web  gone"], ["...", "db  2m", "web  3 s"]):
+        assert readme.missing(wanted, shown) in wanted
+    assert readme.settled("web: the guest boots\r\x1b[Kweb  up\r\n") == ["web  up"]
