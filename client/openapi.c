@@ -114,7 +114,6 @@ struct contract {
 
 /* The flags of common/routes.def, which mean to us what its head says. */
 enum {
-	ROUTE_OPEN = 1 << 0,
 	ROUTE_UPGRADE = 1 << 1,
 	ROUTE_RAW = 1 << 2,
 	ROUTE_PROGRESS = 1 << 3,
@@ -122,22 +121,25 @@ enum {
 	ROUTE_EXACT = 1 << 5,
 	ROUTE_REPEATS = 1 << 6,
 };
+enum need { NEED_NONE, NEED_READ, NEED_FULL };
 
 struct operation {
 	const char *method, *pattern, *handler;
 	const struct field *body;
 	unsigned flags;
+	enum need need;
 	const struct contract *contract;
 };
 
 static const struct operation operations[] = {
-#define X(method_, pattern_, handler_, subject_, body_, size_, max_, flags_)                                 \
+#define X(method_, pattern_, handler_, need_, subject_, body_, size_, max_, flags_)                          \
 	{                                                                                                    \
 		.method = method_,                                                                           \
 		.pattern = pattern_,                                                                         \
 		.handler = #handler_,                                                                        \
 		.body = body_,                                                                               \
 		.flags = flags_,                                                                             \
+		.need = NEED_##need_,                                                                        \
 		.contract = &contract_##handler_,                                                            \
 	},
 #include "common/routes.def"
@@ -219,7 +221,7 @@ static bool is_common(enum fcm_code code, const struct operation *o)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(common); i++)
 		if (common[i].code == code)
-			return o == NULL || !(common[i].lost || (common[i].closed && o->flags & ROUTE_OPEN));
+			return o == NULL || !(common[i].lost || (common[i].closed && o->need == NEED_NONE));
 	return false;
 }
 
@@ -479,7 +481,7 @@ static void operation(const struct operation *o)
 	printf("    %s:\n      operationId: %s\n      summary: ", method, o->handler);
 	yaml_text(o->contract->summary);
 	putchar('\n');
-	if (o->flags & ROUTE_OPEN)
+	if (o->need == NEED_NONE)
 		yaml_line(6, "security: []");
 	parameters(o);
 	request_body(o);

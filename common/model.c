@@ -483,9 +483,17 @@ const struct field registry_check_fields[] = {
 	FIELD_END,
 };
 
+const char *const token_scope_names[] = {"read", "full", NULL};
+
 const struct field token_request_fields[] = {
 	F(struct token_request, name, FIELD_CHARS, .check = model_check_who, .flags = FIELD_REQUIRED,
 		.doc = "who the token is for"),
+	F(struct token_request, scope, FIELD_ENUM, .names = token_scope_names,
+		.doc = "full, or read: it changes nothing, and enters no guest"),
+	F(struct token_request, vms, FIELD_CHARS, .check = model_check_selector,
+		.doc = "KEY=VALUE: for VMs with that label alone"),
+	F(struct token_request, expires_in, FIELD_U32, .min = 1, .max = TOKEN_MAX_SECONDS,
+		.doc = "seconds until it ends; else it doesn't"),
 	FIELD_END,
 };
 

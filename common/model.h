@@ -58,6 +58,7 @@ enum {
 	PROBE_MAX_COMMAND = 4096,   /* bytes */
 	HEALTH_MAX_SECONDS = 86400, /* between two questions */
 	HEALTH_MAX_RETRIES = 1000,
+	TOKEN_MAX_SECONDS = 10 * 365 * 86400,
 	HEALTH_INTERVAL = 30, /* the defaults */
 	HEALTH_TIMEOUT = 5,
 	HEALTH_RETRIES = 3,
@@ -384,8 +385,15 @@ struct image_build {
 };
 extern const struct field image_build_fields[];
 
+/* What a token is good for. */
+enum token_scope { SCOPE_READ, SCOPE_FULL };
+extern const char *const token_scope_names[];
+
 /* Body of POST /v1/tokens. */
 struct token_request {
 	char name[64]; /* who it is for */
+	enum token_scope scope;
+	char vms[128];	     /* "K=V": bound to the VMs with that label; "": to none */
+	uint32_t expires_in; /* seconds; 0: never */
 };
 extern const struct field token_request_fields[];

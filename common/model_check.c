@@ -211,6 +211,20 @@ int model_check_labels(const void *value, const char *key, struct fcm_error *err
 	return 0;
 }
 
+/* One label, "K=V"; "" is none. */
+int model_check_selector(const void *value, const char *key, struct fcm_error *err)
+{
+	const char *s = value;
+	char *entry = (char *)(uintptr_t)value;
+	const struct strv one = {.v = &entry, .n = 1};
+
+	if (*s == '\0')
+		return 0;
+	if (*s == '=' || strchr(s, '=') == NULL)
+		return fcm_fail_field(err, FCM_INVALID, key, "%s: a label, KEY=VALUE", key);
+	return model_check_labels(&one, key, err);
+}
+
 /* "" in a request: it stays. */
 int model_check_restart(const void *value, const char *key, struct fcm_error *err)
 {

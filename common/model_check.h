@@ -34,6 +34,7 @@ int model_check_words(const void *value, const char *key, struct fcm_error *err)
 int model_check_args(const void *value, const char *key, struct fcm_error *err);
 int model_check_dirs(const void *value, const char *key, struct fcm_error *err);
 int model_check_labels(const void *value, const char *key, struct fcm_error *err);
+int model_check_selector(const void *value, const char *key, struct fcm_error *err);
 int model_check_keys(const void *value, const char *key, struct fcm_error *err);
 int model_check_volumes(const void *value, const char *key, struct fcm_error *err);
 int model_check_publish(const void *value, const char *key, struct fcm_error *err);

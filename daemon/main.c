@@ -176,8 +176,7 @@ static void thrifty_malloc(void)
 
 static struct vm *resolve(const char *text, bool exact, const struct token_info *token, struct fcm_error *err)
 {
-	(void)token; /* every token sees every VM until tokens have scopes */
-	return registry_find(text, exact, err);
+	return registry_find(text, exact, *token->vms ? token->vms : NULL, err);
 }
 
 static int listen_for(const struct fcmd_config *c, struct fcm_error *err)

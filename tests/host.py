@@ -31,7 +31,9 @@ METADATA = "169.254.169.254"
 USER, USER_ID = "ada", 61000
 CLONE_NEWNET = 0x40000000
 
-ROUTES = [tuple(m) for m in re.findall(r'^X\("(\w+)",\s*"([^"]+)"', (TOP / "common/routes.def").read_text(), re.M)]
+# Method, pattern, what a token must be good for, what it is about.
+ROUTE_TABLE = re.findall(r'^X\("(\w+)",\s*"([^"]+)",\s*\w+,\s*(\w+),\s*(\w+),', (TOP / "common/routes.def").read_text(), re.M)
+ROUTES = [(method, pattern) for method, pattern, _, _ in ROUTE_TABLE]
 
 SETUP = r"""
 set -eu

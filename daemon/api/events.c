@@ -112,7 +112,9 @@ int api_events(struct request *rq, struct fcm_error *err)
 
 	*s = (struct stream){.rq = rq,
 		.follow = api_flag(rq, "follow"),
-		.filter = {.vm = http_query(rq, "vm"), .name = http_query(rq, "event")},
+		.filter = {.vm = http_query(rq, "vm"),
+			.name = http_query(rq, "event"),
+			.only = http_only(rq)},
 		.quiet_until = clock_in(KEEP_ALIVE_MS)};
 	if (begin(s, err) < 0) {
 		stream_free(s);

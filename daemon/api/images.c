@@ -18,7 +18,7 @@ static bool uses(const struct vm *vm, const struct image_info *info)
 	return strcmp(vm->view.image_id.s, info->id.s) == 0;
 }
 
-/* How many VMs use it. */
+/* How many of these VMs use it. */
 static int64_t used_by(const struct image_info *info, struct vm **all, size_t n)
 {
 	int64_t users = 0;
@@ -53,7 +53,7 @@ int api_images_list(struct request *rq, struct fcm_error *err)
 
 	if (image_list(&infos, &n, err) < 0)
 		return -1;
-	nvms = registry_all(&all);
+	nvms = registry_seen(http_only(rq), &all);
 	field_json *o = fj_object(), *list = fj_array();
 	for (size_t i = 0; i < n; i++) {
 		field_json *e = api_image_json(&infos[i]);
@@ -125,12 +125,12 @@ static void users_done(struct users *u)
 	strv_done(&u->snapshots);
 }
 
-static int snapshots_of(const struct image_id *id, struct strv *ret, struct fcm_error *err)
+static int snapshots_of(const struct image_id *id, const char *only, struct strv *ret, struct fcm_error *err)
 {
 	struct snapshot *all = NULL;
 	size_t n;
 
-	if (engine_snapshots(&all, &n, err) < 0)
+	if (engine_snapshots(only, &all, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(all[i].vm.image_id.s, id->s) == 0)
@@ -141,10 +141,10 @@ static int snapshots_of(const struct image_id *id, struct strv *ret, struct fcm_
 	return 0;
 }
 
-static void vms_of(const struct image_id *id, struct strv *ret)
+static void vms_of(const struct image_id *id, const char *only, struct strv *ret)
 {
 	struct vm **all;
-	size_t n = registry_all(&all);
+	size_t n = registry_seen(only, &all);
 
 	registry_lock();
 	for (size_t i = 0; i < n; i++)
@@ -175,11 +175,11 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 	struct image_id id;
 
 	if (api_image_of(rq, &id, err) < 0 || image_find(&id, &info, err) < 0 ||
-		snapshots_of(&id, &users.snapshots, err) < 0)
+		snapshots_of(&id, http_only(rq), &users.snapshots, err) < 0)
 		return -1;
 	field_json *o = api_image_json(&info);
 	tags_list(&id, &names);
-	vms_of(&id, &users.vms);
+	vms_of(&id, http_only(rq), &users.vms);
 	fj_set(o, "names", names_json(&names));
 	fj_set(o, "vms", strings_json(&users.vms));
 	fj_set(o, "snapshots", strings_json(&users.snapshots));
@@ -244,8 +244,8 @@ static bool in_use(void *arg, const struct image_id *id)
 	struct fcm_error ignored;
 
 	users_done(users);
-	vms_of(id, &users->vms);
-	return snapshots_of(id, &users->snapshots, &ignored) < 0 || users->vms.n || users->snapshots.n;
+	vms_of(id, NULL, &users->vms);
+	return snapshots_of(id, NULL, &users->snapshots, &ignored) < 0 || users->vms.n || users->snapshots.n;
 }
 
 bool api_image_used(void *arg, const struct image_id *id)

@@ -108,7 +108,7 @@ int api_metrics(struct request *rq, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf b = {0};
 	size_t n;
-	auto_free struct vm_stats *stats = engine_stats_all(&n);
+	auto_free struct vm_stats *stats = engine_stats_all(http_only(rq), &n);
 
 	(void)err;
 	add_head(&b, "fcm_build_info", "gauge", "The version of the daemon.");

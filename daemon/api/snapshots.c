@@ -39,7 +39,7 @@ int api_snapshots_list(struct request *rq, struct fcm_error *err)
 	struct snapshot *all = NULL;
 	size_t n;
 
-	if (engine_snapshots(&all, &n, err) < 0)
+	if (engine_snapshots(http_only(rq), &all, &n, err) < 0)
 		return -1;
 	field_json *o = fj_object(), *list = fj_array();
 	for (size_t i = 0; i < n; i++) {
@@ -55,7 +55,7 @@ int api_snapshot_get(struct request *rq, struct fcm_error *err)
 {
 	_cleanup_(snapshot_drop) struct snapshot_hold h = {.fd = -1};
 
-	if (engine_snapshot_hold(http_param(rq, "snapshot"), &h, err) < 0)
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), http_only(rq), &h, err) < 0)
 		return -1;
 	return http_reply(rq, 200, api_snapshot_json(&h.snapshot));
 }
@@ -65,7 +65,7 @@ int api_snapshot_remove(struct request *rq, struct fcm_error *err)
 	uint64_t freed = 0;
 	struct vm_id id;
 
-	if (engine_snapshot_remove(http_param(rq, "snapshot"), &id, &freed, err) < 0)
+	if (engine_snapshot_remove(http_param(rq, "snapshot"), http_only(rq), &id, &freed, err) < 0)
 		return -1;
 	field_json *o = fj_object();
 	fj_set_str(o, "id", id.s);
@@ -107,7 +107,7 @@ int api_snapshot_export(struct request *rq, struct fcm_error *err)
 	struct sending *s = xalloc(sizeof *s);
 
 	*s = (struct sending){.hold.fd = -1};
-	if (engine_snapshot_hold(http_param(rq, "snapshot"), &s->hold, err) < 0 ||
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), http_only(rq), &s->hold, err) < 0 ||
 		snapshot_moves(&s->hold.snapshot, err) < 0 ||
 		snapshot_export_open(s->hold.fd, &s->hold.snapshot, &s->x, err) < 0) {
 		done(s);
@@ -123,7 +123,7 @@ int api_vm_restore(struct request *rq, struct fcm_error *err)
 	const struct restore_request *body = http_body(rq);
 	struct snapshot_hold h = {.fd = -1};
 
-	if (engine_snapshot_hold(body->snapshot, &h, err) < 0)
+	if (engine_snapshot_hold(body->snapshot, http_only(rq), &h, err) < 0)
 		return -1;
 	return api_run(rq, engine_restore(http_vm(rq), &h, body->disk_only), 200, api_vm_result, err);
 }
@@ -212,7 +212,7 @@ int api_snapshot_clone(struct request *rq, struct fcm_error *err)
 {
 	_cleanup_(snapshot_drop) struct snapshot_hold h = {.fd = -1};
 
-	if (engine_snapshot_hold(http_param(rq, "snapshot"), &h, err) < 0)
+	if (engine_snapshot_hold(http_param(rq, "snapshot"), http_only(rq), &h, err) < 0)
 		return -1;
 	return clone_all(rq, &h, err);
 }

@@ -65,7 +65,7 @@ int api_stats_list(struct request *rq, struct fcm_error *err)
 {
 	field_json *o = fj_object(), *list = fj_array();
 	size_t n;
-	auto_free struct vm_stats *stats = engine_stats_all(&n);
+	auto_free struct vm_stats *stats = engine_stats_all(http_only(rq), &n);
 
 	(void)err;
 	for (size_t i = 0; i < n; i++)

@@ -1,5 +1,5 @@
 /*
- * The daemon itself: health, facts, checks of the host, tokens.
+ * The daemon itself: health, facts, checks of the host.
  */
 #include <string.h>
 
@@ -57,7 +57,7 @@ int api_info(struct request *rq, struct fcm_error *err)
 
 	(void)err;
 	bool public = net_public_ip(&ip);
-	registry_count(&total, &running);
+	registry_count(http_only(rq), &total, &running);
 	fj_set_str(o, "version", FCM_VERSION);
 	fj_set_str(o, "api", "v1");
 	fj_set(o, "extensions", fj_array());
@@ -97,20 +97,4 @@ int api_park(struct request *rq, struct fcm_error *err)
 	fj_set_int(o, "failed", result.failed);
 	fj_set_int(o, "took_ms", clock_ms() - begun);
 	return http_reply(rq, 200, o);
-}
-
-int api_token_create(struct request *rq, struct fcm_error *err)
-{
-	const struct token_request *body = http_body(rq);
-	struct token_info info;
-	auto_free char *secret = NULL;
-
-	if (token_create(body->name, &info, &secret, err) < 0)
-		return -1;
-	field_json *o = fj_object();
-	fj_set_str(o, "id", info.id);
-	fj_set_str(o, "name", info.name);
-	fj_set_str(o, "token", secret);
-	fj_set_str(o, "created", clock_rfc3339(info.created).s);
-	return http_reply(rq, 201, o);
 }

@@ -5,10 +5,12 @@
 #include "daemon/api/api.h"
 
 #define SUBJECT(s) SUBJECT_##s
+#define NEED(s) NEED_##s
 const struct route routes[] = {
-#define X(method_, pattern_, handler_, subject_, body_, size_, max_, flags_)                                 \
+#define X(method_, pattern_, handler_, need_, subject_, body_, size_, max_, flags_)                          \
 	{.method = method_,                                                                                  \
 		.pattern = pattern_,                                                                         \
+		.need = NEED(need_),                                                                         \
 		.subject = SUBJECT(subject_),                                                                \
 		.body = body_,                                                                               \
 		.body_size = size_,                                                                          \
@@ -29,6 +31,8 @@ void route_body_init(const struct route *route, void *body)
 		vm_spec_defaults(&((struct image_build *)body)->spec, &engine()->config->defaults);
 	if (route->body == stop_request_fields)
 		((struct stop_request *)body)->time = engine()->config->stop_seconds;
+	if (route->body == token_request_fields)
+		((struct token_request *)body)->scope = SCOPE_FULL;
 }
 
 bool api_flag(const struct request *rq, const char *name)

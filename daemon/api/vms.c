@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/core/clock.h"
+#include "common/core/volume.h"
 #include "daemon/api/api.h"
 #include "daemon/disk/disk.h"
 #include "daemon/net/net.h"
@@ -78,11 +79,51 @@ static field_json *created(const struct op *op)
 	return v;
 }
 
+/* The key of "K=V"; the caller's. */
+static char *key_of(const char *label)
+{
+	return xprintf("%.*s", (int)strcspn(label, "="), label);
+}
+
+static int fail_only(const char *only, struct fcm_error *err)
+{
+	return fcm_fail_field(
+		err, FCM_FORBIDDEN, "labels", "labels: this token's VMs have the label %s", only);
+}
+
+/* What a bound token makes is a VM that it sees. Volumes with a name are the whole host's. */
+static int confine(const char *only, struct vm_create *body, struct fcm_error *err)
+{
+	struct strv *labels = &body->spec.labels, *volumes = &body->spec.volumes;
+	struct volume_ref ref;
+
+	if (only == NULL)
+		return 0;
+	for (size_t i = 0; i < volumes->n; i++) {
+		if (volume_ref_parse(volumes->v[i], "volumes", &ref, err) < 0)
+			return -1;
+		if (*ref.name.s)
+			return fcm_fail_field(err, FCM_FORBIDDEN, "volumes",
+				"volumes: this token is for the VMs with the label %s, and '%s' is the "
+				"host's",
+				only, ref.name.s);
+	}
+	auto_free char *key = key_of(only);
+	if (labels_have(labels, only))
+		return 0;
+	if (labels_have(labels, key) || labels->n >= VM_MAX_LABELS)
+		return fail_only(only, err);
+	strv_add(labels, only);
+	return 0;
+}
+
 int api_vms_create(struct request *rq, struct fcm_error *err)
 {
-	const struct vm_create *body = http_body(rq);
+	struct vm_create *body = http_body(rq);
 	_cleanup_(strv_done) struct strv lines = {0};
 
+	if (confine(http_only(rq), body, err) < 0)
+		return -1;
 	if (api_check_auto_remove(body->spec.auto_remove, body->spec.restart, err) < 0)
 		return -1;
 	if (!body->dry_run)
@@ -92,7 +133,7 @@ int api_vms_create(struct request *rq, struct fcm_error *err)
 
 int api_vms_list(struct request *rq, struct fcm_error *err)
 {
-	struct vm_filter filter = {0};
+	struct vm_filter filter = {.only = http_only(rq)};
 	_cleanup_(buf_done) struct buf text = {0};
 	const char *key, *value;
 
@@ -107,12 +148,28 @@ int api_vm_get(struct request *rq, struct fcm_error *err)
 {
 	const char *show = http_query(rq, "show");
 
-	(void)err;
-	return http_reply(rq, 200, api_vm_json(http_vm(rq), show && strcmp(show, "env") == 0));
+	bool env = show && strcmp(show, "env") == 0;
+
+	if (env && http_token(rq)->scope != SCOPE_FULL)
+		return fcm_fail_field(
+			err, FCM_FORBIDDEN, "show", "show: env is for a token of the scope full");
+	return http_reply(rq, 200, api_vm_json(http_vm(rq), env));
+}
+
+/* A VM stays among those that the token sees. */
+static int keeps(const char *only, const struct update_request *u, struct fcm_error *err)
+{
+	if (only == NULL)
+		return 0;
+	auto_free char *key = key_of(only);
+	bool other = labels_have(&u->labels, key) && !labels_have(&u->labels, only);
+	return other || strv_has(&u->remove_labels, key) ? fail_only(only, err) : 0;
 }
 
 int api_vm_update(struct request *rq, struct fcm_error *err)
 {
+	if (keeps(http_only(rq), http_body(rq), err) < 0)
+		return -1;
 	return api_run(rq, engine_update(http_vm(rq), http_body(rq)), 200, api_vm_result, err);
 }
 

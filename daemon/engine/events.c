@@ -29,8 +29,12 @@ struct entry {
 	int name;
 	char id[9];
 	char vm[64];
+	struct strv labels; /* that the VM had, as far as they are kept */
 	char *text;
 };
+
+/* A token's label is no longer, and events are many. */
+enum { LABEL_KEPT = 128, LABELS_KEPT = 1024 };
 
 /* All guarded by the registry's lock. */
 static struct entry ring[EVENTS_KEPT];
@@ -56,11 +60,36 @@ static void keep(struct entry e)
 {
 	if (count == EVENTS_KEPT) {
 		free(at(0)->text);
+		strv_done(&at(0)->labels);
 		first = (first + 1) % EVENTS_KEPT;
 		count--;
 	}
 	e.number = next++;
 	*at(count++) = e;
+}
+
+static void keep_labels(const struct strv *labels, struct strv *ret)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < labels->n; i++) {
+		size_t n = strlen(labels->v[i]) + 1;
+		if (n > LABEL_KEPT || bytes + n > LABELS_KEPT)
+			continue;
+		strv_add(ret, labels->v[i]);
+		bytes += n;
+	}
+}
+
+static field_json *labels_json(const struct strv *labels)
+{
+	field_json *o = fj_object();
+
+	for (size_t i = 0; i < labels->n; i++) {
+		auto_free char *key = xprintf("%.*s", (int)strcspn(labels->v[i], "="), labels->v[i]);
+		fj_set_str(o, key, labels->v[i] + strlen(key) + 1);
+	}
+	return o;
 }
 
 static char *text_of(const struct entry *e, const char *code, const char *message)
@@ -72,6 +101,8 @@ static char *text_of(const struct entry *e, const char *code, const char *messag
 	fj_set_str(o, "event", event_names[e->name]);
 	fj_set_str(o, "id", e->id);
 	fj_set_str(o, "name", e->vm);
+	if (e->labels.n)
+		fj_set(o, "labels", labels_json(&e->labels));
 	if (*code)
 		fj_set_str(o, "code", code);
 	if (*message)
@@ -85,6 +116,7 @@ static void tell(const struct vm *vm, int name, const char *code, const char *me
 
 	fcm_copy(e.id, sizeof e.id, vm->id.s);
 	fcm_copy(e.vm, sizeof e.vm, vm->view.name);
+	keep_labels(&vm->view.spec.labels, &e.labels);
 	e.text = text_of(&e, code, message);
 	keep(e);
 }
@@ -143,7 +175,8 @@ void events_note(struct vm *vm)
 static bool fits(const struct entry *e, const struct event_filter *f)
 {
 	return e->time >= f->since && (f->name == NULL || strcmp(event_names[e->name], f->name) == 0) &&
-	       (f->vm == NULL || strcmp(e->vm, f->vm) == 0 || strcmp(e->id, f->vm) == 0);
+	       (f->vm == NULL || strcmp(e->vm, f->vm) == 0 || strcmp(e->id, f->vm) == 0) &&
+	       labels_have(&e->labels, f->only);
 }
 
 /* The place of the first event with a larger number. */
@@ -196,6 +229,14 @@ static int name_of(const char *name)
 	return -1;
 }
 
+static void load_labels(const field_json *labels, struct strv *ret)
+{
+	for (const char *key = NULL; labels && (key = fj_next_key(labels, key));) {
+		auto_free char *label = xprintf("%s=%s", key, fj_get_str(labels, key));
+		strv_add(ret, label);
+	}
+}
+
 /* A line that isn't whole, or older than the one before it, is passed over. */
 static void load_line(const char *line, size_t n)
 {
@@ -209,6 +250,7 @@ static void load_line(const char *line, size_t n)
 	next = (uint64_t)number;
 	fcm_copy(e.id, sizeof e.id, fj_get_str(o, "id"));
 	fcm_copy(e.vm, sizeof e.vm, fj_get_str(o, "name"));
+	load_labels(fj_get(o, "labels"), &e.labels);
 	e.text = xprintf("%.*s", (int)n, line);
 	keep(e);
 }

@@ -38,6 +38,7 @@ struct event_filter {
 	int64_t since;	  /* a time; 0: all */
 	const char *vm;	  /* a name or an id; NULL: of all VMs */
 	const char *name; /* of event_names; NULL: all */
+	const char *only; /* a label that the VM had then, "K=V"; NULL: of all VMs */
 };
 
 struct event {

@@ -68,11 +68,13 @@ int vm_filter_add(struct vm_filter *f, const char *key, const char *value, struc
 
 bool vm_filter_empty(const struct vm_filter *f)
 {
-	return f->states == 0 && f->name == NULL && f->n_labels == 0;
+	return f->states == 0 && f->name == NULL && f->n_labels == 0 && f->only == NULL;
 }
 
-static bool has_label(const struct strv *labels, const char *wanted)
+bool labels_have(const struct strv *labels, const char *wanted)
 {
+	if (wanted == NULL)
+		return true;
 	size_t n = strlen(wanted);
 	bool with_value = strchr(wanted, '=') != NULL;
 
@@ -90,7 +92,7 @@ bool vm_filter_fits(const struct vm_filter *f, const struct vm_view *vm)
 	if (f->name && fnmatch(f->name, vm->name, 0) != 0)
 		return false;
 	for (size_t i = 0; i < f->n_labels; i++)
-		if (!has_label(&vm->spec.labels, f->labels[i]))
+		if (!labels_have(&vm->spec.labels, f->labels[i]))
 			return false;
-	return true;
+	return labels_have(&vm->spec.labels, f->only);
 }

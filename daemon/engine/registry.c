@@ -448,13 +448,18 @@ void registry_remove(struct vm *vm)
 		vm_unref(vm);
 }
 
-static struct vm *by_prefix(const char *text, struct fcm_error *err)
+static bool sees(const char *only, const struct vm *vm)
+{
+	return labels_have(&vm->view.spec.labels, only);
+}
+
+static struct vm *by_prefix(const char *text, const char *only, struct fcm_error *err)
 {
 	struct vm *found = NULL;
 	size_t n = strlen(text);
 
 	for (size_t i = 0; n >= 4 && i < nvms; i++) {
-		if (strncmp(vms[i]->id.s, text, n) != 0)
+		if (strncmp(vms[i]->id.s, text, n) != 0 || !sees(only, vms[i]))
 			continue;
 		if (found) {
 			fcm_fail(err, FCM_INVALID, "'%s' is the beginning of several ids", text);
@@ -467,16 +472,18 @@ static struct vm *by_prefix(const char *text, struct fcm_error *err)
 	return found;
 }
 
-struct vm *registry_find(const char *text, bool exact, struct fcm_error *err)
+struct vm *registry_find(const char *text, bool exact, const char *only, struct fcm_error *err)
 {
 	registry_lock();
 	struct vm *vm = by_name(text);
 	if (vm == NULL)
 		vm = by_id(text);
+	if (vm && !sees(only, vm))
+		vm = NULL;
 	if (vm == NULL && exact)
 		fcm_fail(err, FCM_NOT_FOUND, "there is no VM '%.64s'", text);
 	else if (vm == NULL)
-		vm = by_prefix(text, err);
+		vm = by_prefix(text, only, err);
 	if (vm)
 		vm->refs++;
 	registry_unlock();
@@ -499,17 +506,25 @@ int registry_dirfd(struct vm *vm)
 	return fd;
 }
 
-size_t registry_all(struct vm ***ret)
+size_t registry_seen(const char *only, struct vm ***ret)
 {
+	size_t n = 0;
+
 	registry_lock();
-	size_t n = nvms;
-	*ret = xalloc((n + 1) * sizeof **ret);
-	for (size_t i = 0; i < n; i++) {
-		(*ret)[i] = vms[i];
+	*ret = xalloc((nvms + 1) * sizeof **ret);
+	for (size_t i = 0; i < nvms; i++) {
+		if (!sees(only, vms[i]))
+			continue;
+		(*ret)[n++] = vms[i];
 		vms[i]->refs++;
 	}
 	registry_unlock();
 	return n;
+}
+
+size_t registry_all(struct vm ***ret)
+{
+	return registry_seen(NULL, ret);
 }
 
 void registry_all_done(struct vm **all, size_t n)
@@ -607,13 +622,14 @@ static uint32_t memory_of(const struct vm *vm)
 	return MAX(vm->view.spec.mem_mib, vm->view.next.mem_mib);
 }
 
-void registry_count(size_t *ret_total, size_t *ret_running)
+void registry_count(const char *only, size_t *ret_total, size_t *ret_running)
 {
+	*ret_total = *ret_running = 0;
 	registry_lock();
-	*ret_total = nvms;
-	*ret_running = 0;
-	for (size_t i = 0; i < nvms; i++)
-		*ret_running += vms[i]->view.state == VM_RUNNING;
+	for (size_t i = 0; i < nvms; i++) {
+		*ret_total += sees(only, vms[i]);
+		*ret_running += sees(only, vms[i]) && vms[i]->view.state == VM_RUNNING;
+	}
 	registry_unlock();
 }
 

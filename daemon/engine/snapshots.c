@@ -86,7 +86,7 @@ static int by_created(const void *a, const void *b)
 	return x->created != y->created ? (x->created < y->created ? -1 : 1) : strcmp(x->id, y->id);
 }
 
-int engine_snapshots(struct snapshot **ret, size_t *ret_n, struct fcm_error *err)
+int engine_snapshots(const char *only, struct snapshot **ret, size_t *ret_n, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv ids = {0};
 	struct fcm_error why;
@@ -96,10 +96,15 @@ int engine_snapshots(struct snapshot **ret, size_t *ret_n, struct fcm_error *err
 		return -1;
 	*ret = xalloc((ids.n + 1) * sizeof **ret);
 	for (size_t i = 0; i < ids.n; i++) {
-		if (read_one(ids.v[i], &(*ret)[*ret_n], &why) == 0)
+		struct snapshot *one = &(*ret)[*ret_n];
+		if (read_one(ids.v[i], one, &why) < 0) {
+			if (why.code != FCM_NOT_FOUND) /* removed meanwhile */
+				log_error(LOG_LEVEL_WARN, NULL, &why);
+		} else if (labels_have(&one->vm.spec.labels, only)) {
 			++*ret_n;
-		else if (why.code != FCM_NOT_FOUND) /* removed meanwhile */
-			log_error(LOG_LEVEL_WARN, NULL, &why);
+		} else {
+			snapshot_done(one);
+		}
 	}
 	if (*ret_n)
 		qsort(*ret, *ret_n, sizeof **ret, by_created);
@@ -114,12 +119,12 @@ static void free_all(struct snapshot *all, size_t n)
 }
 
 /* The id of the one with that name, or with that id. */
-static int find(const char *text, struct vm_id *ret, struct fcm_error *err)
+static int find(const char *text, const char *only, struct vm_id *ret, struct fcm_error *err)
 {
 	struct snapshot *all = NULL;
 	size_t n = 0, i = 0;
 
-	if (engine_snapshots(&all, &n, err) < 0)
+	if (engine_snapshots(only, &all, &n, err) < 0)
 		return -1;
 	while (i < n && strcmp(all[i].name, text) != 0)
 		i++;
@@ -135,12 +140,12 @@ static int find(const char *text, struct vm_id *ret, struct fcm_error *err)
 	return fcm_hint(err, "fcm snapshot ls shows what there is");
 }
 
-int engine_snapshot_hold(const char *text, struct snapshot_hold *ret, struct fcm_error *err)
+int engine_snapshot_hold(const char *text, const char *only, struct snapshot_hold *ret, struct fcm_error *err)
 {
 	struct snapshot_hold h = {.fd = -1};
 	struct vm_id id;
 
-	if (find(text, &id, err) < 0)
+	if (find(text, only, &id, err) < 0)
 		return -1;
 	hold_id(id.s);
 	if ((h.fd = snapshots_open(&id, err)) >= 0 && snapshot_read(h.fd, &h.snapshot, err) == 0) {
@@ -169,9 +174,10 @@ uint64_t snapshot_on_disk(const struct vm_id *id)
 	return bytes;
 }
 
-int engine_snapshot_remove(const char *text, struct vm_id *ret_id, uint64_t *ret_freed, struct fcm_error *err)
+int engine_snapshot_remove(
+	const char *text, const char *only, struct vm_id *ret_id, uint64_t *ret_freed, struct fcm_error *err)
 {
-	if (find(text, ret_id, err) < 0)
+	if (find(text, only, ret_id, err) < 0)
 		return -1;
 	pthread_mutex_lock(&lock);
 	bool busy = strv_has(&held, ret_id->s);
@@ -191,7 +197,7 @@ static bool name_taken(const char *name)
 	struct fcm_error ignored;
 	struct vm_id id;
 
-	return find(name, &id, &ignored) == 0;
+	return find(name, NULL, &id, &ignored) == 0;
 }
 
 int snapshot_name_free(const char *name, struct fcm_error *err)

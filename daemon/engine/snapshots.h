@@ -27,19 +27,23 @@ int snapshot_name_free(const char *name, struct fcm_error *err) must_check;
 int snapshot_could(struct op *op, struct fcm_error *err) must_check;
 int snapshot_take(struct op *op, struct fcm_error *err) must_check;
 
+/* `only`, here and below: a snapshot of a VM that hadn't that label then doesn't exist; NULL: each does. */
+
 /* Hold the one with that name or id. FCM_NOT_FOUND; FCM_CONFIG when it can't be read. */
-int engine_snapshot_hold(const char *text, struct snapshot_hold *ret, struct fcm_error *err) must_check;
+int engine_snapshot_hold(
+	const char *text, const char *only, struct snapshot_hold *ret, struct fcm_error *err) must_check;
 
 /* All of them, oldest first; *ret is the caller's, each to be given to snapshot_done(). One that can't be read is left out, with
  * a line in the log. */
-int engine_snapshots(struct snapshot **ret, size_t *ret_n, struct fcm_error *err) must_check;
+int engine_snapshots(
+	const char *only, struct snapshot **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
 /* Bytes that its files occupy. */
 uint64_t snapshot_on_disk(const struct vm_id *id);
 
 /* Remove it. FCM_NOT_FOUND; FCM_BUSY while a VM is being made of it. */
-int engine_snapshot_remove(
-	const char *text, struct vm_id *ret_id, uint64_t *ret_freed, struct fcm_error *err) must_check;
+int engine_snapshot_remove(const char *text, const char *only, struct vm_id *ret_id, uint64_t *ret_freed,
+	struct fcm_error *err) must_check;
 
 /* Take one. When it is done op->hold is it. A temporary one is seen by nobody: for clones of a VM. */
 struct op *engine_snapshot(struct vm *vm, const struct snapshot_request *rq, bool temporary);

@@ -102,10 +102,10 @@ void engine_stats(struct vm *const *vms, size_t n, struct vm_stats *ret)
 	ask_guests(vms, ret, n);
 }
 
-struct vm_stats *engine_stats_all(size_t *ret_n)
+struct vm_stats *engine_stats_all(const char *only, size_t *ret_n)
 {
 	struct vm **vms;
-	size_t n = registry_all(&vms);
+	size_t n = registry_seen(only, &vms);
 	struct vm_stats *stats = xalloc((n + 1) * sizeof *stats);
 
 	engine_stats(vms, n, stats);

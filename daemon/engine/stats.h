@@ -26,4 +26,4 @@ struct vm_stats {
 void engine_stats(struct vm *const *vms, size_t n, struct vm_stats *ret);
 
 /* The same of all VMs; the caller's array. */
-struct vm_stats *engine_stats_all(size_t *ret_n);
+struct vm_stats *engine_stats_all(const char *only, size_t *ret_n);

@@ -172,7 +172,7 @@ static void on_network_change(void *arg, const char *what)
 static void on_tap_gone(void *arg, const struct vm_id *id)
 {
 	struct fcm_error err;
-	struct vm *vm = registry_find(id->s, true, &err);
+	struct vm *vm = registry_find(id->s, true, NULL, &err);
 
 	(void)arg;
 	if (vm)

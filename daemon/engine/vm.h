@@ -110,9 +110,10 @@ void registry_add(struct vm *vm);
 /* Take it off the list. Idempotent. */
 void registry_remove(struct vm *vm);
 
-/* Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more. Holds a
- * reference. FCM_NOT_FOUND, or FCM_INVALID when a prefix fits several. */
-struct vm *registry_find(const char *text, bool exact, struct fcm_error *err);
+/* Resolve {vm}: exact name, exact id, else (unless `exact`) a unique id prefix of 4 or more; among those that have the label
+ * `only`, unless that is NULL: the others don't exist. Holds a reference. FCM_NOT_FOUND, or FCM_INVALID when a prefix fits
+ * several. */
+struct vm *registry_find(const char *text, bool exact, const char *only, struct fcm_error *err);
 
 /* Is this VM still in the list? */
 bool registry_listed(struct vm *vm);
@@ -120,8 +121,10 @@ bool registry_listed(struct vm *vm);
 /* Descriptor of its directory, -1 before it has one; good as long as the VM is held, also when the directory is gone. */
 int registry_dirfd(struct vm *vm);
 
-/* All VMs, each with a reference, in order of creation; *ret is the caller's array. */
+/* All VMs, each with a reference, in order of creation; *ret is the caller's array. The second: those that have the label,
+ * unless it is NULL. */
 size_t registry_all(struct vm ***ret);
+size_t registry_seen(const char *only, struct vm ***ret);
 void registry_all_done(struct vm **all, size_t n);
 
 /* May `self` have that domain? FCM_DOMAIN_TAKEN when it is another VM's or the API's. Call with the lock held. */
@@ -154,8 +157,8 @@ void registry_wait(uint64_t *seen, int64_t deadline);
 /* Let everybody who waits look again. */
 void registry_wake(void);
 
-/* Number of VMs and of those that run. */
-void registry_count(size_t *ret_total, size_t *ret_running);
+/* Number of VMs and of those that run, among those with the label, unless it is NULL. */
+void registry_count(const char *only, size_t *ret_total, size_t *ret_running);
 
 /* Promise the VM its memory, until registry_drop(), if it and all others that run or are about to fit in `usable` MiB.
  * *ret_used is what the others have. */

@@ -60,18 +60,51 @@ const char *auth_bearer(const char *field, size_t *ret_n)
 	return *ret_n <= TOKEN_MAX ? field : NULL;
 }
 
+static int fail_expired(const struct token_info *token, struct fcm_error *err)
+{
+	return fcm_fail(err, FCM_UNAUTHORIZED, "the token ended at %s", clock_rfc3339(token->expires).s);
+}
+
 int auth_check(const struct head *head, const struct peer *peer, struct throttle *t, struct token_info *ret,
 	struct fcm_error *err)
 {
 	const char *field = head_get(head, "authorization"), *token;
+	struct token_info info;
 	size_t n = 0;
 
 	if (!field)
 		return fcm_fail(err, FCM_UNAUTHORIZED, "the request carries no token");
 	token = auth_bearer(field, &n);
-	if (token && token_check(token, n, ret))
+	bool known = token && token_check(token, n, &info);
+	if (known && !token_expired(&info, clock_wall())) {
+		*ret = info;
 		return 0;
+	}
 	if (throttle_failure(t, peer, clock_ms()))
 		return fcm_fail(err, FCM_THROTTLED, "too many wrong tokens");
-	return fcm_fail(err, FCM_UNAUTHORIZED, "the token isn't known here");
+	return known ? fail_expired(&info, err)
+		     : fcm_fail(err, FCM_UNAUTHORIZED, "the token isn't known here");
+}
+
+int auth_still(const struct token_info *token, struct fcm_error *err)
+{
+	if (token_expired(token, clock_wall()))
+		return fail_expired(token, err);
+	if (*token->id && !token_known(token->id))
+		return fcm_fail(err, FCM_UNAUTHORIZED, "the token has been revoked");
+	return 0;
+}
+
+int auth_permit(const struct route *route, const struct token_info *token, struct fcm_error *err)
+{
+	if (route->need == NEED_FULL && token->scope != SCOPE_FULL) {
+		fcm_fail(err, FCM_FORBIDDEN, "this token may only read");
+		return fcm_hint(err, "ask root for another: sudo fcm token create --scope full");
+	}
+	if (route->need != NEED_NONE && route->subject == SUBJECT_HOST && *token->vms) {
+		fcm_fail(err, FCM_FORBIDDEN,
+			"this token is for the VMs with the label %s, not for the whole host", token->vms);
+		return fcm_hint(err, "ask root for another: sudo fcm token create, without --vms");
+	}
+	return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "common/core/error.h"
 #include "daemon/http/guard.h"
+#include "daemon/http/http.h"
 #include "daemon/store/token.h"
 
 enum {
@@ -42,3 +43,9 @@ const char *auth_bearer(const char *field, size_t *ret_n);
 /* Check the request's token. FCM_UNAUTHORIZED, or FCM_THROTTLED. Not thread-safe in *t. */
 int auth_check(const struct head *head, const struct peer *peer, struct throttle *t, struct token_info *ret,
 	struct fcm_error *err) must_check;
+
+/* Is it still good, some time later? FCM_UNAUTHORIZED when it has ended or been revoked. */
+int auth_still(const struct token_info *token, struct fcm_error *err) must_check;
+
+/* Pure: is the token good for such a route? FCM_FORBIDDEN. Whether it sees the VM in question is another matter. */
+int auth_permit(const struct route *route, const struct token_info *token, struct fcm_error *err) must_check;

@@ -146,14 +146,16 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 		return -1;
 	bool found = router_match(routes, rq->head.method, rq->head.path, &rq->match, &route_error) == 0;
 	if (rq->trusted)
-		(void)fcm_copy(rq->token.name, sizeof rq->token.name, "unix");
-	else if (!(found && rq->match.route->flags & ROUTE_OPEN) &&
+		rq->token = (struct token_info){.name = "unix", .scope = SCOPE_FULL};
+	else if (!(found && rq->match.route->need == NEED_NONE) &&
 		 auth_check(&rq->head, &rq->peer, &throttle, &rq->token, err) < 0)
 		return -1;
 	if (!found) {
 		*err = route_error;
 		return -1;
 	}
+	if (auth_permit(rq->match.route, &rq->token, err) < 0)
+		return -1;
 	return router_query(rq->head.query, rq->match.route->flags & ROUTE_REPEATS, &rq->query, err) < 0
 		       ? -1
 		       : router_body(rq->match.route, &rq->head, err);
@@ -307,9 +309,31 @@ static void expire_served_locked(struct request *rq)
 	shutdown(rq->fd, SHUT_RDWR);
 }
 
+/* With its token, or before its time: the answer, if there was none, and the end. */
+static void unauthorize_locked(struct request *rq, const char *why)
+{
+	struct fcm_error err;
+
+	fcm_fail(&err, FCM_UNAUTHORIZED, "the token %s", why);
+	request_abort_locked(rq, &err);
+	shutdown(rq->fd, SHUT_RDWR);
+}
+
+void http_revoked(const char *id, const struct request *but)
+{
+	struct request *rq;
+
+	pthread_mutex_lock(&server.lock);
+	for (rq = TAILQ_FIRST(&server.served); rq; rq = TAILQ_NEXT(rq, entry))
+		if (rq != but && strcmp(rq->token.id, id) == 0)
+			unauthorize_locked(rq, "has been revoked");
+	pthread_mutex_unlock(&server.lock);
+}
+
 static void sweep(int64_t now)
 {
 	struct request *rq, *next;
+	int64_t wall = clock_wall();
 
 	pthread_mutex_lock(&server.lock);
 	for (rq = TAILQ_FIRST(&server.served); rq; rq = next) {
@@ -317,6 +341,8 @@ static void sweep(int64_t now)
 		bool idle = atomic_load(&server.stopping) && !rq->answered && rq->deadline != FCM_FOREVER;
 		if (rq->deadline <= now || idle)
 			expire_served_locked(rq);
+		else if (token_expired(&rq->token, wall))
+			unauthorize_locked(rq, "has ended");
 	}
 	while ((rq = TAILQ_FIRST(&lingering)) && rq->deadline <= now)
 		bury_locked(rq);

@@ -28,20 +28,21 @@ struct request;
 struct vm;
 
 enum {
-	ROUTE_OPEN = 1,
-	ROUTE_UPGRADE = 2,
-	ROUTE_RAW = 4,
-	ROUTE_PROGRESS = 8,
-	ROUTE_IDEMPOTENT = 16,
-	ROUTE_EXACT = 32,
-	ROUTE_REPEATS = 64
+	ROUTE_UPGRADE = 1,
+	ROUTE_RAW = 2,
+	ROUTE_PROGRESS = 4,
+	ROUTE_IDEMPOTENT = 8,
+	ROUTE_EXACT = 16,
+	ROUTE_REPEATS = 32
 };
-enum subject { SUBJECT_NONE, SUBJECT_VM };
+enum need { NEED_NONE, NEED_READ, NEED_FULL };
+enum subject { SUBJECT_NONE, SUBJECT_VM, SUBJECT_VMS, SUBJECT_SNAPSHOT, SUBJECT_HOST };
 
 /* One row of common/routes.def. A handler answers by one of the http_reply functions and returns 0, or fills in err and
  * returns -1. It may block. */
 struct route {
 	const char *method, *pattern;
+	enum need need;
 	enum subject subject;
 	const struct field *body;
 	size_t body_size;
@@ -78,8 +79,14 @@ void *http_body(struct request *rq);
 struct vm *http_vm(struct request *rq);
 
 /* Whose token it is. A request on the unix socket needs none, for the socket's mode is the check: the name is "unix", the
- * id "". The same for an OPEN route, with neither name nor id. */
+ * id "", the scope full. A route that needs none has neither name nor id. */
 const struct token_info *http_token(const struct request *rq);
+
+/* The label that a VM must have ("K=V") to exist for this request's token; NULL: each VM does. */
+const char *http_only(const struct request *rq);
+
+/* End the other requests that came with this token, streams as well. It has been revoked. */
+void http_revoked(const char *id, const struct request *but);
 
 /* The id in X-Request-Id, for the log. */
 const char *http_request_id(const struct request *rq);

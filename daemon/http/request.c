@@ -54,6 +54,11 @@ const struct token_info *http_token(const struct request *rq)
 	return &rq->token;
 }
 
+const char *http_only(const struct request *rq)
+{
+	return *rq->token.vms ? rq->token.vms : NULL;
+}
+
 const char *http_request_id(const struct request *rq)
 {
 	return rq->id;
@@ -134,7 +139,7 @@ static int resolve(struct request *rq, struct fcm_error *err)
 {
 	const struct route *route = rq->match.route;
 
-	if (route->subject == SUBJECT_NONE)
+	if (route->subject != SUBJECT_VM)
 		return 0;
 	rq->vm = server.config.resolve(http_param(rq, "vm"), route->flags & ROUTE_EXACT, &rq->token, err);
 	return rq->vm ? 0 : -1;
@@ -142,7 +147,8 @@ static int resolve(struct request *rq, struct fcm_error *err)
 
 static int call(struct request *rq, struct fcm_error *err)
 {
-	if (decode_body(rq, err) < 0 || resolve(rq, err) < 0)
+	/* again: whoever revoked it may have missed this request, which wasn't on the list yet */
+	if (auth_still(&rq->token, err) < 0 || decode_body(rq, err) < 0 || resolve(rq, err) < 0)
 		return -1;
 	int first = idem_claim(rq, err);
 	return first > 0 ? rq->match.route->handle(rq, err) : first;

@@ -3,7 +3,9 @@
  * written to the disk first, and only then becomes the array. So what is valid in memory is always on the disk, and the
  * mutex is held for memory alone; `writing` keeps a second writer out meanwhile.
  *
- * tokens.json: {"schema":1,"key":"<64 hex digits>","tokens":[{"id","name","created","hash","first"}]}
+ * tokens.json: {"schema":2,"key":"<64 hex digits>","tokens":[{"id","name","scope","vms","created","expires","hash","first"}]}
+ * Schema 1 knew neither scope nor vms nor expires: its tokens are full ones. A daemon of that time refuses schema 2, for it would
+ * take a token that may only read for one that may do everything.
  */
 #include "daemon/store/token.h"
 
@@ -17,6 +19,7 @@
 #include "common/core/names.h"
 #include "common/crypt.h"
 #include "common/model.h"
+#include "common/model_check.h"
 
 #define FIRST ".token"
 #define TOKENS "tokens.json"
@@ -26,13 +29,13 @@ enum {
 	FILE_MAX = 1 << 20, /* bytes of tokens.json */
 	SECRET_BYTES = 32,
 	SECRET_LEN = 4 + 8 + 1 + 43, /* "fcm_", id, "_", 32 bytes as base64url */
-	SCHEMA = 1,
+	SCHEMA = 2,
+	FORGET_SECONDS = 7 * 86400, /* after a token has ended */
 };
 
 struct entry {
 	struct token_info info;
 	char hash[2 * CRYPT_HASH + 1];
-	bool first; /* the one in .token */
 };
 
 struct list {
@@ -61,9 +64,13 @@ static int check_hash(const void *value, const char *key, struct fcm_error *err)
 static const struct field entry_fields[] = {
 	FK("id", struct entry, info.id, FIELD_CHARS, .flags = FIELD_REQUIRED),
 	FK("name", struct entry, info.name, FIELD_CHARS, .flags = FIELD_REQUIRED),
+	FK("scope", struct entry, info.scope, FIELD_ENUM, .names = token_scope_names),
+	FK("vms", struct entry, info.vms, FIELD_CHARS, .check = model_check_selector,
+		.flags = FIELD_OMIT_EMPTY),
 	FK("created", struct entry, info.created, FIELD_TIME),
+	FK("expires", struct entry, info.expires, FIELD_TIME, .flags = FIELD_OMIT_EMPTY),
 	F(struct entry, hash, FIELD_CHARS, .check = check_hash, .flags = FIELD_REQUIRED),
-	F(struct entry, first, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY),
+	FK("first", struct entry, info.first, FIELD_BOOL, .flags = FIELD_OMIT_EMPTY),
 	FIELD_END,
 };
 
@@ -73,7 +80,7 @@ struct keyfile {
 };
 
 static const struct field keyfile_fields[] = {
-	F(struct keyfile, schema, FIELD_U32, .min = SCHEMA, .max = SCHEMA, .flags = FIELD_REQUIRED),
+	F(struct keyfile, schema, FIELD_U32, .min = 1, .max = SCHEMA, .flags = FIELD_REQUIRED),
 	F(struct keyfile, key, FIELD_CHARS, .check = check_hash, .flags = FIELD_REQUIRED),
 	FIELD_END,
 };
@@ -117,16 +124,20 @@ static int read_private(const char *name, size_t max, struct buf *ret, struct fc
 	return -1;
 }
 
-static int decode_entries(const field_json *array, struct list *ret, struct fcm_error *err)
+/* One that says no scope may read; before there were scopes it may do everything. */
+static int decode_entries(
+	const field_json *array, enum token_scope otherwise, struct list *ret, struct fcm_error *err)
 {
 	size_t n = fj_len(array);
 
 	if (n > TOKENS_MAX)
 		return fcm_fail(err, FCM_CONFIG, "more than %d tokens", TOKENS_MAX);
 	ret->v = xalloc((n + 1) * sizeof *ret->v);
-	for (; ret->n < n; ret->n++)
+	for (; ret->n < n; ret->n++) {
+		ret->v[ret->n].info.scope = otherwise;
 		if (field_from_json(entry_fields, fj_at(array, ret->n), FIELD_DISK, &ret->v[ret->n], err) < 0)
 			return fcm_wrap(err, "token %zu", ret->n + 1);
+	}
 	return 0;
 }
 
@@ -139,7 +150,7 @@ static int decode(const struct buf *text, struct list *ret, struct fcm_error *er
 		return -1;
 	int r = field_from_json(keyfile_fields, v, FIELD_DISK, &file, err);
 	if (r == 0)
-		r = decode_entries(fj_get(v, "tokens"), ret, err);
+		r = decode_entries(fj_get(v, "tokens"), file.schema == 1 ? SCOPE_FULL : SCOPE_READ, ret, err);
 	if (r == 0)
 		unhex(file.key, tokens.key, sizeof tokens.key);
 	fj_free(v);
@@ -206,12 +217,14 @@ static void end_write(struct list copy, bool saved)
 	free(old.v);
 }
 
-static void drop_first(struct list *l)
+/* Drop those that nobody can use any more; with `first` that one, too. */
+static void tidy(struct list *l, bool first)
 {
+	int64_t now = clock_wall();
 	size_t n = 0;
 
 	for (size_t i = 0; i < l->n; i++)
-		if (!l->v[i].first)
+		if (!(first && l->v[i].info.first) && !token_expired(&l->v[i].info, now - FORGET_SECONDS))
 			l->v[n++] = l->v[i];
 	l->n = n;
 }
@@ -227,19 +240,18 @@ static char *new_secret(struct token_info *info)
 	return xprintf("fcm_%s_%s", id.s, text);
 }
 
-/* Make a token; with `first` it takes the place of an older first one. */
-static int add(const char *name, bool first, struct token_info *ret, char **ret_secret, struct fcm_error *err)
+/* Make a token of *ret; a first one takes the place of an older first one. */
+static int add(struct token_info *ret, char **ret_secret, struct fcm_error *err)
 {
-	struct entry new = {.first = first, .info.created = clock_wall()};
+	struct entry new = {.info = *ret};
 	struct list list = begin_write();
 
-	if (first)
-		drop_first(&list);
+	tidy(&list, new.info.first);
 	if (list.n >= TOKENS_MAX) {
 		end_write(list, false);
-		return fcm_fail(err, FCM_INSUFFICIENT, "there are %d tokens already", TOKENS_MAX);
+		fcm_fail(err, FCM_INSUFFICIENT, "there are %d tokens already", TOKENS_MAX);
+		return fcm_hint(err, "fcm token revoke those that nobody needs");
 	}
-	fcm_copy(new.info.name, sizeof new.info.name, name);
 	char *secret = new_secret(&new.info);
 	hash_secret(secret, strlen(secret), new.hash);
 	list.v[list.n++] = new;
@@ -254,22 +266,86 @@ static int add(const char *name, bool first, struct token_info *ret, char **ret_
 	return 0;
 }
 
-int token_create(const char *name, struct token_info *ret, char **ret_secret, struct fcm_error *err)
+int token_create(
+	const struct token_request *rq, struct token_info *ret, char **ret_secret, struct fcm_error *err)
 {
-	struct token_request checked;
+	struct token_info info = {.scope = rq->scope, .created = clock_wall()};
 
-	if (field_set_text(token_request_fields, &checked, "name", name, err) < 0)
+	fcm_copy(info.name, sizeof info.name, rq->name);
+	fcm_copy(info.vms, sizeof info.vms, rq->vms);
+	info.expires = rq->expires_in ? info.created + rq->expires_in : 0;
+	if (add(&info, ret_secret, err) < 0)
 		return -1;
-	return add(name, false, ret, ret_secret, err);
+	*ret = info;
+	return 0;
+}
+
+size_t token_list(struct token_info **ret)
+{
+	pthread_mutex_lock(&tokens.lock);
+	size_t n = tokens.list.n;
+	*ret = xalloc((n + 1) * sizeof **ret);
+	for (size_t i = 0; i < n; i++)
+		(*ret)[i] = tokens.list.v[i].info;
+	pthread_mutex_unlock(&tokens.lock);
+	return n;
+}
+
+static size_t find(const struct list *l, const char *id)
+{
+	size_t i = 0;
+
+	while (i < l->n && strcmp(l->v[i].info.id, id) != 0)
+		i++;
+	return i;
+}
+
+/* Take it out of the copy. */
+static int take_out(struct list *l, const char *id, struct token_info *ret, struct fcm_error *err)
+{
+	size_t i = find(l, id);
+
+	if (i == l->n) {
+		fcm_fail(err, FCM_NOT_FOUND, "there is no token with the id '%.64s'", id);
+		return fcm_hint(err, "fcm token ls shows what there is");
+	}
+	if (l->v[i].info.first) {
+		fcm_fail(err, FCM_WRONG_STATE, "this is the token in %s of the state directory", FIRST);
+		return fcm_hint(err, "remove that file, and the daemon makes a new one when it starts");
+	}
+	*ret = l->v[i].info;
+	memmove(&l->v[i], &l->v[i + 1], (l->n - i - 1) * sizeof *l->v);
+	l->n--;
+	return 0;
+}
+
+int token_revoke(const char *id, struct token_info *ret, struct fcm_error *err)
+{
+	struct list list = begin_write();
+	int r = take_out(&list, id, ret, err);
+
+	if (r == 0)
+		r = save(&list, err);
+	end_write(list, r == 0);
+	return r;
+}
+
+bool token_known(const char *id)
+{
+	pthread_mutex_lock(&tokens.lock);
+	bool known = find(&tokens.list, id) < tokens.list.n;
+	pthread_mutex_unlock(&tokens.lock);
+	return known;
 }
 
 /* Make .token, and with it tokens.json on the first run. Killed in between, the next start comes here again. */
 static int make_first(struct fcm_error *err)
 {
-	struct token_info info;
+	struct token_info info = {
+		.name = "root", .scope = SCOPE_FULL, .first = true, .created = clock_wall()};
 	auto_free char *secret = NULL;
 
-	if (add("root", true, &info, &secret, err) < 0)
+	if (add(&info, &secret, err) < 0)
 		return -1;
 	auto_free char *line = xprintf("%s\n", secret);
 	return file_write_atomic(tokens.dirfd, FIRST, 0600, line, strlen(line), err);

@@ -23,8 +23,13 @@ bool token_check(const char *secret, size_t n, struct token_info *ret)
 {
 	if (n != strlen(TOKEN) || memcmp(secret, TOKEN, n) != 0)
 		return false;
-	*ret = (struct token_info){.id = "testtest", .name = "tester"};
+	*ret = (struct token_info){.id = "testtest", .name = "tester", .scope = SCOPE_FULL};
 	return true;
+}
+
+bool token_known(const char *id)
+{
+	return strcmp(id, "testtest") == 0;
 }
 
 struct echo {
@@ -296,21 +301,22 @@ static int tunnel(struct request *rq, struct fcm_error *err)
 
 #define BODY echo_fields, sizeof(struct echo)
 const struct route routes[] = {
-	{"GET", "/healthz", SUBJECT_NONE, NULL, 0, 0, ROUTE_OPEN, health},
-	{"GET", "/v1/who", SUBJECT_NONE, NULL, 0, 0, 0, who},
-	{"POST", "/v1/echo", SUBJECT_NONE, BODY, 4096, 0, echo},
-	{"PUT", "/v1/echo", SUBJECT_NONE, BODY, 4096, 0, echo},
-	{"GET", "/v1/vms/{vm}", SUBJECT_VM, NULL, 0, 0, 0, vm_get},
-	{"GET", "/v1/slow", SUBJECT_NONE, NULL, 0, 0, 0, slow},
-	{"GET", "/v1/sleep", SUBJECT_NONE, NULL, 0, 0, 0, sleeper},
-	{"GET", "/v1/none", SUBJECT_NONE, NULL, 0, 0, 0, none},
-	{"GET", "/v1/big", SUBJECT_NONE, NULL, 0, 0, 0, big},
-	{"GET", "/v1/stream", SUBJECT_NONE, NULL, 0, 0, 0, stream},
-	{"GET", "/v1/flood", SUBJECT_NONE, NULL, 0, 0, 0, flooding},
-	{"POST", "/v1/create", SUBJECT_NONE, BODY, 4096, ROUTE_PROGRESS | ROUTE_IDEMPOTENT, create},
-	{"PUT", "/v1/files/{name}", SUBJECT_NONE, NULL, 0, 64 << 20, ROUTE_RAW, upload},
-	{"GET", "/v1/tunnel", SUBJECT_NONE, NULL, 0, 0, ROUTE_UPGRADE, tunnel},
-	{NULL, NULL, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
+	{"GET", "/healthz", NEED_NONE, SUBJECT_NONE, NULL, 0, 0, 0, health},
+	{"GET", "/v1/who", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, who},
+	{"POST", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo},
+	{"PUT", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo},
+	{"GET", "/v1/vms/{vm}", NEED_READ, SUBJECT_VM, NULL, 0, 0, 0, vm_get},
+	{"GET", "/v1/slow", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, slow},
+	{"GET", "/v1/sleep", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, sleeper},
+	{"GET", "/v1/none", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, none},
+	{"GET", "/v1/big", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, big},
+	{"GET", "/v1/stream", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, stream},
+	{"GET", "/v1/flood", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, flooding},
+	{"POST", "/v1/create", NEED_FULL, SUBJECT_NONE, BODY, 4096, ROUTE_PROGRESS | ROUTE_IDEMPOTENT,
+		create},
+	{"PUT", "/v1/files/{name}", NEED_FULL, SUBJECT_NONE, NULL, 0, 64 << 20, ROUTE_RAW, upload},
+	{"GET", "/v1/tunnel", NEED_READ, SUBJECT_NONE, NULL, 0, 0, ROUTE_UPGRADE, tunnel},
+	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
 };
 
 static int fail(const struct fcm_error *err)

@@ -6,11 +6,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define X(method, pattern, handler, subject, body, size, max, flags)                                         \
-	{method, pattern, SUBJECT_NONE, NULL, 0, max, 0, NULL},
+#define X(method, pattern, handler, need, subject, body, size, max, flags)                                   \
+	{method, pattern, NEED_READ, SUBJECT_NONE, NULL, 0, max, 0, NULL},
 static const struct route table[] = {
 #include "common/routes.def"
-	{NULL, NULL, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
+	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
 };
 #undef X
 

@@ -8,15 +8,23 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "common/core/clock.h"
 #include "daemon/http/auth.h"
+
+static int64_t ends;
 
 /* The store's, replaced. */
 bool token_check(const char *secret, size_t n, struct token_info *ret)
 {
 	if (n != 4 || memcmp(secret, "good", 4) != 0)
 		return false;
-	*ret = (struct token_info){.name = "alice"};
+	*ret = (struct token_info){.name = "alice", .expires = ends};
 	return true;
+}
+
+bool token_known(const char *id)
+{
+	return strcmp(id, "alice-id") == 0;
 }
 
 static struct peer peer4(const char *text)
@@ -85,6 +93,74 @@ static void test_only_failures_are_throttled(void **state)
 	assert_int_equal(check(&t, &other, "Bearer wrong", &token), FCM_UNAUTHORIZED);
 }
 
+/* One that has ended is refused, and who goes on trying it is braked as others who fail. */
+static void test_expired(void **state)
+{
+	static struct throttle t;
+	struct token_info token = {.name = "before"};
+	struct peer peer = peer4("192.0.2.9");
+
+	(void)state;
+	ends = clock_wall() + 1000;
+	assert_int_equal(check(&t, &peer, "Bearer good", &token), FCM_OK);
+	ends = clock_wall();
+	token = (struct token_info){.name = "before"};
+	for (int i = 0; i < THROTTLE_FAILURES; i++)
+		assert_int_equal(check(&t, &peer, "Bearer good", &token), FCM_UNAUTHORIZED);
+	assert_int_equal(check(&t, &peer, "Bearer good", &token), FCM_THROTTLED);
+	assert_string_equal(token.name, "before");
+	ends = 0;
+}
+
+static enum fcm_code still(const char *id, int64_t expires)
+{
+	struct token_info token = {.expires = expires};
+	struct fcm_error err;
+
+	fcm_copy(token.id, sizeof token.id, id);
+	return auth_still(&token, &err) < 0 ? err.code : FCM_OK;
+}
+
+static void test_still(void **state)
+{
+	(void)state;
+	assert_int_equal(still("alice-id", 0), FCM_OK);
+	assert_int_equal(still("", 0), FCM_OK); /* the unix socket's */
+	assert_int_equal(still("bob-id", 0), FCM_UNAUTHORIZED);
+	assert_int_equal(still("alice-id", 1), FCM_UNAUTHORIZED);
+}
+
+static void test_permit(void **state)
+{
+	static const struct token_info full = {.scope = SCOPE_FULL}, read = {.scope = SCOPE_READ},
+				       bound = {.scope = SCOPE_FULL, .vms = "team=red"},
+				       bound_read = {.scope = SCOPE_READ, .vms = "team=red"};
+	static const struct {
+		enum need need;
+		enum subject subject;
+		bool full, read, bound, bound_read;
+	} table[] = {
+		{NEED_NONE, SUBJECT_HOST, true, true, true, true},
+		{NEED_READ, SUBJECT_NONE, true, true, true, true},
+		{NEED_READ, SUBJECT_VM, true, true, true, true},
+		{NEED_READ, SUBJECT_HOST, true, true, false, false},
+		{NEED_FULL, SUBJECT_NONE, true, false, true, false},
+		{NEED_FULL, SUBJECT_VM, true, false, true, false},
+		{NEED_FULL, SUBJECT_HOST, true, false, false, false},
+	};
+	struct fcm_error err;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const struct route r = {.need = table[i].need, .subject = table[i].subject};
+		assert_int_equal(auth_permit(&r, &full, &err) == 0, table[i].full);
+		assert_int_equal(auth_permit(&r, &read, &err) == 0, table[i].read);
+		assert_int_equal(auth_permit(&r, &bound, &err) == 0, table[i].bound);
+		assert_int_equal(auth_permit(&r, &bound_read, &err) == 0, table[i].bound_read);
+	}
+	assert_int_equal(err.code, FCM_FORBIDDEN);
+}
+
 static void test_window(void **state)
 {
 	static struct throttle t;
@@ -134,6 +210,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_bearer),
 		cmocka_unit_test(test_only_failures_are_throttled),
+		cmocka_unit_test(test_expired),
+		cmocka_unit_test(test_still),
+		cmocka_unit_test(test_permit),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_many_peers),
 		cmocka_unit_test(test_peer),

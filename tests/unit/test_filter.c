@@ -86,6 +86,26 @@ static void nothing_fits_all(void **unused)
 	assert_true(vm_filter_empty(&f) && vm_filter_fits(&f, &v));
 }
 
+/* What a token sees is one more condition, of all VMs and of those that a filter fits. */
+static void what_a_token_sees(void **unused)
+{
+	_cleanup_(strv_done) struct strv red = {0}, reds = {0};
+	strv_add(&red, "a=b");
+	strv_add(&red, "team=red");
+	strv_add(&reds, "team=reds");
+	const struct vm_view v = {.state = VM_RUNNING, .spec.labels = red};
+	const struct vm_view other = {.state = VM_RUNNING, .spec.labels = reds}, none = {.state = VM_RUNNING};
+	struct vm_filter f = {.only = "team=red"};
+
+	(void)unused;
+	assert_false(vm_filter_empty(&f));
+	assert_true(vm_filter_fits(&f, &v));
+	assert_false(vm_filter_fits(&f, &other) || vm_filter_fits(&f, &none));
+	f.states = 1u << VM_STOPPED;
+	assert_false(vm_filter_fits(&f, &v));
+	assert_true(labels_have(&none.spec.labels, NULL) && labels_have(&v.spec.labels, "team"));
+}
+
 static void what_is_refused(void **unused)
 {
 	static const char *const bad[][2] = {{"state", ""}, {"state", "asleep"}, {"state", "running,"},
@@ -136,6 +156,7 @@ int main(void)
 		cmocka_unit_test(one_condition),
 		cmocka_unit_test(all_must_hold),
 		cmocka_unit_test(nothing_fits_all),
+		cmocka_unit_test(what_a_token_sees),
 		cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(no_pattern_takes_long),
 	};

@@ -13,7 +13,7 @@ static const struct field fields[] = {FIELD_END};
 
 #define R(method, pattern, body, max)                                                                        \
 	{                                                                                                    \
-		method, pattern, SUBJECT_NONE, body, 0, max, 0, NULL                                         \
+		method, pattern, NEED_READ, SUBJECT_NONE, body, 0, max, 0, NULL                              \
 	}
 static const struct route table[] = {
 	R("GET", "/healthz", NULL, 0),

@@ -17,6 +17,7 @@
 
 static char top[] = "/tmp/fcm-token-XXXXXX";
 static int dirfd;
+static const struct token_request anna = {.name = "anna", .scope = SCOPE_FULL};
 
 static int set_up(void **state)
 {
@@ -113,7 +114,7 @@ static void test_restart(void **state)
 	auto_free char *secret = first();
 
 	(void)state;
-	assert_int_equal(token_create("anna", &info, &second, &err), 0);
+	assert_int_equal(token_create(&anna, &info, &second, &err), 0);
 	assert_int_equal(restart(&err), 0);
 	assert_true(valid(secret));
 	memset(&info, 0, sizeof info);
@@ -249,7 +250,7 @@ static void test_first_is_removed(void **state)
 	auto_free char *old = first();
 
 	(void)state;
-	assert_int_equal(token_create("anna", &info, &other, &err), 0);
+	assert_int_equal(token_create(&anna, &info, &other, &err), 0);
 	assert_int_equal(unlinkat(dirfd, ".token", 0), 0);
 	assert_int_equal(restart(&err), 0);
 	auto_free char *new = first();
@@ -259,19 +260,99 @@ static void test_first_is_removed(void **state)
 	free(other);
 }
 
-static void test_names(void **state)
+/* Scope, label and end are kept, over a restart as well; a revoked one is unknown from then on, to the disk too. */
+static void test_limits_and_revocation(void **state)
+{
+	const struct token_request rq = {
+		.name = "ci", .scope = SCOPE_READ, .vms = "team=red", .expires_in = 3600};
+	struct token_info info, shown;
+	auto_free struct token_info *all = NULL;
+	struct fcm_error err = {0};
+	auto_free char *secret = NULL;
+
+	(void)state;
+	assert_int_equal(token_create(&rq, &info, &secret, &err), 0);
+	assert_int_equal(restart(&err), 0);
+	assert_true(token_check(secret, strlen(secret), &shown) && token_known(info.id));
+	assert_int_equal(shown.scope, SCOPE_READ);
+	assert_string_equal(shown.vms, "team=red");
+	assert_int_equal(shown.expires, shown.created + 3600);
+	assert_false(token_expired(&shown, shown.expires - 1));
+	assert_true(token_expired(&shown, shown.expires));
+	assert_int_equal(token_list(&all), 2);
+	assert_string_equal(all[1].id, info.id);
+	assert_int_equal(token_revoke(info.id, &shown, &err), 0);
+	assert_string_equal(shown.name, "ci");
+	assert_false(valid(secret) || token_known(info.id));
+	assert_int_equal(token_revoke(info.id, &shown, &err), -1);
+	assert_int_equal(err.code, FCM_NOT_FOUND);
+	assert_int_equal(restart(&err), 0);
+	assert_false(valid(secret));
+}
+
+static void test_first_is_not_revoked(void **state)
 {
 	struct token_info info;
 	struct fcm_error err = {0};
-	char *secret = NULL;
-	auto_free char *longer = xprintf("%064d", 0);
+	auto_free char *secret = first();
 
 	(void)state;
-	assert_int_equal(token_create("", &info, &secret, &err), -1);
-	assert_int_equal(err.code, FCM_INVALID);
-	assert_int_equal(token_create("a\nb", &info, &secret, &err), -1);
-	assert_int_equal(token_create(longer, &info, &secret, &err), -1);
-	assert_null(secret);
+	assert_true(token_check(secret, strlen(secret), &info));
+	assert_int_equal(token_revoke(info.id, &info, &err), -1);
+	assert_int_equal(err.code, FCM_WRONG_STATE);
+	assert_true(valid(secret));
+}
+
+/* Those that ended long ago make room. */
+static void test_ended_are_forgotten(void **state)
+{
+	const struct token_request rq = {.name = "old", .scope = SCOPE_FULL, .expires_in = 1};
+	struct token_info old, info;
+	struct fcm_error err;
+	auto_free char *secret = NULL, *another = NULL;
+	_cleanup_(buf_done) struct buf b = {0};
+
+	(void)state;
+	assert_int_equal(token_create(&rq, &old, &secret, &err), 0);
+	assert_int_equal(file_read(dirfd, "tokens.json", 65536, &b, &err), 0);
+	char *at = strstr(b.p, "\"expires\": \"2");
+	assert_non_null(at);
+	memcpy(at + strlen("\"expires\": \""), "2001", 4);
+	put("tokens.json", b.p, b.n);
+	assert_int_equal(restart(&err), 0);
+	assert_true(token_known(old.id));
+	assert_int_equal(token_create(&anna, &info, &another, &err), 0);
+	assert_false(token_known(old.id));
+	assert_true(valid(another));
+}
+
+/* Files of schema 1 know no scope: their tokens are full ones. In newer ones it is the least that is taken for granted, and a
+ * schema from the future is refused. */
+static void test_schemas(void **state)
+{
+	static const char *const schemas[] = {"1", "2"};
+	_cleanup_(buf_done) struct buf b = {0};
+	struct fcm_error err;
+	struct token_info info;
+	auto_free char *secret = first();
+
+	(void)state;
+	assert_int_equal(file_read(dirfd, "tokens.json", 65536, &b, &err), 0);
+	char *schema = strstr(b.p, "\"schema\": 2"), *scope = strstr(b.p, "\"scope\": \"full\"");
+	assert_true(schema && scope);
+	memcpy(scope + 1, "epocs", 5); /* an unknown field */
+	for (size_t i = 0; i < ARRAY_SIZE(schemas); i++) {
+		schema[10] = *schemas[i];
+		put("tokens.json", b.p, b.n);
+		assert_int_equal(restart(&err), 0);
+		assert_true(token_check(secret, strlen(secret), &info));
+		assert_int_equal(info.scope, i == 0 ? SCOPE_FULL : SCOPE_READ);
+		assert_string_equal(info.vms, "");
+		assert_int_equal(info.expires, 0);
+	}
+	schema[10] = '3';
+	put("tokens.json", b.p, b.n);
+	refused("schema");
 }
 
 enum { THREADS = 8, EACH = 20 };
@@ -283,7 +364,7 @@ static void *creator(void *arg)
 	for (int i = 0; i < EACH; i++) {
 		struct token_info info;
 		char *secret;
-		if (token_create("t", &info, &secret, &err) < 0 || !valid(secret))
+		if (token_create(&anna, &info, &secret, &err) < 0 || !valid(secret))
 			return arg; /* failed */
 		((char **)arg)[i] = secret;
 	}
@@ -323,7 +404,10 @@ int main(void)
 		T(test_empty_never),
 		T(test_modes_and_links),
 		T(test_first_is_removed),
-		T(test_names),
+		T(test_limits_and_revocation),
+		T(test_first_is_not_revoked),
+		T(test_ended_are_forgotten),
+		T(test_schemas),
 		T(test_concurrent),
 	};
 	crypt_init();
