@@ -179,6 +179,11 @@ static struct vm *resolve(const char *text, bool exact, const struct token_info 
 	return registry_find(text, exact, *token->vms ? token->vms : NULL, err);
 }
 
+static const char *id_of(const struct vm *vm)
+{
+	return vm->id.s;
+}
+
 static int listen_for(const struct fcmd_config *c, struct fcm_error *err)
 {
 	const struct http_config http = {
@@ -192,6 +197,7 @@ static int listen_for(const struct fcmd_config *c, struct fcm_error *err)
 		.header_seconds = c->header_seconds,
 		.resolve = resolve,
 		.release = vm_unref,
+		.vm_id = id_of,
 	};
 
 	return http_init(&http, err);

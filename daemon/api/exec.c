@@ -333,7 +333,5 @@ int api_vm_exec(struct request *rq, struct fcm_error *err)
 	_cleanup_(exec_freep) struct exec *e = exec_new(vm, b, err);
 	if (e == NULL)
 		return -1;
-	log_line(LOG_LEVEL_INFO, vm->id.s, "exec in '%s' for %s, request %s", vm->view.name,
-		http_token(rq)->name, http_request_id(rq));
 	return stream ? exec_stream(rq, STEAL(e)) : exec_plain(rq, e, b, err);
 }

@@ -82,8 +82,6 @@ static struct copy *copy_new(struct request *rq, const char *op, struct fcm_erro
 	c->rq = rq;
 	c->verb = op;
 	c->reads = strcmp(op, "get") == 0;
-	log_line(LOG_LEVEL_INFO, vm->id.s, "%s files of '%s' for %s, request %s", op, vm->view.name,
-		http_token(rq)->name, http_request_id(rq));
 	return c;
 }
 

@@ -66,6 +66,7 @@ static int answer_once(struct request *rq, struct op *op, int status,
 			return fcm_fail(err, FCM_CANCELLED, "the client went away");
 		}
 	}
+	http_about(rq, op_subject(op)); /* it may have got its name meanwhile */
 	if (op->rc < 0) {
 		*err = op->err;
 		return -1;
@@ -87,6 +88,8 @@ static void last_line(struct stream *s)
 {
 	field_json *line;
 
+	http_about(s->rq, op_subject(s->op));
+	http_outcome(s->rq, s->op->rc < 0 ? &s->op->err : NULL);
 	if (s->op->rc < 0) {
 		line = api_error_json(&s->op->err);
 	} else {
@@ -139,10 +142,7 @@ int api_answer(struct request *rq, struct op *op, int status, field_json *(*resu
 
 int api_start(struct request *rq, struct op *op, struct fcm_error *err)
 {
-	const struct vm *vm = op->vm;
-
-	log_line(LOG_LEVEL_INFO, vm && vm->id.s[0] ? vm->id.s : NULL, "%s '%s' for %s, request %s", op->what,
-		op_subject(op), http_token(rq)->name, http_request_id(rq));
+	http_about(rq, op_subject(op));
 	if (op_start(op, err) == 0)
 		return 0;
 	op_unref(op);

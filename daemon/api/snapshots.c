@@ -149,13 +149,6 @@ static int wait_over(struct op *op, struct fcm_error *err)
 	return op->rc;
 }
 
-static int start(struct request *rq, struct op *op, struct fcm_error *err)
-{
-	log_line(LOG_LEVEL_INFO, op->vm->id.s[0] ? op->vm->id.s : NULL, "%s '%s' for %s, request %s",
-		op->what, op->vm->view.name, http_token(rq)->name, http_request_id(rq));
-	return op_start(op, err);
-}
-
 /* Wait for one more of them: its VM joins the list, and an error is that of the first that has one. */
 static int clone_over(struct op *op, field_json *list, int rc, struct fcm_error *err)
 {
@@ -190,7 +183,7 @@ static int clone_all(struct request *rq, struct snapshot_hold *h, struct fcm_err
 					       ? xstrdup(body->name)
 					       : xprintf("%.56s-%u", body->name, begun + 1);
 		ops[begun] = engine_clone(h, body, name);
-		rc = start(rq, ops[begun], err);
+		rc = op_start(ops[begun], err);
 		if (rc < 0)
 			op_unref(ops[begun]);
 		else
@@ -222,7 +215,7 @@ int api_vm_clone(struct request *rq, struct fcm_error *err)
 	const struct clone_request *body = http_body(rq);
 	const struct snapshot_request wish = {.disk_only = body->disk_only};
 	struct op *op = engine_snapshot(http_vm(rq), &wish, true);
-	int rc = start(rq, op, err) < 0 || wait_over(op, err) < 0 ? -1 : clone_all(rq, &op->hold, err);
+	int rc = op_start(op, err) < 0 || wait_over(op, err) < 0 ? -1 : clone_all(rq, &op->hold, err);
 
 	op_unref(op);
 	return rc;

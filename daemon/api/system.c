@@ -89,7 +89,6 @@ int api_park(struct request *rq, struct fcm_error *err)
 	int64_t begun = clock_ms();
 
 	(void)err;
-	log_info("parking all VMs for %s", http_token(rq)->name);
 	engine_park(engine()->config->stop_seconds * 1000ll, &result);
 	field_json *o = fj_object();
 	fj_set_int(o, "parked", result.parked);

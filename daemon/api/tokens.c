@@ -37,6 +37,8 @@ int api_token_create(struct request *rq, struct fcm_error *err)
 
 	if (check_end(http_token(rq), body, err) < 0 || token_create(body, &info, &secret, err) < 0)
 		return -1;
+	auto_free char *about = xprintf("%s %s", info.id, info.name);
+	http_about(rq, about);
 	field_json *o = token_json(&info);
 	fj_set_str(o, "token", secret);
 	return http_reply(rq, 201, o);
@@ -61,6 +63,7 @@ int api_token_revoke(struct request *rq, struct fcm_error *err)
 
 	if (token_revoke(http_param(rq, "token"), &info, err) < 0)
 		return -1;
+	http_about(rq, info.name);
 	http_revoked(info.id, rq);
 	return http_reply(rq, 200, token_json(&info));
 }

@@ -126,6 +126,9 @@ static void linger_locked(struct request *rq)
 
 static void refuse(struct request *rq, const struct fcm_error *err)
 {
+	const struct fcm_code_info *info = fcm_code_info(err->code);
+
+	request_audit(rq, info->http, info->wire);
 	reply_direct(rq, err);
 	pthread_mutex_lock(&server.lock);
 	TAILQ_REMOVE(&heads, rq, entry);

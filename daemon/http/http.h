@@ -85,6 +85,11 @@ const struct token_info *http_token(const struct request *rq);
 /* The label that a VM must have ("K=V") to exist for this request's token; NULL: each VM does. */
 const char *http_only(const struct request *rq);
 
+/* For the log, which has a line for each request that needs a full token: who, what, how it ended. What it is about, where the
+ * path doesn't say; and how a stream ended whose last line says so (NULL: well). */
+void http_about(struct request *rq, const char *what);
+void http_outcome(struct request *rq, const struct fcm_error *err);
+
 /* End the other requests that came with this token, streams as well. It has been revoked. */
 void http_revoked(const char *id, const struct request *but);
 
@@ -165,6 +170,8 @@ struct http_config {
 	struct vm *(*resolve)(
 		const char *text, bool exact, const struct token_info *token, struct fcm_error *err);
 	void (*release)(struct vm *vm);
+	/* Its id, for the log. */
+	const char *(*vm_id)(const struct vm *vm);
 };
 
 /* Open the listeners: after this the ports are ours; no request is served before http_serve(). FCM_HOST when the address is

@@ -55,6 +55,8 @@ struct request {
 	struct peer peer;
 	char id[13];
 	struct token_info token;
+	char about[64];
+	bool audited;
 	char *text; /* the head, cut up by the parsers */
 	struct head head;
 	struct match match;
@@ -146,6 +148,10 @@ void request_end(struct request *rq);
 /* What the connection's thread does next may take until `deadline` (FCM_FOREVER for a handler). Returns false when the
  * gate has given the request up in the meantime. */
 bool request_deadline(struct request *rq, int64_t deadline);
+
+/* Write the line of the log that tells of a request that needs a full token, unless that was done: it was answered `status`,
+ * with the wire code of an error or "". */
+void request_audit(struct request *rq, int status, const char *code);
 
 /* Give up a request that hasn't been answered: tell the client why, directly on the socket. */
 void request_abort(struct request *rq, const struct fcm_error *err);

@@ -84,6 +84,7 @@ int reply_error(struct request *rq, const struct fcm_error *err)
 		return 0;
 	}
 	idem_answer(rq, status, text, n);
+	request_audit(rq, status, fcm_code_info(err->code)->wire);
 	struct MHD_Response *r = MHD_create_response_from_buffer(n, text, MHD_RESPMEM_MUST_FREE);
 	if (r && name)
 		MHD_add_response_header(r, name, value);
@@ -107,6 +108,8 @@ int reply_queue(
 	MHD_add_response_header(response, "Cache-Control", "no-store");
 	MHD_add_response_header(response, "X-Request-Id", rq->id);
 	rq->replied = true;
+	if (!rq->stream || !http_wants_progress(rq)) /* else its end says */
+		request_audit(rq, status, "");
 	pthread_mutex_lock(&server.lock);
 	bool aborted = rq->aborted;
 	rq->answered = true;

@@ -82,6 +82,53 @@ bool http_cancelled(struct request *rq)
 	return atomic_load(&server.stopping) || poll(&p, 1, 0) > 0;
 }
 
+/* ---- the log ---- */
+
+/* The pattern with what stands for its {name}s. */
+static void add_path(struct buf *b, const struct match *m)
+{
+	unsigned n = 0;
+
+	for (const char *p = m->route->pattern; *p; p++) {
+		if (*p != '{') {
+			buf_add(b, p, 1);
+			continue;
+		}
+		buf_str(b, m->params[n++].value);
+		p = strchr(p, '}');
+	}
+}
+
+void request_audit(struct request *rq, int status, const char *code)
+{
+	const struct route *route = rq->match.route;
+	_cleanup_(buf_done) struct buf what = {0};
+
+	if (rq->audited || !route || route->need != NEED_FULL || !*rq->token.name)
+		return;
+	rq->audited = true;
+	add_path(&what, &rq->match);
+	if (*rq->about)
+		buf_printf(&what, " (%s)", rq->about);
+	const char *how = *code ? code : status ? "done" : "nobody waited for the end";
+	log_line(LOG_LEVEL_INFO, rq->vm ? server.config.vm_id(rq->vm) : NULL,
+		"audit: %s%s%s %s %s: %d %s, request %s", rq->token.name, *rq->token.id ? " " : "",
+		rq->token.id, route->method, what.p, status, how, rq->id);
+}
+
+void http_about(struct request *rq, const char *what)
+{
+	fcm_copy(rq->about, sizeof rq->about, what);
+}
+
+void http_outcome(struct request *rq, const struct fcm_error *err)
+{
+	if (err)
+		request_audit(rq, fcm_code_info(err->code)->http, fcm_code_info(err->code)->wire);
+	else
+		request_audit(rq, 200, "");
+}
+
 /* ---- deadlines ---- */
 
 bool request_deadline(struct request *rq, int64_t deadline)
@@ -255,6 +302,7 @@ void request_end(struct request *rq)
 	stream_end(rq);
 	upgrade_end(rq);
 	idem_answer(rq, 0, NULL, 0);
+	request_audit(rq, 0, "");
 	if (rq->receive.done)
 		rq->receive.done(rq->receive.arg);
 	rq->receive.done = NULL;

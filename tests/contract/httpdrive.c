@@ -66,6 +66,12 @@ static struct vm *resolve(const char *text, bool exact, const struct token_info 
 	return &the_vm;
 }
 
+static const char *vm_id(const struct vm *vm)
+{
+	(void)vm;
+	return "vmvmvmvm";
+}
+
 static void release(struct vm *vm)
 {
 	__atomic_sub_fetch(&vm->held, 1, __ATOMIC_SEQ_CST);
@@ -347,6 +353,7 @@ int main(int argc, char **argv)
 		.header_seconds = (uint32_t)atoi(argv[5]),
 		.resolve = resolve,
 		.release = release,
+		.vm_id = vm_id,
 	};
 	if (http_init(&config, &err) < 0 || http_serve(&err) < 0)
 		return fail(&err);

@@ -1,6 +1,7 @@
 """Tokens that may only read, that end, that are revoked, that are for some VMs: what each may do on each route, and that nothing of
 others' VMs shows. With the scripted VMM."""
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -256,6 +257,31 @@ def test_streams_end_with_their_token(api):
         wait_for("the short one's as well", lambda: two, 10)
         assert three == []
         api.delete(f"/v1/tokens/{other['id']}").ok()
+
+
+def audited(host, since):
+    return [json.loads(m) for m in re.findall(r'msg=("audit: .*")$', host.log_path.read_text()[since:], re.M)]
+
+
+def test_each_change_has_a_line(host, api, tokens, blue):
+    """Who, what, how it ended: of what was done, what failed and what was refused; and of reading none."""
+    since = len(host.log_path.read_text())
+    blue("POST", "/v1/vms", {"name": "mine", "image": "tiny"}).ok(201)
+    blue("POST", "/v1/vms/mine/stop", headers={"Accept": "application/x-ndjson"})
+    blue("GET", "/v1/vms/mine").ok()
+    blue("POST", "/v1/vms/web/start")
+    blue("POST", "/v1/park")
+    ask(api, "DELETE", "/v1/vms/{vm}", tokens["read"])
+    api.delete("/v1/vms/mine").ok()
+    lines = [re.sub(r" [0-9a-z]{8} ", " ID ", re.sub(r", request \w+$", "", line)) for line in audited(host, since)]
+    assert lines == [
+        "audit: blue ID POST /v1/vms (mine): 201 done",
+        "audit: blue ID POST /v1/vms/mine/stop (mine): 200 done",
+        "audit: blue ID POST /v1/vms/web/start: 404 not_found",
+        "audit: blue ID POST /v1/park: 403 forbidden",
+        "audit: read ID DELETE /v1/vms/web: 403 forbidden",
+        "audit: unix DELETE /v1/vms/mine (mine): 200 done",
+    ]
 
 
 @pytest.mark.parametrize("change, field", [
