@@ -41,6 +41,11 @@ def stats(one, sample):
     return {k: one[k] for k in ("id", "name", "state", "cpus", "memory")} | known | {"guest": guest}
 
 
+def token(name, scope, vms, expires=None):
+    return {"id": {"root": "rrrr1234", "ci": "cccc1234"}.get(name, "abcd1234"), "name": name, "scope": scope, "vms": vms,
+            "created": "2020-01-01T00:00:00Z", "expires": expires}
+
+
 def expose(name, port=8000, status="active", **more):
     domain = f"{name}.64-34-93-45.sslip.io"
     return {"port": port, "domain": domain, "url": f"https://{domain}", "status": status} | more
@@ -152,12 +157,15 @@ class Handler(BaseHTTPRequestHandler):
         parts = url.path.strip("/").split("/")
         if parts[:2] == ["v1", "vms"] and len(parts) > 2:
             return self.vm_route(parts[2], parts[3] if len(parts) > 3 else "", query, body)
+        if (self.command, parts[:2]) == ("DELETE", ["v1", "tokens"]):
+            return self.revoke_token(parts[2])
         if parts[:2] == ["v1", "snapshots"]:
             return self.snapshot_route(parts[2:], body)
         handler = {
             ("GET", "/v1"): self.get_info, ("GET", "/v1/doctor"): self.get_doctor, ("GET", "/v1/vms"): self.get_vms,
             ("POST", "/v1/vms"): self.create, ("GET", "/v1/images"): self.get_images,
-            ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/stats"): self.get_all_stats, ("GET", "/v1/volumes"): self.get_volumes,
+            ("POST", "/v1/tokens"): self.create_token, ("GET", "/v1/tokens"): self.get_tokens,
+            ("GET", "/v1/stats"): self.get_all_stats, ("GET", "/v1/volumes"): self.get_volumes,
             ("GET", "/v1/events"): self.get_events, ("GET", "/v1/image"): self.get_image, ("DELETE", "/v1/image"): self.delete_image,
             ("POST", "/v1/images/pull"): self.pull_image, ("POST", "/v1/registries/check"): self.check_registry,
             ("POST", "/v1/images/tag"): self.tag_image, ("POST", "/v1/images/prune"): self.prune_images,
@@ -292,7 +300,15 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, {"registry": body["registry"]})
 
     def create_token(self, body):
-        return self.answer(201, {"id": "abcd1234", "name": body["name"], "token": TOKEN, "created": "2020-01-01T00:00:00Z"})
+        return self.answer(201, {**token(body["name"], body.get("scope", "full"), body.get("vms")), "token": TOKEN})
+
+    def get_tokens(self, _body):
+        self.answer(200, {"tokens": [token("root", "full", None), token("ada", "full", "owner=ada"), token("ci", "read", None, "2020-02-01T00:00:00Z")]})
+
+    def revoke_token(self, token_id):
+        if token_id != "abcd1234":
+            return self.fail(404, "not_found", f"there is no token with the id '{token_id}'", {"hint": "fcm token ls shows what there is"})
+        return self.answer(200, token("ada", "full", "owner=ada"))
 
     def create(self, body):
         name = body.get("name", "misty-comet")

@@ -12,6 +12,9 @@ CASES = [
     ("usage-image", ["image", "build", "nope"], 2), ("usage-image-none", ["image", "build"], 2),
     ("usage-image-verb", ["image", "melt"], 2), ("usage-image-tag", ["image", "tag", "a"], 2),
     ("usage-image-import", ["image", "import"], 2), ("usage-system", ["system", "prune"], 2), ("usage-build", ["build", "--image-name", "x"], 125), ("usage-image-option", ["image", "tag", "--name", "x", "a", "b"], 2), ("usage-token", ["token", "destroy"], 2),
+    ("usage-token-scope", ["token", "create", "--scope", "all"], 2),
+    ("usage-token-expires", ["token", "create", "--expires", "soon"], 2), ("usage-token-option", ["token", "ls", "--vms", "a=b"], 2),
+    ("no-token-to-revoke", ["token", "revoke", "nobody00"], 3),
     ("usage-url", ["--url", "ftp://x", "ls"], 2), ("usage-port", ["proxy", "web", "0"], 2),
     ("usage-update", ["update", "web"], 2), ("usage-rename", ["rename", "web"], 2), ("bad-rename", ["rename", "web", "Www"], 2),
     ("bad-update", ["update", "web", "--restart", "maybe"], 2), ("taken-rename", ["rename", "web", "idle"], 4),
@@ -115,7 +118,7 @@ def test_every_command_without_a_daemon(fcm):
                  ["wait", "x"], ["pause", "x"], ["resume", "x"], ["suspend", "x"], ["snapshot", "create", "x"], ["snapshots"], ["snapshot", "inspect", "x"],
                  ["snapshot", "rm", "x"], ["snapshot", "export", "x"], ["snapshot", "import", "/etc/hosts"], ["restore", "x", "y"], ["clone", "x"], ["clone", "--snapshot", "x"], ["create", "--snapshot", "x"], ["images"], ["image", "build", "tiny"], ["rmi", "x"], ["image", "tag", "x", "y"], ["image", "prune"], ["image", "import", "x"],
                  ["image", "history", "x"], ["image", "export", "x"], ["system", "df"],
-                 ["image", "inspect", "x"], ["token", "create"], ["info"], ["api", "GET", "/v1"]):
+                 ["image", "inspect", "x"], ["token", "create"], ["token", "ls"], ["token", "revoke", "x"], ["info"], ["api", "GET", "/v1"]):
         done = fcm(*argv, env=env)
         assert (done.status, done.out) == (6, ""), argv
         assert done.err.startswith("fcm: no daemon at http://127.0.0.1:1 (connection refused)\n"), argv

@@ -54,7 +54,8 @@ def test_version(fcm, argv):
     ("stats", ["stats"]), ("stats-wide", ["stats", "-o", "wide", "web", "idle"]), ("stats-json", ["stats", "--json"]),
     ("snapshot-ls", ["snapshot", "ls"]), ("snapshot-tree", ["snapshot", "ls", "--tree"]), ("snapshot-of", ["snapshot", "list", "asleep", "-o", "wide"]),
     ("snapshot-quiet", ["snapshots", "-q"]), ("snapshot-inspect", ["snapshot", "show", "idle-1"]), ("snapshot-json", ["snapshot", "rm", "warm", "--json"]),
-    ("logs", ["logs", "web"]), ("create-dry-run", ["create", "--dry-run"]),
+    ("token-ls", ["token", "ls", "-o", "id,name,scope,vms,expires"]), ("token-quiet", ["token", "list", "-q"]),
+    ("token-revoke", ["token", "revoke", "abcd1234"]), ("logs", ["logs", "web"]), ("create-dry-run", ["create", "--dry-run"]),
     ("destroy-dry-run", ["destroy", "--dry-run", "web"]), ("destroy-json", ["destroy", "--json", "web"]),
 ])
 def test_pipe(fcm, golden, name, argv):
@@ -191,7 +192,7 @@ def test_interrupt_clears_the_line(fcm, daemon):
 
 @pytest.mark.parametrize("argv", [["ls", "--json"], ["ps", "--json"], ["inspect", "web"], ["images", "--json"], ["info", "--json"],
                                   ["doctor", "--json"], ["create", "--json"], ["stop", "--json", "web"],
-                                  ["expose", "--json", "web"], ["wait", "--json", "web"], ["token", "create", "--json"],
+                                  ["expose", "--json", "web"], ["wait", "--json", "web"], ["token", "create", "--json"], ["token", "ls", "--json"], ["token", "revoke", "--json", "abcd1234"],
                                   ["version", "--json"], ["create", "--dry-run", "--json"], ["snapshots", "--json"], ["snapshots", "--tree", "--json"],
                                   ["snapshot", "create", "--json", "web"], ["clone", "--json", "web"], ["restore", "--json", "web", "warm"]])
 def test_json(fcm, argv):
