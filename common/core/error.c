@@ -109,3 +109,18 @@ int fcm_hint(struct fcm_error *err, const char *fmt, ...)
 	va_end(ap);
 	return -1;
 }
+
+int fcm_veil(struct fcm_error *err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(err->veiled, sizeof err->veiled, fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+const char *fcm_veiled(const struct fcm_error *err)
+{
+	return err->veiled[0] ? err->veiled : err->msg;
+}

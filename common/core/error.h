@@ -25,6 +25,7 @@ struct fcm_error {
 	char field[64]; /* field of the request that is wrong ("net.mtu"), or "" */
 	char msg[384];	/* cause, one line, no full stop */
 	char hint[192]; /* what to do, or "" */
+	char veiled[96]; /* the cause without another VM's name, or "" when there is none in it */
 };
 
 /* What errors.def says of a code. */
@@ -57,6 +58,12 @@ int fcm_fail_errno(struct fcm_error *err, const char *fmt, ...) __attribute__((f
 
 /* Put context in front of the message of an error that is already there: "start vm 'web': <msg>". Returns -1. */
 int fcm_wrap(struct fcm_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The message, and perhaps the hint, name another VM: what is said in their place to who may not see that one. Returns -1. */
+int fcm_veil(struct fcm_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The message as anybody may read it. */
+const char *fcm_veiled(const struct fcm_error *err);
 
 /* Replace the hint. Returns -1, for use in a return statement after fcm_fail(). */
 int fcm_hint(struct fcm_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -42,9 +42,6 @@ bool api_vm_up(struct vm *vm);
 /* The same: FCM_WRONG_STATE when it isn't. */
 int api_vm_runs(struct vm *vm, struct fcm_error *err) must_check;
 
-/* {"error": {...}} as the API sends it (without request_id), for the last line of a stream. */
-field_json *api_error_json(const struct fcm_error *err);
-
 /* ?name= as a flag: "1", "true" or "yes". */
 bool api_flag(const struct request *rq, const char *name);
 

@@ -9,22 +9,6 @@
 #include "common/core/log.h"
 #include "daemon/api/api.h"
 
-field_json *api_error_json(const struct fcm_error *err)
-{
-	field_json *outer = fj_object(), *e = fj_object();
-
-	fj_set_str(e, "code", fcm_code_info(err->code)->wire);
-	fj_set_str(e, "message", err->msg);
-	if (err->field[0])
-		fj_set_str(e, "field", err->field);
-	if (err->step[0])
-		fj_set_str(e, "step", err->step);
-	if (err->hint[0])
-		fj_set_str(e, "hint", err->hint);
-	fj_set(outer, "error", e);
-	return outer;
-}
-
 enum { WAIT_GONE, WAIT_NEWS, WAIT_STOP };
 
 /* The connection to watch for its client's going away. An answer with an Idempotency-Key is kept for the repeat of the
@@ -91,7 +75,7 @@ static void last_line(struct stream *s)
 	http_about(s->rq, op_subject(s->op));
 	http_outcome(s->rq, s->op->rc < 0 ? &s->op->err : NULL);
 	if (s->op->rc < 0) {
-		line = api_error_json(&s->op->err);
+		line = http_error_json(s->rq, &s->op->err);
 	} else {
 		line = fj_object();
 		fj_set(line, "result", s->result(s->op));

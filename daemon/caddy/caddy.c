@@ -269,8 +269,9 @@ static int check_domain(
 	if (find_owner(&site->domain, &owner)) {
 		if (changes(s, &owner))
 			return 0;
-		return fcm_fail(err, FCM_DOMAIN_TAKEN, "%s%s has the domain %s",
+		fcm_fail(err, FCM_DOMAIN_TAKEN, "%s%s has the domain %s",
 			strcmp(owner.s, CADDY_API_ID) == 0 ? "" : "VM ", owner.s, site->domain.s);
+		return fcm_veil(err, "the domain %.64s is taken", site->domain.s);
 	}
 	if (caddy_serves(adapted, &site->domain))
 		return fcm_fail(err, FCM_DOMAIN_TAKEN, "a site of %s has the domain %s", config.caddyfile,

@@ -29,7 +29,7 @@ void vm_set_reason(struct vm *vm, const char *code, const struct fcm_error *err)
 {
 	VM_SET(vm, fcm_copy(view->reason.code, sizeof view->reason.code, code);
 		fcm_copy(view->reason.step, sizeof view->reason.step, err->step);
-		fcm_copy(view->reason.message, sizeof view->reason.message, err->msg);
+		fcm_copy(view->reason.message, sizeof view->reason.message, fcm_veiled(err));
 		view->reason.time = clock_wall());
 }
 

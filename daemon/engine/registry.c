@@ -211,9 +211,11 @@ static int name_free(const char *name, const struct vm *self, struct fcm_error *
 {
 	const struct vm *other = by_name(name);
 
-	if (other && other != self)
-		return fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
+	if (other && other != self) {
+		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "the name is taken (%s, %s)", other->id.s,
 			vm_state_names[other->view.state]);
+		return fcm_veil(err, "the name is taken");
+	}
 	if (site_name_is_api(name)) {
 		fcm_fail_field(err, FCM_NAME_TAKEN, "name", "'%s' is the name of this host's API, %s", name,
 			site_api_domain());
@@ -311,6 +313,7 @@ static int fail_rival(const struct volume_ref *wanted, const struct vm *other, s
 {
 	fcm_fail_field(err, FCM_WRONG_STATE, "volumes", "VM '%s' has the volume '%s' %s", other->view.name,
 		wanted->name.s, wanted->read_only ? "and writes it" : "already");
+	fcm_veil(err, "another VM has the volume '%s'", wanted->name.s);
 	return fcm_hint(err, "stop it (fcm stop %s), or let all of them only read it (%s:%s:ro)",
 		other->view.name, wanted->name.s, wanted->path);
 }

@@ -329,7 +329,7 @@ static void tell(struct vm *vm, int rc, const struct fcm_error *why)
 	struct op *op = op_new(&table_expose, vm, synced);
 
 	fcm_copy(op->expose.status, sizeof op->expose.status, rc < 0 ? "pending" : "active");
-	fcm_copy(op->expose.reason, sizeof op->expose.reason, rc < 0 ? why->msg : "");
+	fcm_copy(op->expose.reason, sizeof op->expose.reason, rc < 0 ? fcm_veiled(why) : "");
 	supervise_run(op);
 }
 

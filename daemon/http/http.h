@@ -85,6 +85,10 @@ const struct token_info *http_token(const struct request *rq);
 /* The label that a VM must have ("K=V") to exist for this request's token; NULL: each VM does. */
 const char *http_only(const struct request *rq);
 
+/* {"error": {...}} as this request gets it, for the last line of a stream; the caller's. For who doesn't see all VMs another
+ * one's name isn't in it (fcm_veil()). */
+field_json *http_error_json(const struct request *rq, const struct fcm_error *err);
+
 /* For the log, which has a line for each request that needs a full token: who, what, how it ended. What it is about, where the
  * path doesn't say; and how a stream ended whose last line says so (NULL: well). */
 void http_about(struct request *rq, const char *what);

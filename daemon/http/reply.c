@@ -18,19 +18,26 @@ static void set_unless_empty(field_json *object, const char *key, const char *va
 		fj_set_str(object, key, value);
 }
 
-char *reply_error_text(const struct request *rq, const struct fcm_error *err)
+field_json *http_error_json(const struct request *rq, const struct fcm_error *err)
 {
 	field_json *e = fj_object(), *all = fj_object();
+	bool veiled = err->veiled[0] && http_only(rq);
 
 	fj_set_str(e, "code", fcm_code_info(err->code)->wire);
-	fj_set_str(e, "message", err->msg);
+	fj_set_str(e, "message", veiled ? fcm_veiled(err) : err->msg);
 	set_unless_empty(e, "field", err->field);
 	set_unless_empty(e, "step", err->step);
-	set_unless_empty(e, "hint", err->hint);
+	set_unless_empty(e, "hint", veiled ? fcm_code_info(err->code)->hint : err->hint);
 	fj_set_str(e, "request_id", rq->id);
 	fj_set(all, "error", e);
+	return all;
+}
+
+char *reply_error_text(const struct request *rq, const struct fcm_error *err)
+{
+	auto_json field_json *all = http_error_json(rq, err);
 	auto_free char *text = fj_print(all, false);
-	fj_free(all);
+
 	return xprintf("%s\n", text);
 }
 

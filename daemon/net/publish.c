@@ -188,6 +188,8 @@ static struct hold *take_port(
 	if (reserved || owner) {
 		auto_free char *who = owner ? xprintf("VM '%s'", owner->name) : xstrdup(reserved);
 		fail_taken(p, who, err);
+		if (owner)
+			fcm_veil(err, "port %u is taken by another VM", p->host_port);
 		return NULL;
 	}
 	auto_close int fd = bind_port(p, err);

@@ -172,13 +172,15 @@ def test_a_bound_token_makes_vms_of_its_own(host, blue):
     blue("DELETE", "/v1/snapshots/blues").ok()
 
 
-def test_conflicts_name_nobody(blue, red_vm):
-    """That a name or a port is taken has to be said, but not by whom."""
+def test_conflicts_name_nobody(api, blue, red_vm):
+    """That a name or a port is taken has to be said, but by whom only to those who see that VM."""
     blue("POST", "/v1/vms", {"name": "mine", "image": "tiny"}).ok(201)
     answers = [blue("POST", "/v1/vms", {"name": "web", "image": "tiny"}), blue("PATCH", "/v1/vms/mine", {"name": "web"}),
                blue("POST", "/v1/vms/mine/publish", {"publish": ["7700:80"]})]
     assert [a.code for a in answers] == ["name_taken", "name_taken", "port_taken"]
     assert all(red_vm["id"] not in str(a.error) for a in answers) and "web" not in str(answers[2].error)
+    answers = [api.post("/v1/vms", {"name": "web", "image": "tiny"}), api.post("/v1/vms/mine/publish", {"publish": ["7700:80"]})]
+    assert red_vm["id"] in answers[0].error["message"] and "VM 'web'" in answers[1].error["message"]
 
 
 def test_events_of_those_that_are_gone(host, api, tokens, blue):
