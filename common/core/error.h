@@ -20,11 +20,11 @@ enum fcm_code {
 
 struct fcm_error {
 	enum fcm_code code;
-	int sys;	/* errno where there was one, else 0 */
-	char step[24];	/* step of an operation that failed, or "" */
-	char field[64]; /* field of the request that is wrong ("net.mtu"), or "" */
-	char msg[384];	/* cause, one line, no full stop */
-	char hint[192]; /* what to do, or "" */
+	int sys;	 /* errno where there was one, else 0 */
+	char step[24];	 /* step of an operation that failed, or "" */
+	char field[64];	 /* field of the request that is wrong ("net.mtu"), or "" */
+	char msg[384];	 /* cause, one line, no full stop */
+	char hint[192];	 /* what to do, or "" */
 	char veiled[96]; /* the cause without another VM's name, or "" when there is none in it */
 };
 
