@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/crypt.h"
+#include "common/model.h"
 
 void credentials_done(struct credentials *c)
 {
@@ -57,11 +58,14 @@ static field_json *find_entry(const field_json *auths, const struct ref *ref)
 static int read_entry(const field_json *entry, struct auth_entry *ret, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
-	const char *auth = fj_get_str(entry, "auth");
+	const char *auth = fj_get_str(entry, "auth"), *identity = fj_get_str(entry, "identitytoken");
 	char *colon;
 
-	if (*fj_get_str(entry, "identitytoken"))
-		return fcm_fail(err, FCM_INVALID, "it has an identity token, which fcm can't use");
+	if (*identity) {
+		ret->kind = AUTH_PLAIN;
+		ret->plain = (struct credentials){xstrdup(REGISTRY_IDENTITY), xstrdup(identity)};
+		return 0;
+	}
 	if (*auth == '\0')
 		return 0;
 	if (!crypt_base64_decode(auth, &text) || text.n == 0 || (colon = strchr(text.p, ':')) == NULL)

@@ -50,9 +50,6 @@ static int ask_helper(const char *name, const char *registry, struct credentials
 	const char *user = v ? fj_get_str(v, "Username") : "";
 	if (v == NULL || *user == '\0')
 		return fcm_fail(err, FCM_INVALID, "docker-credential-%s says no Username", name);
-	if (strcmp(user, "<token>") == 0)
-		return fcm_fail(err, FCM_INVALID,
-			"docker-credential-%s has an identity token, which fcm can't use", name);
 	*ret = (struct credentials){xstrdup(user), xstrdup(fj_get_str(v, "Secret"))};
 	return 1;
 }

@@ -448,7 +448,7 @@ const struct field image_pull_fields[] = {
 	F(struct image_pull, image, FIELD_STR, .max = REF_TEXT - 1, .flags = FIELD_REQUIRED,
 		.doc = "a reference"),
 	F(struct image_pull, user, FIELD_STR, .max = 255, .flags = FIELD_OMIT_EMPTY,
-		.doc = "for its registry"),
+		.doc = "for its registry; " REGISTRY_IDENTITY " when the password is an identity token"),
 	F(struct image_pull, password, FIELD_STR, .max = 4095, .flags = FIELD_OMIT_EMPTY | FIELD_SECRET,
 		.doc = "for its registry"),
 	F(struct image_pull, platform, FIELD_STR, .max = 63, .check = model_check_platform,

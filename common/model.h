@@ -367,10 +367,13 @@ extern const struct field prune_request_fields[];
 /* What VMs are, as registries write it. */
 #define IMAGE_PLATFORM "linux/amd64"
 
+/* The user whose password is an identity token: docker-credential-helpers' README ("<token>"). */
+#define REGISTRY_IDENTITY "<token>"
+
 /* Body of POST /v1/images/pull, and of POST /v1/registries/check, where `image` is `registry`. */
 struct image_pull {
 	char *image;	       /* a reference; a registry */
-	char *user, *password; /* for its registry, or NULL */
+	char *user, *password; /* for its registry, or NULL; REGISTRY_IDENTITY and an identity token */
 	char *platform;	       /* NULL, or IMAGE_PLATFORM */
 };
 extern const struct field image_pull_fields[], registry_check_fields[];

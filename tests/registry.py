@@ -12,7 +12,7 @@ import urllib.parse
 from host import wait_for
 from oci import layout
 
-USER, PASSWORD = "ann", "s3cret"
+USER, PASSWORD, IDENTITY = "ann", "s3cret", "refresh me/+="
 HTPASSWD = "ann:$2b$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK\n"  # that password
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
@@ -73,7 +73,8 @@ class Registry:
 
 
 class TokenServer:
-    """Gives tokens to pull (distribution's docs/spec/auth/token.md) to whoever has the password, and to nobody else."""
+    """Gives tokens to pull (distribution's docs/spec/auth/token.md and oauth.md) to whoever has the password or the identity token, and
+    to nobody else."""
 
     def __init__(self, host, path, port):
         self.address, self.asked = f"127.0.0.1:{port}", []
@@ -86,9 +87,16 @@ class TokenServer:
 
             def do_GET(self):
                 query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                self.answer(query, "token", self.headers.get("Authorization") == BASIC)
+
+            def do_POST(self):
+                form = urllib.parse.parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                good = form["grant_type"] == ["refresh_token"] and form["refresh_token"] == [IDENTITY] and not self.headers.get("Authorization")
+                self.answer(form, "access_token", good)
+
+            def answer(self, query, key, good):
                 outer.asked.append(query)
-                good = self.headers.get("Authorization") == BASIC
-                body = json.dumps({"token": outer.token(query)}).encode() if good else b"{}"
+                body = json.dumps({key: outer.token(query)}).encode() if good else b"{}"
                 self.send_response(200 if good else 401)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -9,6 +9,7 @@
 
 #include "common/core/kv.h"
 #include "common/field.h"
+#include "common/model.h"
 #include "daemon/oci/wire.h"
 
 enum {
@@ -37,6 +38,7 @@ struct registry {
 	bool is_mirror;		  /* there is another place to ask */
 	char *token;
 	bool basic;
+	bool identity;	/* the password is an identity token, and there is no user */
 	bool refused;	/* an address was */
 	bool plain_hop; /* where it goes now is allowed by name */
 };
@@ -49,6 +51,7 @@ struct answer {
 	int fd;
 	uint64_t got;
 	const struct descriptor *blob;
+	const char *form; /* NULL, or what is posted */
 	long status;
 	bool begun, too_long;
 	int sys;
@@ -208,7 +211,7 @@ static void freep_slist(struct curl_slist **l)
 	curl_slist_free_all(*l); /* NULL-safe */
 }
 
-/* GET of one URL, without following it. `token_server`: the user's name goes there. */
+/* GET of one URL, or POST of a form, without following it. `token_server`: the user's name goes there. */
 static CURLcode get_once(struct registry *r, const char *url, bool token_server, struct answer *a)
 {
 	_cleanup_(freep_slist) struct curl_slist *headers = NULL;
@@ -222,7 +225,9 @@ static CURLcode get_once(struct registry *r, const char *url, bool token_server,
 	a->begun = false, a->status = 0, a->challenge[0] = '\0';
 	prepare(r, url, headers, a);
 	bool ours = strncmp(url, r->base, strlen(r->base)) == 0;
-	if (token_server ? r->user != NULL : ours && r->basic)
+	if (a->form)
+		curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, a->form);
+	if (token_server ? r->user != NULL && a->form == NULL : ours && r->basic)
 		set_user(r);
 	if (!token_server && ours && r->token) {
 		curl_easy_setopt(r->curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
@@ -255,13 +260,13 @@ static CURLcode get_hops(struct registry *r, const char *from, struct answer *a)
 static int keep_token(struct registry *r, const struct buf *body, struct fcm_error *err)
 {
 	auto_json field_json *v = fj_parse(body->p ? body->p : "", body->n, err);
-	const char *token = v ? fj_get_str(v, "token") : NULL;
+	const char *token = v ? fj_get_str(v, "token") : "";
 
 	if (v == NULL)
 		return fcm_wrap(err, "the token server's answer");
-	if (token == NULL)
+	if (*token == '\0')
 		token = fj_get_str(v, "access_token");
-	if (token == NULL || strpbrk(token, "\r\n"))
+	if (*token == '\0' || strpbrk(token, "\r\n"))
 		return fcm_fail(err, FCM_INVALID, "the token server's answer has no good token");
 	free(r->token);
 	r->token = xstrdup(token);
@@ -276,25 +281,39 @@ static int refuse(const struct registry *r, struct fcm_error *err)
 	return fcm_hint(err, "fcm login %s", r->name);
 }
 
-static void add_query(const struct registry *r, struct buf *url, const char *key, const char *value)
+static void add_pair(const struct registry *r, struct buf *b, char before, const char *key, const char *value)
 {
 	char *escaped = curl_easy_escape(r->curl, value, 0);
 
-	buf_printf(url, "%c%s=%s", strchr(url->p, '?') ? '&' : '?', key, escaped ? escaped : "");
+	buf_printf(b, "%c%s=%s", before, key, escaped ? escaped : "");
 	curl_free(escaped);
 }
 
-/* Without a path it is asked for nothing but whether it knows the user. */
+/* What is wanted, "&service=...&scope=..."; without a path nothing but to know whether it takes the user. */
+static void add_wish(const struct registry *r, struct buf *b, char before, const struct challenge *c)
+{
+	auto_free char *scope = xprintf("repository:%s:pull", r->path);
+
+	add_pair(r, b, before, "service", c->service);
+	if (*r->path)
+		add_pair(r, b, '&', "scope", scope);
+}
+
+/* By the user's name and password it is a GET (distribution's docs/spec/auth/token.md), by an identity token a POST (oauth.md). */
 static int fetch_token(struct registry *r, const struct challenge *c, struct fcm_error *err)
 {
-	_cleanup_(buf_done) struct buf body = {0}, url = {0};
-	auto_free char *scope = xprintf("repository:%s:pull", r->path);
+	_cleanup_(buf_done) struct buf body = {0}, url = {0}, form = {0};
 	struct answer a = {.r = r, .body = &body, .max = TOKEN_BYTES, .fd = -1};
 
 	buf_str(&url, c->realm);
-	add_query(r, &url, "service", c->service);
-	if (*r->path)
-		add_query(r, &url, "scope", scope);
+	if (r->identity) {
+		buf_str(&form, "grant_type=refresh_token&client_id=fcm");
+		add_wish(r, &form, '&', c);
+		add_pair(r, &form, '&', "refresh_token", r->password);
+		a.form = form.p;
+	} else {
+		add_wish(r, &url, strchr(url.p, '?') ? '&' : '?', c);
+	}
 	CURLcode code = get_once(r, url.p, true, &a);
 	if (r->refused)
 		return fcm_fail(err, FCM_FORBIDDEN, "the token server has an address that isn't allowed");
@@ -312,7 +331,7 @@ static int authorize(struct registry *r, const struct answer *a, struct fcm_erro
 {
 	struct challenge c = challenge_parse(a->challenge);
 
-	if (c.kind == CHALLENGE_BASIC && r->user && !r->basic) {
+	if (c.kind == CHALLENGE_BASIC && r->user && !r->identity && !r->basic) {
 		r->basic = true;
 		return 1;
 	}
@@ -430,6 +449,7 @@ static void set_credentials(struct registry *r)
 
 	r->user = plan_get(r->job, "user");
 	r->password = plan_get(r->job, "password");
+	r->identity = r->user && r->password && strcmp(r->user, REGISTRY_IDENTITY) == 0;
 	r->token = token ? xstrdup(token) : NULL;
 }
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from host import UPLINK, USER, USER_ID, wait_for
-from registry import PASSWORD, Registry, TokenServer, certificate
+from registry import IDENTITY, PASSWORD, Registry, TokenServer, certificate
 
 PLAIN, BASIC, BEARER, TOKENS, MIRROR, HANGING, TLS = (f"127.0.0.1:{port}" for port in range(5000, 5007))
 TLS = "registry.test:5006"
@@ -202,9 +202,27 @@ def test_helper(host, config):
     assert {line for line in heard if "get" in line} == {f"get {BASIC}"}
 
 
+@pytest.mark.parametrize("where", ["file", "helper"])
+def test_identity_token(host, registries, where):
+    """What docker login keeps of registries that give one: it is shown to their token server, and to nobody else."""
+    def keep(token):
+        if where == "file":
+            write(host, AUTH, {"auths": {BEARER: {"identitytoken": token}, BASIC: {"identitytoken": token}}})
+        else:
+            write(host, f"{HOME}/.docker/config.json", {"credsStore": "test"})
+            write(host, "/usr/local/bin/docker-credential-test", HELPER, 0o755)
+            write(host, f"{HOME}/secret", json.dumps({"Username": "<token>", "Secret": token}))
+    keep(IDENTITY)
+    fcm(host, "pull", f"{BEARER}/app:1")
+    assert registries["tokens"].asked[-1]["scope"] == ["repository:app:pull"]
+    refused(fcm(host, "pull", f"{BASIC}/team/app:1", check=False), 5, "doesn't take these")
+    keep("another")
+    refused(fcm(host, "pull", f"{BEARER}/big:1", check=False), 5, "doesn't take these")
+
+
 @pytest.mark.parametrize("text, words", [
     ("{", "bad JSON"), ("[]", None), ('{"credsStore":"nope"}', "docker-credential-nope"), ('{"credsStore":"../x"}', "can't be one"),
-    (json.dumps({"auths": {PLAIN: {"auth": "!"}}}), "base64"), (json.dumps({"auths": {PLAIN: {"identitytoken": "x"}}}), "identity token")])
+    (json.dumps({"auths": {PLAIN: {"auth": "!"}}}), "base64")])
 def test_what_cant_be_used_keeps_nothing_from_coming(host, registries, text, words):
     write(host, AUTH, text)
     done = fcm(host, "pull", f"{PLAIN}/app:1")
