@@ -31,6 +31,7 @@ sys.path.append(str(TOP / "tests/host"))
 import host as hosts  # noqa: E402
 from by_hand import Agent  # noqa: E402
 from clones import bench_clones  # noqa: E402
+from ports import bench_ports  # noqa: E402
 from images import CONFIG, bench_images, bench_run  # noqa: E402
 from conftest import add_fake_assets  # noqa: E402
 from table import add_options, by_turns, part, row, table, timed, timed_ms, wanted  # noqa: E402
@@ -342,7 +343,7 @@ def guests(options, rounds):
     few = max(rounds // 2, 1)
     measures = {
         "vm": lambda host: bench_guests(host, rounds), "exec": lambda host: bench_exec(host, rounds), "cp": lambda host: bench_cp(host, few),
-        "clone": lambda host: bench_clones(host, rounds), "run": lambda host: bench_run(host, Bare(host, "alone"), rounds),
+        "clone": lambda host: bench_clones(host, rounds), "net": lambda host: bench_ports(host, few), "run": lambda host: bench_run(host, Bare(host, "alone"), rounds),
         "images": lambda host: bench_images(host, few), "user": lambda host: bench_user(host, rounds),
     }
     names = wanted(options, *measures)

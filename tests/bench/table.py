@@ -13,6 +13,7 @@ PARTS = {
     "exec": "A command in a VM: against ssh",
     "cp": "Files: against scp",
     "clone": "Clones and snapshots: against a boot, and against dd",
+    "net": "A published port: against the VM's own address",
     "run": "A VM for one command: against the same by hand",
     "images": "Images: against skopeo and umoci",
     "daemon": "The daemon alone, with a scripted VMM: against libmicrohttpd with the same answer, and against itself when it has little to do",
