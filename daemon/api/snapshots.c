@@ -82,10 +82,12 @@ struct sending {
 
 static ssize_t more(void *arg, char *p, size_t max)
 {
-	const struct sending *s = arg;
+	struct sending *s = arg;
 	struct fcm_error err;
 	ssize_t n = snapshot_export_read(s->x, p, max);
 
+	if (n == 0)
+		snapshot_drop(&s->hold); /* before anyone hears that it is over */
 	if (n < 0) {
 		fcm_fail_errno(&err, "read a snapshot that is exported");
 		log_error(LOG_LEVEL_ERROR, NULL, &err);
