@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Runs in the test host: the product's creates against the same calls by hand, by turns, then many VMs at a time.
 
-    in_host.py ROUNDS VMS       prints one JSON object: lists of seconds, and what VMS guests cost while nothing happens
+    in_host.py ROUNDS VMS       prints one JSON object: lists of seconds, what VMS guests cost while nothing happens, and as many clones
 """
 import http.client
 import json
@@ -49,6 +49,17 @@ class Product:
 
     def destroy(self, name):
         list(self.call("DELETE", f"/v1/vms/{name}?force=1"))
+
+    def clone(self, name, count=1):
+        """Of the snapshot `warm`; the VMs."""
+        return list(self.call("POST", "/v1/snapshots/warm/clone", {"name": name, "count": count}))[-1]["vms"]
+
+    def answers(self, name):
+        assert list(self.call("POST", f"/v1/vms/{name}/exec", {"cmd": ["true"]}))[-1]["exit"] == 0
+
+    def pss_kib(self, name):
+        pid = list(self.call("GET", f"/v1/vms/{name}"))[-1]["vmm_pid"]
+        return int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1])
 
 
 class ByHand:
@@ -129,10 +140,42 @@ def crowd(product, vms):
     return {"up": up, "down": time.monotonic() - begun, "idle": idle, "shim_kib": shim_kib}
 
 
+def until_it_answers(product, name, make):
+    begun = time.monotonic()
+    make(name)
+    product.answers(name)
+    taken = time.monotonic() - begun
+    product.destroy(name)
+    return taken
+
+
+def clones(product, rounds, count):
+    """Clones against boots until the first exec, by turns; and the memory of many that answer, beside one that booted."""
+    product.create("source")
+    product.answers("source")
+    list(product.call("POST", "/v1/vms/source/snapshots", {"name": "warm"}))
+    warm, cold = [], []
+    for number in range(rounds + 1):
+        os.sync()
+        times = until_it_answers(product, "twin", product.clone), until_it_answers(product, "cold", product.create)
+        if number:
+            warm.append(times[0])
+            cold.append(times[1])
+    names = [vm["name"] for vm in product.clone("many", count)]
+    product.create("cold")
+    for name in (*names, "cold"):
+        product.answers(name)
+    result = {"warm": warm, "cold": cold, "clone_kib": [product.pss_kib(name) for name in names], "cold_kib": product.pss_kib("cold")}
+    for name in (*names, "cold", "source"):
+        product.destroy(name)
+    list(product.call("DELETE", "/v1/snapshots/warm"))
+    return result
+
+
 def main():
     os.chdir(Path(__file__).parent)
-    product = Product()
-    print(json.dumps(compare(product, int(sys.argv[1])) | crowd(product, int(sys.argv[2]))))
+    product, rounds, vms = Product(), int(sys.argv[1]), int(sys.argv[2])
+    print(json.dumps(compare(product, rounds) | crowd(product, vms) | clones(product, rounds, vms)))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,9 @@ def rows(result, vms):
     row(f"{vms} VMs up, one after the other", result["up"], None, None, "s")
     row(f"{vms} VMs down", result["down"], None, None, "s")
     row("CPU of an idle guest", result["idle"] * 100, None, None, "%")
+    seconds = [statistics.median(result[key]) * 1e3 for key in ("warm", "cold")]
+    row("clone to its first exec / cold boot to its first exec", *seconds, 0.1)
+    row(f"PSS of a clone, of {vms} / of a VM that booted", statistics.mean(result["clone_kib"]) / 1024, result["cold_kib"] / 1024, 0.3, "MiB")
     row("RSS of fcm-shim, the largest", result["shim_kib"] / 1024, None, 1, "MiB")
 
 
