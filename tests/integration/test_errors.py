@@ -310,7 +310,7 @@ def _(host, code):
         for _ in range(8):
             sock = held.enter_context(host.api.connect(False, 10))
             sock.sendall(b"GET /v1/vms/web/wait?state=stopped&timeout=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        time.sleep(0.2)
+        wait_for("all places are taken", lambda: host.api.get("/v1").status != 200, 10)
         yield answered(host.api.get("/v1"), code)
         yield said(fcm(host, "ls"), code)
 
