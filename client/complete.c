@@ -141,7 +141,7 @@ static void print_names(const struct command *c, const char *between)
 void shell_routes(void)
 {
 	static const char *const patterns[] = {
-#define X(method, pattern, handler, need, subject, body, size, max, flags) pattern,
+#define X(method, pattern, handler, need, subject, query, body, size, max, flags) pattern,
 #include "common/routes.def"
 #undef X
 	};

@@ -236,7 +236,8 @@ void man_api_bodies(void)
 		const char *method, *pattern;
 		const struct field *body;
 	} table[] = {
-#define X(method_, pattern_, handler, need, subject, body_, size, max, flags) {method_, pattern_, body_},
+#define X(method_, pattern_, handler, need, subject, query, body_, size, max, flags)                         \
+	{method_, pattern_, body_},
 #include "common/routes.def"
 #undef X
 	};

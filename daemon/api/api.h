@@ -8,7 +8,7 @@
 #include "daemon/http/http.h"
 #include "daemon/image/image.h"
 
-#define X(method, pattern, handler, need, subject, body, size, max, flags)                                   \
+#define X(method, pattern, handler, need, subject, query, body, size, max, flags)                            \
 	int api_##handler(struct request *rq, struct fcm_error *err);
 #include "common/routes.def"
 #undef X

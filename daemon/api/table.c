@@ -2,16 +2,18 @@
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
+#include "common/queries.h"
 #include "daemon/api/api.h"
 
 #define SUBJECT(s) SUBJECT_##s
 #define NEED(s) NEED_##s
 const struct route routes[] = {
-#define X(method_, pattern_, handler_, need_, subject_, body_, size_, max_, flags_)                          \
+#define X(method_, pattern_, handler_, need_, subject_, query_, body_, size_, max_, flags_)                  \
 	{.method = method_,                                                                                  \
 		.pattern = pattern_,                                                                         \
 		.need = NEED(need_),                                                                         \
 		.subject = SUBJECT(subject_),                                                                \
+		.query = query_,                                                                             \
 		.body = body_,                                                                               \
 		.body_size = size_,                                                                          \
 		.body_max = max_,                                                                            \

@@ -157,11 +157,12 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 		*err = route_error;
 		return -1;
 	}
-	if (auth_permit(rq->match.route, &rq->token, err) < 0)
+	const struct route *route = rq->match.route;
+	if (auth_permit(route, &rq->token, err) < 0 ||
+		router_query(rq->head.query, route->flags & ROUTE_REPEATS, &rq->query, err) < 0 ||
+		router_query_fits(route, &rq->query, err) < 0)
 		return -1;
-	return router_query(rq->head.query, rq->match.route->flags & ROUTE_REPEATS, &rq->query, err) < 0
-		       ? -1
-		       : router_body(rq->match.route, &rq->head, err);
+	return router_body(route, &rq->head, err);
 }
 
 /* The next byte that libmicrohttpd reads is the first of the head that we have seen. From here on the descriptor is

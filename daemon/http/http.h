@@ -49,6 +49,7 @@ struct route {
 	uint64_t body_max;
 	unsigned flags;
 	int (*handle)(struct request *rq, struct fcm_error *err);
+	const struct field *query; /* its fields (common/queries.h), or NULL */
 };
 
 /* The whole table, defined by api/, ended by a row without a method. */

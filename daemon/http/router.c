@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/field.h"
+
 static int hex(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -140,6 +142,44 @@ int router_query(char *query, bool repeats, struct query *ret, struct fcm_error 
 			return fcm_fail(err, FCM_BAD_REQUEST,
 				"the query has '%.40s' twice, or too many fields", name);
 		ret->fields[ret->n++] = (struct pair){name, value};
+	}
+	return 0;
+}
+
+static const struct field *find_query(const struct field *table, const char *name)
+{
+	for (const struct field *f = table; f && f->key; f++)
+		if (strcmp(f->key, name) == 0)
+			return f;
+	return NULL;
+}
+
+/* Only of kinds that say all there is to say; others are their handler's. */
+static bool good_value(const struct field *f, const char *value)
+{
+	static const char *const flags[] = {"1", "true", "yes", "0", "false", "no"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		if (f->type != FIELD_BOOL || strcmp(value, flags[i]) == 0)
+			return true;
+	return false;
+}
+
+int router_query_fits(const struct route *route, const struct query *query, struct fcm_error *err)
+{
+	for (unsigned i = 0; i < query->n; i++) {
+		const struct pair *p = &query->fields[i];
+		const struct field *f = find_query(route->query, p->name);
+		if (f == NULL) {
+			fcm_fail_field(err, FCM_BAD_REQUEST, p->name, "%s %s has no '%.40s' in its query",
+				route->method, route->pattern, p->name);
+			return fcm_hint(err, "man 7 fcm-api says what it has");
+		}
+		if (!good_value(f, p->value)) {
+			fcm_fail_field(err, FCM_BAD_REQUEST, f->key, "%s: '%.40s' is neither true nor false",
+				f->key, p->value);
+			return fcm_hint(err, "say %s=1, or leave it out", f->key);
+		}
 	}
 	return 0;
 }

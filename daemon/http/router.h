@@ -41,6 +41,9 @@ int router_match(const struct route *table, const char *method, char *path, stru
  * control characters, a name that comes twice (unless it `repeats`), too many. */
 int router_query(char *query, bool repeats, struct query *ret, struct fcm_error *err) must_check;
 
+/* Has the route all these fields, and are flags among them such? FCM_BAD_REQUEST, naming the field. */
+int router_query_fits(const struct route *route, const struct query *query, struct fcm_error *err) must_check;
+
 /* May this request have the body that its head announces? FCM_TOO_LARGE, FCM_MEDIA_TYPE. (A chunked body is measured when
  * it comes.) */
 int router_body(const struct route *route, const struct head *head, struct fcm_error *err) must_check;

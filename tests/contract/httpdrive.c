@@ -306,23 +306,29 @@ static int tunnel(struct request *rq, struct fcm_error *err)
 }
 
 #define BODY echo_fields, sizeof(struct echo)
+static const struct field queries[] = {
+	{.key = "x", .type = FIELD_CHARS},
+	{.key = "ms", .type = FIELD_U32},
+	{.key = "n", .type = FIELD_U32},
+	FIELD_END,
+};
 const struct route routes[] = {
-	{"GET", "/healthz", NEED_NONE, SUBJECT_NONE, NULL, 0, 0, 0, health},
-	{"GET", "/v1/who", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, who},
-	{"POST", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo},
-	{"PUT", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo},
-	{"GET", "/v1/vms/{vm}", NEED_READ, SUBJECT_VM, NULL, 0, 0, 0, vm_get},
-	{"GET", "/v1/slow", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, slow},
-	{"GET", "/v1/sleep", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, sleeper},
-	{"GET", "/v1/none", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, none},
-	{"GET", "/v1/big", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, big},
-	{"GET", "/v1/stream", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, stream},
-	{"GET", "/v1/flood", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, flooding},
-	{"POST", "/v1/create", NEED_FULL, SUBJECT_NONE, BODY, 4096, ROUTE_PROGRESS | ROUTE_IDEMPOTENT,
-		create},
-	{"PUT", "/v1/files/{name}", NEED_FULL, SUBJECT_NONE, NULL, 0, 64 << 20, ROUTE_RAW, upload},
-	{"GET", "/v1/tunnel", NEED_READ, SUBJECT_NONE, NULL, 0, 0, ROUTE_UPGRADE, tunnel},
-	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
+	{"GET", "/healthz", NEED_NONE, SUBJECT_NONE, NULL, 0, 0, 0, health, NULL},
+	{"GET", "/v1/who", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, who, queries},
+	{"POST", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo, NULL},
+	{"PUT", "/v1/echo", NEED_FULL, SUBJECT_NONE, BODY, 4096, 0, echo, NULL},
+	{"GET", "/v1/vms/{vm}", NEED_READ, SUBJECT_VM, NULL, 0, 0, 0, vm_get, NULL},
+	{"GET", "/v1/slow", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, slow, NULL},
+	{"GET", "/v1/sleep", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, sleeper, queries},
+	{"GET", "/v1/none", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, none, NULL},
+	{"GET", "/v1/big", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, big, NULL},
+	{"GET", "/v1/stream", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, stream, queries},
+	{"GET", "/v1/flood", NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, flooding, NULL},
+	{"POST", "/v1/create", NEED_FULL, SUBJECT_NONE, BODY, 4096, ROUTE_PROGRESS | ROUTE_IDEMPOTENT, create,
+		NULL},
+	{"PUT", "/v1/files/{name}", NEED_FULL, SUBJECT_NONE, NULL, 0, 64 << 20, ROUTE_RAW, upload, NULL},
+	{"GET", "/v1/tunnel", NEED_READ, SUBJECT_NONE, NULL, 0, 0, ROUTE_UPGRADE, tunnel, NULL},
+	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL, NULL},
 };
 
 static int fail(const struct fcm_error *err)

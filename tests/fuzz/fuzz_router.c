@@ -2,15 +2,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/queries.h"
 #include "daemon/http/router.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define X(method, pattern, handler, need, subject, body, size, max, flags)                                   \
-	{method, pattern, NEED_READ, SUBJECT_NONE, NULL, 0, max, 0, NULL},
+#define X(method, pattern, handler, need, subject, query, body, size, max, flags)                            \
+	{method, pattern, NEED_READ, SUBJECT_NONE, NULL, 0, max, 0, NULL, query},
 static const struct route table[] = {
 #include "common/routes.def"
-	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL},
+	{NULL, NULL, NEED_READ, SUBJECT_NONE, NULL, 0, 0, 0, NULL, NULL},
 };
 #undef X
 
@@ -46,10 +47,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	char *q = strchr(text, '?');
 	if (q)
 		*q++ = 0;
-	if (router_match(table, n % 2 ? "GET" : "PUT", text, &match, &err) == 0)
+	bool found = router_match(table, n % 2 ? "GET" : "PUT", text, &match, &err) == 0;
+	if (found)
 		check_match(&match);
-	if (router_query(q, n % 3 == 0, &query, &err) == 0)
+	if (router_query(q, n % 3 == 0, &query, &err) == 0) {
 		check_query(&query);
+		if (found)
+			(void)!router_query_fits(match.route, &query, &err);
+	}
 	free(text);
 	return 0;
 }

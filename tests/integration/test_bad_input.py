@@ -1,6 +1,7 @@
 """Hostile values for every field of every route. The daemon says no, names the field, and lives."""
 import itertools
 import json
+import re
 
 import pytest
 from host import ROUTES
@@ -53,6 +54,19 @@ def test_assets(api, field, value):
 def test_absent_assets(api):
     assert refused(api.post("/v1/vms", {"image": "nosuch"}), (404,)).code == "no_image"
     assert refused(api.post("/v1/vms", {"kernel": "nosuch", "image": "tiny"}), (404,)).code == "no_kernel"
+
+
+@pytest.mark.parametrize("method, pattern", ROUTES, ids=lambda v: v)
+def test_no_route_has_that_in_its_query(api, method, pattern):
+    answer = refused(api.call(method, re.sub(r"\{\w+\}", "web", pattern) + "?nosuch=1"))
+    assert (answer.code, answer.error["field"]) == ("bad_request", "nosuch"), answer
+
+
+@pytest.mark.parametrize("value", ["banana", "", "TRUE", "2"])
+def test_a_flag_is_one(api, value):
+    """It would be a pity if ?dry_run=True destroyed something."""
+    answer = refused(api.delete(f"/v1/vms/web?dry_run={value}"))
+    assert (answer.code, answer.error["field"]) == ("bad_request", "dry_run") and "dry_run=1" in answer.error["hint"], answer
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda k: ascii(k)[:20])

@@ -13,7 +13,7 @@ static const struct field fields[] = {FIELD_END};
 
 #define R(method, pattern, body, max)                                                                        \
 	{                                                                                                    \
-		method, pattern, NEED_READ, SUBJECT_NONE, body, 0, max, 0, NULL                              \
+		method, pattern, NEED_READ, SUBJECT_NONE, body, 0, max, 0, NULL, NULL                        \
 	}
 static const struct route table[] = {
 	R("GET", "/healthz", NULL, 0),
@@ -156,6 +156,35 @@ static void test_query(void **state)
 	assert_string_equal(q.fields[1].value, "2");
 }
 
+static void test_query_fits(void **state)
+{
+	static const struct field takes[] = {
+		{.key = "force", .type = FIELD_BOOL}, {.key = "name", .type = FIELD_CHARS}, FIELD_END};
+	static const struct route route = {.method = "GET", .pattern = "/x", .query = takes},
+				  none = {.method = "GET", .pattern = "/y"};
+	static const char *const good[] = {"", "force=1&name=banana", "force=no", "name="},
+				 *const bad[] = {"forced=1", "force=banana", "force", "force=1&name=a&x"};
+	struct fcm_error err;
+	struct query q;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		auto_free char *text = xstrdup(good[i]);
+		assert_int_equal(router_query(text, false, &q, &err), 0);
+		assert_int_equal(router_query_fits(&route, &q, &err), 0);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		auto_free char *text = xstrdup(bad[i]);
+		assert_int_equal(router_query(text, false, &q, &err), 0);
+		assert_int_equal(router_query_fits(&route, &q, &err), -1);
+		assert_int_equal(err.code, FCM_BAD_REQUEST);
+		assert_true(err.field[0] && err.hint[0]);
+	}
+	auto_free char *text = xstrdup("name=x");
+	assert_int_equal(router_query(text, false, &q, &err), 0);
+	assert_int_equal(router_query_fits(&none, &q, &err), -1);
+}
+
 static enum fcm_code body_code(const struct route *route, int64_t length, bool chunked, const char *type)
 {
 	struct head head = {.length = length, .chunked = chunked};
@@ -194,6 +223,7 @@ int main(void)
 		cmocka_unit_test(test_params),
 		cmocka_unit_test(test_length),
 		cmocka_unit_test(test_query),
+		cmocka_unit_test(test_query_fits),
 		cmocka_unit_test(test_body),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
