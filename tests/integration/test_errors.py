@@ -40,7 +40,7 @@ def nobody(host):
 def constant(text):
     """Without what differs from run to run: ids of requests and VMs, and what this machine has."""
     text = re.sub(r"\b[0-9a-f]{12}\b", "REQUEST", text)
-    text = re.sub(r"\((?=[a-z]*\d)[a-z0-9]{8}, ", "(ID, ", text)
+    text = re.sub(r"\([a-z0-9]{8}, (?=running|stopped)", "(ID, ", text)
     text = re.sub(r"\d+ MiB are free", "N MiB are free", text)
     return re.sub(r"of the \d+ MiB", "of the N MiB", text)
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from host import wait_for
-from oci import tar
+from oci import layout, tar
 
 HOST = {"fake": True}
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -315,8 +315,10 @@ def test_an_image_that_is_not_here(host, api, warm):
     refused(host, answer, "no_image", vm["image"], "isn't here", f"fcm pull {vm['image']}")
 
 
-def test_an_image_that_goes_meanwhile(host, api):
-    made = api.post("/v1/images/import?name=mine", tar([("file", b"content")]), headers=OCTETS).ok(201)
+def test_an_image_that_goes_meanwhile(host, api, tmp_path):
+    layout(tmp_path / "image", [tar([("file", b"content")])], {})
+    archive = subprocess.run(["tar", "-C", tmp_path / "image", "-c", "."], check=True, stdout=subprocess.PIPE).stdout
+    made = api.post("/v1/images/import?name=mine", archive, headers=OCTETS).ok(201)
     data = take(host, image="mine")[1].read_bytes()
     with api.connect(False, 20) as sock:
         sock.sendall(head(api, "POST /v1/snapshots/import", len(data)) + data[:-10])
@@ -329,7 +331,7 @@ def test_an_image_that_goes_meanwhile(host, api):
             assert b"201 Created" not in said
     wait_for("nothing is left", lambda: folder(host) == [])
     # and one that is here keeps its image
-    assert api.post("/v1/images/import?name=mine", tar([("file", b"content")]), headers=OCTETS).ok(201)["digest"] == made["digest"]
+    assert api.post("/v1/images/import?name=mine", archive, headers=OCTETS).ok(201)["digest"] == made["digest"]
     bring(api, data).ok(201)
     answer = api.delete("/v1/image?ref=mine")
     assert answer.code == "wrong_state" and "warm" in answer.error["message"]
