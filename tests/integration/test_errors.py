@@ -305,12 +305,11 @@ def _(host, code):
 
 @provokes("unavailable")
 def _(host, code):
-    host.create("web")
     with daemon_with(host, "--set", "max_connections=8", "--set", "max_anonymous=8"), contextlib.ExitStack() as held:
         for _ in range(8):
             sock = held.enter_context(host.api.connect(False, 10))
-            sock.sendall(b"GET /v1/vms/web/wait?state=stopped&timeout=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_for("all places are taken", lambda: host.api.get("/v1").status != 200, 10)
+            sock.sendall(b"GET /v1/events?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert sock.recv(12) == b"HTTP/1.1 200"
         yield answered(host.api.get("/v1"), code)
         yield said(fcm(host, "ls"), code)
 
