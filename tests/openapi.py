@@ -24,7 +24,6 @@ class Contract:
 
     def __init__(self, path=FILE):
         self.document = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        self.resolver = jsonschema.RefResolver("", self.document)
         self.validators = {}
         self.common = {(int(name.removeprefix("any_")), code) for name, response in self.document["components"]["responses"].items()
                        for code in codes_of(response)}
@@ -37,8 +36,14 @@ class Contract:
             return {int(status): self.followed(response) for status, response in self.operations[route]["responses"].items()}
         return {int(name.removeprefix("any_")): response for name, response in self.document["components"]["responses"].items()}
 
-    def followed(self, response):
-        return self.resolver.resolve(response["$ref"])[1] if "$ref" in response else response
+    def followed(self, node):
+        """The node itself, or what it refers to."""
+        if "$ref" not in node:
+            return node
+        found = self.document
+        for name in node["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        return found
 
     def documented(self, route):
         """(status, code) that this route has."""
@@ -70,10 +75,13 @@ class Contract:
             return None
         return self.mismatch((route, answer.status), content[kind]["schema"], answer.body)
 
+    def validator(self, schema):
+        return jsonschema.Draft202012Validator({**schema, "components": self.document["components"]})
+
     def mismatch(self, key, schema, body):
         validator = self.validators.get(key)
         if validator is None:
-            validator = self.validators[key] = jsonschema.Draft202012Validator(schema, resolver=self.resolver)
+            validator = self.validators[key] = self.validator(schema)
         error = jsonschema.exceptions.best_match(validator.iter_errors(json.loads(body)))
         return error and f"{key[0]}: {'.'.join(map(str, error.absolute_path))}: {error.message[:600]}"
 
@@ -83,7 +91,7 @@ def bodies(contract):
     for route, operation in contract.operations.items():
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
         if content:
-            yield (*route.split(" "), contract.resolver.resolve(content["schema"]["$ref"])[1])
+            yield (*route.split(" "), contract.followed(content["schema"]))
 
 
 def read_seen(path):
