@@ -9,6 +9,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oci import ext4_of  # noqa: E402  pylint: disable=wrong-import-position
 
+RELEASES = ("bookworm",)  # it is one program
+
 HERE = Path(__file__).resolve().parent
 FOLDER = "/srv/fc"
 BOOTS = 5

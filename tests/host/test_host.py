@@ -8,6 +8,8 @@ import pytest
 
 import host as hosts
 
+RELEASES = ("bookworm",)  # the other one's agent and tools show themselves in whatever runs there
+
 RESTORES = 20
 
 

@@ -3,6 +3,8 @@ import pytest
 
 import product as products
 
+RELEASES = ("bookworm",)
+
 # name: (restart policy, state before, state after)
 VMS = {
     "always": ("always", "running", "running"),
