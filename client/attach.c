@@ -5,6 +5,8 @@
 #include "client/execio.h"
 #include "client/out.h"
 
+enum { REMOVED_S = 30 };
+
 struct attach_options {
 	bool no_stdin;
 };
@@ -19,6 +21,18 @@ static const struct option_row options[] = {
 	{0},
 };
 
+/* So that what it had can be had again when we end. One that doesn't go in time is the daemon's business. */
+static void wait_removed(struct cli *cli, const field_json *vm)
+{
+	auto_free char *rest = xprintf("/wait?state=removed&timeout=%d", REMOVED_S);
+	auto_free char *path = api_vm_path(fj_get_str(vm, "id"), rest);
+	auto_json field_json *gone = NULL;
+	struct fcm_error err;
+
+	if (api_wait(cli->api, path, REMOVED_S, &gone, &err) < 0 && err.code != FCM_NOT_FOUND)
+		fprintf(stderr, "fcm: %s isn't removed yet: %s\n", fj_get_str(vm, "name"), err.msg);
+}
+
 int attach_main(struct cli *cli, const field_json *vm, bool with_stdin, bool logs, struct fcm_error *err)
 {
 	const field_json *main = fj_get(vm, "main");
@@ -31,6 +45,8 @@ int attach_main(struct cli *cli, const field_json *vm, bool with_stdin, bool log
 	int r = exec_io_open(cli->api, path, NULL, &io, &cli->status, err);
 	if (r == 0 && io.detached)
 		out_hint("detached; %s runs on", fj_get_str(vm, "name"));
+	else if (r == 0 && fj_get_bool(vm, "auto_remove"))
+		wait_removed(cli, vm);
 	return r;
 }
 

@@ -13,7 +13,7 @@ static const char *const show_names[] = {"env", NULL};
 static const char *const source_names[] = {"console", "main", NULL};
 static const char *const input_names[] = {"wait", "now", "no", NULL};
 static const char *const wait_names[] = {"creating", "stopped", "starting", "running", "paused", "suspending",
-	"suspended", "stopping", "failed", "destroying", "ended", NULL};
+	"suspended", "stopping", "failed", "destroying", "ended", "removed", NULL};
 
 const struct field vms_query[] = {
 	Q("state", FIELD_CHARS, "any of these states, with commas between them"),

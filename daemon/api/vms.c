@@ -215,7 +215,8 @@ static int state_from_name(const char *name, enum vm_state *ret, struct fcm_erro
 		"failed");
 }
 
-/* ?state=ended is no state of its own: it no longer runs, and won't by itself. One that is gone has ended, too. */
+/* ?state=ended is no state of its own: it no longer runs, and won't by itself. One that is gone has ended, too; of ?state=removed
+ * that is all. */
 static bool has_ended(const struct vm *vm)
 {
 	const struct vm_view *v = &vm->view;
@@ -234,14 +235,14 @@ int api_vm_wait(struct request *rq, struct fcm_error *err)
 	uint64_t seen = 0;
 
 	const char *state = http_query(rq, "state");
-	bool end = state && strcmp(state, "ended") == 0;
+	bool end = state && strcmp(state, "ended") == 0, remove = state && strcmp(state, "removed") == 0;
 
-	if ((state && !end && state_from_name(http_query(rq, "state"), &want, err) < 0) ||
+	if ((state && !end && !remove && state_from_name(http_query(rq, "state"), &want, err) < 0) ||
 		api_number(rq, "timeout", 0, 86400, 60, &timeout, err) < 0)
 		return -1;
 	for (int64_t deadline = clock_in(timeout * 1000);;) {
 		registry_lock();
-		bool there = end ? has_ended(vm) : vm->view.state == want, gone = !vm->listed;
+		bool gone = !vm->listed, there = end ? has_ended(vm) : remove ? gone : vm->view.state == want;
 		registry_unlock();
 		if (there && end)
 			vm->offered = true;
@@ -251,7 +252,7 @@ int api_vm_wait(struct request *rq, struct fcm_error *err)
 			return fcm_fail(err, FCM_NOT_FOUND, "VM '%s' was destroyed", vm->view.name);
 		if (clock_left(deadline) == 0)
 			return fcm_fail(err, FCM_TIMEOUT, "VM '%s' is not %s after %lld s", vm->view.name,
-				end ? "ended" : vm_state_names[want], (long long)timeout);
+				state ? state : vm_state_names[want], (long long)timeout);
 		if (http_cancelled(rq))
 			return fcm_fail(err, FCM_CANCELLED, "the wait was given up");
 		registry_wait(&seen, MIN(deadline, clock_in(WAIT_SLICE_MS)));

@@ -453,6 +453,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, one | {"publish": []})
 
     def get_wait(self, one, query, body):
+        if query["state"] == "removed":
+            return self.answer(200, one)
         if query["state"] != one["state"]:
             return self.fail(504, "timeout", f"'{one['name']}' was still {one['state']} after {query['timeout']} s")
         return self.answer(200, one)
