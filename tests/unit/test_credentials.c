@@ -14,6 +14,7 @@
 
 #include "client/credentials.h"
 #include "common/core/fileio.h"
+#include "common/model.h"
 
 /* base64 of "ann:secret", "bob:a:b" and "ann:" */
 #define ANN "{\"auth\":\"YW5uOnNlY3JldA==\"}"
@@ -96,7 +97,7 @@ static void looks(void **unused)
 		{"{\"auths\":{\"a.b\":{\"auth\":\"YW5u\"}}}", "a.b/x",
 			"?an 'auth' in it isn't the base64 of user:password"},
 		{"{\"auths\":{\"a.b\":{\"auth\":\"YW5uOg==\",\"identitytoken\":\"t\"}}}", "a.b/x",
-			"?it has an identity token, which fcm can't use"},
+			REGISTRY_IDENTITY ":t"},
 		{"{\"credsStore\":\"../x\"}", "a.b/x", "?it names a credential helper that can't be one"},
 		{"{\"auths\":7,\"credHelpers\":[],\"credsStore\":{}}", "a.b/x", ""},
 		{"{\"auths\":{\"a.b\":7}}", "a.b/x", ""},
