@@ -1,6 +1,5 @@
 #include "daemon/engine/import.h"
 
-#include <stdatomic.h>
 #include <sys/socket.h>
 
 #include "common/core/clock.h"
@@ -68,15 +67,34 @@ static int import(struct op *op, struct fcm_error *err)
 	return r;
 }
 
-static int import_run(struct op *op, struct fcm_error *err)
+int import_bounded(struct op *op, atomic_uint *under_way, int (*run)(struct op *op, struct fcm_error *err),
+	struct fcm_error *err)
 {
-	bool taken = atomic_fetch_add(&imports, 1) < IMPORTS_MAX;
-	int r = taken ? import(op, err)
+	bool taken = atomic_fetch_add(under_way, 1) < IMPORTS_MAX;
+	int r = taken ? run(op, err)
 		      : fcm_fail(err, FCM_UNAVAILABLE, "%d imports are in progress", IMPORTS_MAX);
 
-	atomic_fetch_sub(&imports, 1);
+	atomic_fetch_sub(under_way, 1);
 	fcm_closep(&op->import.in_fd);
 	return r;
+}
+
+int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return fcm_fail_errno(err, "receive %s", of);
+	op->what = "import";
+	op->import.of = of;
+	op->import.in_fd = pair[0];
+	*ret_fd = pair[1];
+	return 0;
+}
+
+static int import_run(struct op *op, struct fcm_error *err)
+{
+	return import_bounded(op, &imports, import, err);
 }
 
 static int plan(const char *name, const char *config, struct image_import *ret, struct fcm_error *err)
@@ -95,18 +113,11 @@ static int plan(const char *name, const char *config, struct image_import *ret, 
 int engine_import(const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err)
 {
 	struct op *op = op_new(NULL, NULL, import_run);
-	int pair[2];
 
-	op->what = "import";
-	op->import.of = "an image";
-	if (plan(name, config, &op->import, err) < 0 ||
-		(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 &&
-			fcm_fail_errno(err, "receive an image"))) {
+	if (plan(name, config, &op->import, err) < 0 || import_open(op, "an image", ret_fd, err) < 0) {
 		op_unref(op);
 		return -1;
 	}
-	op->import.in_fd = pair[0];
-	*ret_fd = pair[1];
 	*ret = op;
 	return 0;
 }

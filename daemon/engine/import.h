@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "daemon/engine/op.h"
 
 /* Begin one; its bytes go into *ret_fd, a stream socket of the caller's, until that is closed or shut down. It takes no more when
@@ -13,3 +15,11 @@
  * progress. */
 int engine_import(
 	const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err) must_check;
+
+/* What imports of images and of snapshots share. `run` the import, one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
+ * when four of them are in progress. */
+int import_bounded(struct op *op, atomic_uint *under_way, int (*run)(struct op *op, struct fcm_error *err),
+	struct fcm_error *err) must_check;
+
+/* Where its bytes come from: op->import.in_fd, and *ret_fd for who sends them. `of` is what it is of, "an image". */
+int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *err) must_check;

@@ -5,19 +5,16 @@
  */
 #include "daemon/engine/snapimport.h"
 
-#include <stdatomic.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/core/kv.h"
 #include "common/core/log.h"
 #include "daemon/engine/defaults.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/import.h"
 #include "daemon/engine/making.h"
 #include "daemon/engine/snapshots.h"
-
-enum { IMPORTS_MAX = 4 };
 
 /* Of all files of one, with their holes: what fcm-oci may write at most. */
 #define SNAPSHOT_BYTES ((int64_t)256 << 30)
@@ -182,13 +179,7 @@ static int import(struct op *op, struct fcm_error *err)
 
 static int import_run(struct op *op, struct fcm_error *err)
 {
-	bool taken = atomic_fetch_add(&imports, 1) < IMPORTS_MAX;
-	int r = taken ? import(op, err)
-		      : fcm_fail(err, FCM_UNAVAILABLE, "%d imports are in progress", IMPORTS_MAX);
-
-	atomic_fetch_sub(&imports, 1);
-	fcm_closep(&op->import.in_fd);
-	return r;
+	return import_bounded(op, &imports, import, err);
 }
 
 static int plan(const char *name, struct op *op, struct fcm_error *err)
@@ -206,17 +197,11 @@ static int plan(const char *name, struct op *op, struct fcm_error *err)
 int engine_snapshot_import(const char *name, struct op **ret, int *ret_fd, struct fcm_error *err)
 {
 	struct op *op = op_new(NULL, NULL, import_run);
-	int pair[2];
 
-	op->what = "import";
-	op->import.of = "a snapshot";
-	if (plan(name, op, err) < 0 || (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 &&
-					       fcm_fail_errno(err, "receive a snapshot"))) {
+	if (plan(name, op, err) < 0 || import_open(op, "a snapshot", ret_fd, err) < 0) {
 		op_unref(op);
 		return -1;
 	}
-	op->import.in_fd = pair[0];
-	*ret_fd = pair[1];
 	*ret = op;
 	return 0;
 }
