@@ -532,6 +532,14 @@ class Host:
         for vm in self.api.get("/v1/vms").ok()["vms"]:
             self.api.delete(f"/v1/vms/{vm['id']}?force=1")
 
+    def remove_all(self):
+        """VMs, snapshots and volumes."""
+        self.destroy_all()
+        for one in self.api.get("/v1/snapshots").ok()["snapshots"]:
+            wait_for("nobody holds it", lambda one=one: self.api.delete(f"/v1/snapshots/{one['id']}").status == 200)
+        for volume in self.api.get("/v1/volumes").ok()["volumes"]:
+            self.api.delete(f"/v1/volumes/{volume['name']}").ok()
+
     # ---- the end ----
 
     # The daemon keeps these for the next VM: disk templates, what happened, Caddy's import folder with its own site, its log and

@@ -15,6 +15,15 @@ OCI = Path(os.environ.get("FCM_BUILD", Path(__file__).resolve().parents[1] / "bu
 SOCKET, DIR, LAYERS, IN, OUT = 3, 4, 5, 6, 7
 
 
+def send(fd, data):
+    """All of it into a pipe of ours, unless nobody reads any more."""
+    with os.fdopen(fd, "wb") as pipe:
+        try:
+            pipe.write(data)
+        except BrokenPipeError:
+            pass
+
+
 class Job:
     """One run of the program: `plan` is a list of (key, value), `fds` {number: descriptor of ours}, which are closed here."""
 

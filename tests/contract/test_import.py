@@ -47,16 +47,8 @@ class Import(oci.Job):
         rows = {"job": "import", "uid": UID, "platform": "linux/amd64", "created": "2026-01-02T03:04:05Z", **plan}
         super().__init__(rows.items(), {oci.DIR: os.open(self.folder, os.O_RDONLY), oci.LAYERS: os.open(layers, os.O_RDONLY), oci.IN: read,
                                         oci.OUT: os.open(self.out, os.O_RDWR | os.O_CREAT | os.O_TRUNC)}, shell)
-        self.sender = threading.Thread(target=self.send, args=(write, data), daemon=True)
+        self.sender = threading.Thread(target=oci.send, args=(write, data), daemon=True)
         self.sender.start()
-
-    @staticmethod
-    def send(fd, data):
-        with os.fdopen(fd, "wb") as pipe:
-            try:
-                pipe.write(data)
-            except BrokenPipeError:
-                pass
 
     def files(self):
         return sorted(x.name for x in self.folder.iterdir())

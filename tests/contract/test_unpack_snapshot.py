@@ -42,15 +42,7 @@ class Unpack(oci.Job):
         read, write = os.pipe()
         rows = {"job": "snapshot", "uid": UID, "max": 1 << 30, **plan}
         super().__init__([*rows.items(), *(("file", name) for name in ALLOWED)], {oci.DIR: os.open(self.folder, os.O_RDONLY), oci.IN: read})
-        threading.Thread(target=self.send, args=(write, data), daemon=True).start()
-
-    @staticmethod
-    def send(fd, data):
-        with os.fdopen(fd, "wb") as pipe:
-            try:
-                pipe.write(data)
-            except BrokenPipeError:
-                pass
+        threading.Thread(target=oci.send, args=(write, data), daemon=True).start()
 
 
 def refused(path, data, *words, code="INVALID", **plan):

@@ -32,11 +32,7 @@ def ask(api, route, name, **kwargs):
 @pytest.fixture(autouse=True)
 def nobody(host):
     yield
-    host.destroy_all()
-    for snapshot in host.api.get("/v1/snapshots").ok()["snapshots"]:
-        wait_for("nobody holds it", lambda one=snapshot: host.api.delete(f"/v1/snapshots/{one['id']}").status == 200)
-    for volume in host.api.get("/v1/volumes").ok()["volumes"]:
-        host.api.delete(f"/v1/volumes/{volume['name']}").ok()
+    host.remove_all()
 
 
 # ---- the document itself ----

@@ -50,10 +50,7 @@ def web(host):
     host.api.post("/v1/vms/web/snapshots", {"name": "warm"}).ok(201)
     host.api.post("/v1/volumes", {"name": "data"}).ok(201)
     yield
-    host.destroy_all()
-    for kind in ("snapshots", "volumes"):
-        for one in host.api.get(f"/v1/{kind}").ok()[kind]:
-            host.api.delete(f"/v1/{kind}/{one['name']}")
+    host.remove_all()
 
 
 def run(host, library, seconds, checks, *options):

@@ -25,11 +25,7 @@ def folder(host):
 @pytest.fixture(autouse=True)
 def nobody(host):
     yield
-    host.destroy_all()
-    for one in host.api.get("/v1/snapshots").ok()["snapshots"]:
-        wait_for("nobody holds it", lambda one=one: host.api.delete(f"/v1/snapshots/{one['id']}").status == 200)
-    for volume in host.api.get("/v1/volumes").ok()["volumes"]:
-        host.api.delete(f"/v1/volumes/{volume['name']}").ok()
+    host.remove_all()
     assert folder(host) == []
 
 

@@ -19,11 +19,7 @@ fake_only = pytest.mark.skipif(bool(REAL), reason="a VMM that is slow when asked
 @pytest.fixture(autouse=True)
 def nobody(host):
     yield
-    host.destroy_all()
-    for one in snapshots(host.api):
-        wait_for("nobody holds it", lambda one=one: host.api.delete(f"/v1/snapshots/{one['id']}").status == 200)
-    for volume in host.api.get("/v1/volumes").ok()["volumes"]:
-        host.api.delete(f"/v1/volumes/{volume['name']}").ok()
+    host.remove_all()
     assert os.listdir(host.state_dir / "snapshots") == []
 
 
