@@ -5,6 +5,7 @@
 #include "daemon/disk/disk.h"
 #include "daemon/disk/volume.h"
 #include "daemon/engine/snapshots.h"
+#include "daemon/engine/volumes.h"
 
 static void add_row(field_json *list, const char *type, const struct image_space *s)
 {
@@ -47,7 +48,7 @@ static int volumes(struct image_space *ret, struct fcm_error *err)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		_cleanup_(strv_done) struct strv users = {0};
-		registry_volume_users(all[i].name.s, &users);
+		volumes_users(all[i].name.s, &users);
 		image_space_add(ret, users.n > 0, all[i].on_disk);
 	}
 	return 0;

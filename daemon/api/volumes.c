@@ -10,7 +10,7 @@ static field_json *volume_json(const struct volume_info *v)
 	_cleanup_(strv_done) struct strv users = {0};
 	field_json *o = fj_object(), *used_by = fj_array();
 
-	registry_volume_users(v->name.s, &users);
+	volumes_users(v->name.s, &users);
 	for (size_t i = 0; i < users.n; i++)
 		fj_append(used_by, fj_str(users.v[i]));
 	fj_set_str(o, "name", v->name.s);

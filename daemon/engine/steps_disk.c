@@ -11,6 +11,7 @@
 #include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/snapshots.h"
+#include "daemon/engine/volumes.h"
 #include "daemon/image/image.h"
 
 /* ---- admit: would it work at all? ---- */
@@ -72,10 +73,8 @@ static int admit(struct op *op, struct fcm_error *err)
 		return -1;
 	if (op->table == &table_clone && snapshot_loads(op, err) < 0)
 		return -1;
-	return admit_memory(op->vm, err) < 0 || registry_take_volumes(op->vm, err) < 0 ||
-			       engine_has_room(err) < 0
-		       ? -1
-		       : 0;
+	return admit_memory(op->vm, err) < 0 || volumes_take(op->vm, err) < 0 || engine_has_room(err) < 0 ? -1
+													  : 0;
 }
 
 const struct step step_admit = {.name = "admit", .run = admit};

@@ -127,6 +127,9 @@ size_t registry_all(struct vm ***ret);
 size_t registry_seen(const char *only, struct vm ***ret);
 void registry_all_done(struct vm **all, size_t n);
 
+/* The list itself. Call with the lock held; it is good as long. */
+struct vm *const *registry_locked(size_t *ret_n);
+
 /* May `self` have that domain? FCM_DOMAIN_TAKEN when it is another VM's or the API's. Call with the lock held. */
 int registry_domain_free(const char *domain, const struct vm *self, struct fcm_error *err) must_check;
 
@@ -163,18 +166,6 @@ void registry_count(const char *only, size_t *ret_total, size_t *ret_running);
 /* Promise the VM its memory, until registry_drop(), if it and all others that run or are about to fit in `usable` MiB.
  * *ret_used is what the others have. */
 bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
-
-/* Promise the VM its volumes, until registry_drop(): not while another VM that runs or is about to writes one of them, or has
- * one that this one would write. FCM_WRONG_STATE naming that VM. */
-int registry_take_volumes(struct vm *vm, struct fcm_error *err) must_check;
-
-/* Names of the VMs that have the volume, running or not. */
-void registry_volume_users(const char *volume, struct strv *ret);
-
-/* The volume is about to be removed: if no VM has it (*ret_users) and nobody else removes it, no VM gets it until
- * registry_volume_gone(). */
-bool registry_volume_going(const char *volume, struct strv *ret_users);
-void registry_volume_gone(const char *volume);
 
 /* Put how its main process ended, or the last line of its console, behind the message of a failed wait: it usually says why. The hint
  * is to look there, where the VM stays. Returns -1. */

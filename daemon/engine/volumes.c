@@ -104,7 +104,7 @@ int engine_volume_remove(const struct asset_name *name, uint64_t *ret_freed, str
 
 	if (volume_find(name, &info, err) < 0)
 		return -1;
-	if (!registry_volume_going(name->s, &users)) {
+	if (!volumes_going(name->s, &users)) {
 		if (users.n == 0)
 			return fcm_fail(err, FCM_BUSY, "the volume '%s' is being removed", name->s);
 		fcm_fail(err, FCM_WRONG_STATE, "VM '%s' has the volume '%s'", users.v[0], name->s);
@@ -112,6 +112,6 @@ int engine_volume_remove(const struct asset_name *name, uint64_t *ret_freed, str
 	}
 	*ret_freed = 0;
 	int rc = volume_remove(name, ret_freed, err);
-	registry_volume_gone(name->s);
+	volumes_gone(name->s);
 	return rc;
 }

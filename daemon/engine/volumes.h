@@ -22,6 +22,21 @@ size_t volumes_parse(const struct strv *volumes, struct volume_ref ret[VM_MAX_VO
 int volumes_make(
 	const struct asset_name *name, const char *vm, uint32_t mib, struct fcm_error *err) must_check;
 
+/* None of the VM's volumes is being removed: FCM_BUSY. Call with the registry's lock held. */
+int volumes_staying(const struct vm *vm, struct fcm_error *err) must_check;
+
+/* Promise the VM its volumes, until registry_drop(): not while another VM that runs or is about to writes one of them, or has
+ * one that this one would write. FCM_WRONG_STATE naming that VM. */
+int volumes_take(struct vm *vm, struct fcm_error *err) must_check;
+
+/* Names of the VMs that have the volume, running or not. */
+void volumes_users(const char *volume, struct strv *ret);
+
+/* The volume is about to be removed: if no VM has it (*ret_users) and nobody else removes it, no VM gets it until
+ * volumes_gone(). */
+bool volumes_going(const char *volume, struct strv *ret_users);
+void volumes_gone(const char *volume);
+
 /* Mount them in the guest (docs/AGENT.md), each new one filled with what the image has at its place. */
 int volumes_mount(struct op *op, struct fcm_error *err) must_check;
 
