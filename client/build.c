@@ -136,32 +136,15 @@ static void end_line(struct view *v)
 	v->open_line = false;
 }
 
-static void on_step(struct view *v, const char *step)
-{
-	static const char *const steps[][2] = {
-		{"image", "make a VM for it"},
-		{"boot", "the VM boots"},
-		{"script", NULL},
-		{"quiet", "stop the VM"},
-		{"pack", "pack what changed"},
-		{"merge", "make the image"},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
-		if (strcmp(steps[i][0], step) == 0)
-			v->step = steps[i][1];
-}
-
-static void on_note(struct view *v, const char *text)
-{
-	_cleanup_(buf_done) struct buf b = {0};
-
-	if (v->quiet)
-		return;
-	term_progress_end();
-	out_text(&b, text);
-	fprintf(stderr, "fcm: build %s: %s\n", v->name, b.p);
-}
+static const struct step_text steps[] = {
+	{"image", "make a VM for it"},
+	{"boot", "the VM boots"},
+	{"script", NULL},
+	{"quiet", "stop the VM"},
+	{"pack", "pack what changed"},
+	{"merge", "make the image"},
+	{0},
+};
 
 static void on_event(void *arg, const field_json *line)
 {
@@ -176,9 +159,9 @@ static void on_event(void *arg, const field_json *line)
 	if (strcmp(event, "exit") == 0)
 		v->exit = fj_get_int(line, "exit", 0);
 	if (strcmp(event, "step") == 0)
-		on_step(v, fj_get_str(line, "step"));
-	if (strcmp(event, "note") == 0)
-		on_note(v, fj_get_str(line, "message"));
+		report_step(steps, fj_get_str(line, "step"), &v->step);
+	if (strcmp(event, "note") == 0 && !v->quiet)
+		report_note("build", v->name, fj_get_str(line, "message"));
 	if (v->step && !v->quiet)
 		term_progress("build %s: %s", v->name, v->step);
 	else

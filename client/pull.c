@@ -95,29 +95,12 @@ static void on_layer(struct view *v, const field_json *line)
 	print_layer(v, l);
 }
 
-static void on_step(struct view *v, const char *step)
-{
-	static const char *const steps[][2] = {
-		{"wait", "another pull is under way"},
-		{"pull", NULL},
-		{"merge", "make its file system"},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(steps); i++)
-		if (strcmp(steps[i][0], step) == 0)
-			v->step = steps[i][1];
-}
-
-static void on_note(const struct view *v, const char *text)
-{
-	_cleanup_(buf_done) struct buf b = {0};
-
-	if (v->quiet)
-		return;
-	term_progress_end();
-	out_text(&b, text);
-	fprintf(stderr, "fcm: pull %s: %s\n", v->image, b.p);
-}
+static const struct step_text steps[] = {
+	{"wait", "another pull is under way"},
+	{"pull", NULL},
+	{"merge", "make its file system"},
+	{0},
+};
 
 static void on_event(void *arg, const field_json *line)
 {
@@ -127,9 +110,9 @@ static void on_event(void *arg, const field_json *line)
 	if (strcmp(event, "layer") == 0)
 		on_layer(v, line);
 	if (strcmp(event, "step") == 0)
-		on_step(v, fj_get_str(line, "step"));
-	if (strcmp(event, "note") == 0)
-		on_note(v, fj_get_str(line, "message"));
+		report_step(steps, fj_get_str(line, "step"), &v->step);
+	if (strcmp(event, "note") == 0 && !v->quiet)
+		report_note("pull", v->image, fj_get_str(line, "message"));
 	draw(v);
 }
 

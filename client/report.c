@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "client/command.h"
+#include "client/out.h"
 #include "client/term.h"
 
 void report(const struct fcm_error *err)
@@ -34,6 +35,22 @@ int report_worse(int a, int b)
 		[0] = 0, [3] = 1, [4] = 2, [2] = 3, [7] = 4, [8] = 5, [1] = 6, [5] = 7, [6] = 8};
 
 	return rank[a] >= rank[b] ? a : b;
+}
+
+void report_note(const char *what, const char *name, const char *text)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	term_progress_end();
+	out_text(&b, text);
+	fprintf(stderr, "fcm: %s %s: %s\n", what, name, b.p);
+}
+
+void report_step(const struct step_text *table, const char *step, const char **text)
+{
+	for (; table->step; table++)
+		if (strcmp(table->step, step) == 0)
+			*text = table->text;
 }
 
 int each_argument(struct cli *cli,
