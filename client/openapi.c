@@ -38,7 +38,6 @@ enum {
 	ROUTE_PROGRESS = 1 << 3,
 	ROUTE_IDEMPOTENT = 1 << 4,
 	ROUTE_EXACT = 1 << 5,
-	ROUTE_REPEATS = 1 << 6,
 };
 enum need { NEED_NONE, NEED_READ, NEED_FULL };
 

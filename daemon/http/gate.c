@@ -159,8 +159,7 @@ static int admit(struct request *rq, size_t n, struct fcm_error *err)
 	}
 	const struct route *route = rq->match.route;
 	if (auth_permit(route, &rq->token, err) < 0 ||
-		router_query(rq->head.query, route->flags & ROUTE_REPEATS, &rq->query, err) < 0 ||
-		router_query_fits(route, &rq->query, err) < 0)
+		router_query(route, rq->head.query, &rq->query, err) < 0)
 		return -1;
 	return router_body(route, &rq->head, err);
 }

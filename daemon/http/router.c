@@ -119,33 +119,6 @@ int router_match(
 	return fcm_fail(err, FCM_NO_ROUTE, "there is no such path");
 }
 
-int router_query(char *query, bool repeats, struct query *ret, struct fcm_error *err)
-{
-	*ret = (struct query){0};
-	for (char *next = query; next && *next;) {
-		char *name = next;
-		next = strchr(name, '&');
-		if (next)
-			*next++ = 0;
-		for (char *c = name; *c; c++)
-			if (*c == '+')
-				*c = ' ';
-		char *value = strchr(name, '=');
-		if (value)
-			*value++ = 0;
-		else
-			value = name + strlen(name);
-		if (!decode(name) || !decode(value) || !*name)
-			return fcm_fail(
-				err, FCM_BAD_REQUEST, "the query has a bad escape or a control character");
-		if ((!repeats && query_get(ret, name)) || ret->n == QUERY_FIELDS)
-			return fcm_fail(err, FCM_BAD_REQUEST,
-				"the query has '%.40s' twice, or too many fields", name);
-		ret->fields[ret->n++] = (struct pair){name, value};
-	}
-	return 0;
-}
-
 static const struct field *find_query(const struct field *table, const char *name)
 {
 	for (const struct field *f = table; f && f->key; f++)
@@ -165,21 +138,49 @@ static bool good_value(const struct field *f, const char *value)
 	return false;
 }
 
-int router_query_fits(const struct route *route, const struct query *query, struct fcm_error *err)
+/* Keep a field of the query, decoded. */
+static int take_field(const struct route *route, struct pair field, struct query *ret, struct fcm_error *err)
 {
-	for (unsigned i = 0; i < query->n; i++) {
-		const struct pair *p = &query->fields[i];
-		const struct field *f = find_query(route->query, p->name);
-		if (f == NULL) {
-			fcm_fail_field(err, FCM_BAD_REQUEST, p->name, "%s %s has no '%.40s' in its query",
-				route->method, route->pattern, p->name);
-			return fcm_hint(err, "man 7 fcm-api says what it has");
-		}
-		if (!good_value(f, p->value)) {
-			fcm_fail_field(err, FCM_BAD_REQUEST, f->key, "%s: '%.40s' is neither true nor false",
-				f->key, p->value);
-			return fcm_hint(err, "say %s=1, or leave it out", f->key);
-		}
+	const struct field *f = find_query(route->query, field.name);
+
+	if (f == NULL) {
+		fcm_fail_field(err, FCM_BAD_REQUEST, field.name, "%s %s has no '%.40s' in its query",
+			route->method, route->pattern, field.name);
+		return fcm_hint(err, "man 7 fcm-api says what it has");
+	}
+	if ((f->type != FIELD_STRV && query_get(ret, field.name)) || ret->n == QUERY_FIELDS)
+		return fcm_fail_field(
+			err, FCM_BAD_REQUEST, f->key, "the query has '%s' twice, or too many fields", f->key);
+	if (!good_value(f, field.value)) {
+		fcm_fail_field(err, FCM_BAD_REQUEST, f->key, "%s: '%.40s' is neither true nor false", f->key,
+			field.value);
+		return fcm_hint(err, "say %s=1, or leave it out", f->key);
+	}
+	ret->fields[ret->n++] = field;
+	return 0;
+}
+
+int router_query(const struct route *route, char *query, struct query *ret, struct fcm_error *err)
+{
+	*ret = (struct query){0};
+	for (char *next = query; next && *next;) {
+		char *name = next;
+		next = strchr(name, '&');
+		if (next)
+			*next++ = 0;
+		for (char *c = name; *c; c++)
+			if (*c == '+')
+				*c = ' ';
+		char *value = strchr(name, '=');
+		if (value)
+			*value++ = 0;
+		else
+			value = name + strlen(name);
+		if (!decode(name) || !decode(value) || !*name)
+			return fcm_fail(
+				err, FCM_BAD_REQUEST, "the query has a bad escape or a control character");
+		if (take_field(route, (struct pair){name, value}, ret, err) < 0)
+			return -1;
 	}
 	return 0;
 }

@@ -37,12 +37,9 @@ struct query {
 int router_match(const struct route *table, const char *method, char *path, struct match *ret,
 	struct fcm_error *err) must_check;
 
-/* Decode "a=1&b=x%20y" in place; NULL is empty; a name without '=' has the value "". FCM_BAD_REQUEST for bad escapes,
- * control characters, a name that comes twice (unless it `repeats`), too many. */
-int router_query(char *query, bool repeats, struct query *ret, struct fcm_error *err) must_check;
-
-/* Has the route all these fields, and are flags among them such? FCM_BAD_REQUEST, naming the field. */
-int router_query_fits(const struct route *route, const struct query *query, struct fcm_error *err) must_check;
+/* Decode "a=1&b=x%20y" in place; NULL is empty; a name without '=' has the value "". FCM_BAD_REQUEST for bad escapes, control
+ * characters, and, naming the field, for what the route doesn't have, what comes twice and is no list, a flag that is none. */
+int router_query(const struct route *route, char *query, struct query *ret, struct fcm_error *err) must_check;
 
 /* May this request have the body that its head announces? FCM_TOO_LARGE, FCM_MEDIA_TYPE. (A chunked body is measured when
  * it comes.) */

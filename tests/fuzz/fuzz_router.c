@@ -50,11 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	bool found = router_match(table, n % 2 ? "GET" : "PUT", text, &match, &err) == 0;
 	if (found)
 		check_match(&match);
-	if (router_query(q, n % 3 == 0, &query, &err) == 0) {
+	if (found && router_query(match.route, q, &query, &err) == 0)
 		check_query(&query);
-		if (found)
-			(void)!router_query_fits(match.route, &query, &err);
-	}
 	free(text);
 	return 0;
 }
