@@ -8,6 +8,7 @@
 
 #include "client/command.h"
 #include "client/out.h"
+#include "client/paths.h"
 #include "client/pull.h"
 #include "client/report.h"
 #include "client/term.h"
@@ -60,11 +61,7 @@ static int open_script(const char *path, struct fcm_error *err)
 {
 	if (strcmp(path, "-") == 0 && isatty(STDIN_FILENO))
 		return fcm_fail(err, FCM_USAGE, "stdin is a terminal, and - reads a script");
-	int fd = strcmp(path, "-") == 0 ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)
-					: open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return fcm_fail(err, FCM_USAGE, "there is no '%.200s'", path);
-	return fd < 0 ? fcm_fail_errno(err, "open '%.200s'", path) : fd;
+	return strcmp(path, "-") == 0 ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0) : path_open(path, err);
 }
 
 /* The text of it, the caller's, or NULL. */

@@ -12,6 +12,7 @@
 #include "client/child.h"
 #include "client/cp.h"
 #include "client/out.h"
+#include "client/paths.h"
 #include "client/term.h"
 #include "common/core/ref.h"
 #include "common/model.h"
@@ -147,11 +148,8 @@ int import_file(struct cli *cli, const char *path, const char *place, field_json
 
 	if (strcmp(place, "-") == 0)
 		return send_stream(cli, path, STDIN_FILENO, what, ret, err);
-	auto_close int fd = open(place, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? fcm_fail(err, FCM_NOT_FOUND, "there is no '%.200s'", place)
-				       : fcm_fail_errno(err, "open '%.200s'", place);
-	return send_fd(cli, path, fd, what, ret, err);
+	auto_close int fd = path_open(place, err);
+	return fd < 0 ? -1 : send_fd(cli, path, fd, what, ret, err);
 }
 
 static int send_place(struct cli *cli, const char *path, const char *place, const char *what,
@@ -165,10 +163,11 @@ static int send_place(struct cli *cli, const char *path, const char *place, cons
 	}
 	if (strcmp(place, "-") == 0)
 		return send_stream(cli, path, STDIN_FILENO, what, ret, err);
-	auto_close int fd = open(place, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return errno == ENOENT ? fcm_fail(err, FCM_NOT_FOUND, "there is no '%.200s'", place)
-				       : fcm_fail_errno(err, "open '%.200s'", place);
+	auto_close int fd = path_open(place, err);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) < 0)
+		return fcm_fail_errno(err, "look at it");
 	return S_ISDIR(st.st_mode) ? send_directory(cli, path, place, what, ret, err)
 				   : send_fd(cli, path, fd, what, ret, err);
 }

@@ -1,10 +1,10 @@
 #include "client/paths.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "common/core/util.h"
 
 char *path_self(void)
 {
@@ -46,4 +46,13 @@ char *path_daemon(void)
 	char *found = path_find(places);
 
 	return found ? found : xstrdup("fcmd");
+}
+
+int path_open(const char *path, struct fcm_error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return fcm_fail(err, FCM_USAGE, "there is no '%.200s'", path);
+	return fd < 0 ? fcm_fail_errno(err, "open '%.200s'", path) : fd;
 }

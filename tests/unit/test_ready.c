@@ -151,7 +151,7 @@ static bool feeds(const char *pattern, const char *text, size_t n, size_t piece)
 
 static void lines(void **unused)
 {
-	static char flood[1 << 20];
+	static char flood[1 << 18];
 
 	(void)unused;
 	for (size_t piece = 1; piece < 20; piece++) {
@@ -167,7 +167,7 @@ static void lines(void **unused)
 	clock_t begun = clock(); /* processor time: other work on the machine doesn't count */
 	assert_true(feeds("^ready$", flood, sizeof flood, sizeof flood));
 	assert_false(feeds("(a|aa)*(a|b)*(x|y)*Z", flood, sizeof flood, sizeof flood));
-	assert_true(clock() - begun < 20 * CLOCKS_PER_SEC);
+	assert_true(clock() - begun < 5 * CLOCKS_PER_SEC);
 }
 
 int main(void)
