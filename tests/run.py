@@ -10,13 +10,13 @@ pytest file or the name of a part.
 import argparse
 import concurrent.futures
 import contextlib
-import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,9 +27,11 @@ SKIPPED = 77  # the status of a part that can't be tried here, as automake's
 WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
-# How many parts run at a time. Those in namespaces often wait for a time to pass; a host is one processor's work.
-LANES = {"in namespaces": 3, "making hosts": 2, "in hosts": 2}
-IDLE = "when idle"  # beside all others, at the lowest priority, from the beginning
+# How many parts of a kind run beside others. A host is one processor's work; those in namespaces often wait for a time to pass,
+# so together with one host they are three, and at the end there are two hosts.
+LANES, HOSTS = 3, 2
+RELEASES = ("bookworm", "trixie")
+SPACE, HOST = "in a namespace", "in a host"
 # Of the parts that run beside others these begin first, so that all lanes end together.
 LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
            "test_build_guest", "test_ways_out", "test_software_guest", "fuzz", "test_ready", "test_exec_guest", "test_exec", "api-asan",
@@ -37,7 +39,7 @@ LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", 
 
 
 class Part:
-    """A command, how long it may take, how its output is counted, and the name of those that may run beside it."""
+    """A command, how long it may take, how its output is counted, and of which kind it is, if it may run beside others."""
 
     def __init__(self, name, argv, count, limit, env=None, beside=None):
         self.name, self.argv, self.count, self.limit, self.env, self.beside = name, argv, count, limit, env or {}, beside
@@ -116,13 +118,14 @@ def test_files(folder):
 
 
 def rank(name):
+    name = re.sub(rf"-({'|'.join(RELEASES)})$", "", name)
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
-def in_namespaces(parts_):
-    """Each of them makes namespaces of its own, so several run at a time."""
+def beside(kind, parts_):
+    """Those that may run beside others."""
     for part in parts_:
-        part.beside = "in namespaces"
+        part.beside = kind
     return sorted(parts_, key=lambda part: rank(part.name))
 
 
@@ -132,19 +135,20 @@ def integration_parts(build, asan):
     return [*result, pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10")]
 
 
-def host_parts(build):
-    """The test host: each file on each release, or on those of its RELEASES. A host has one vCPU, so two run at a time."""
-    releases = ("bookworm", "trixie")
-    for release in releases:
+def making_hosts(build):
+    """What all of a release start from. They make their own two lanes, for nothing in a host can begin before."""
+    for release in RELEASES:
         argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
-        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)}, "making hosts")
-    for file in sorted(test_files("host"), key=lambda file: rank(file.stem)):
+        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)}, HOST)
+
+
+def host_parts(build):
+    """The test host: each file on each release, or on those of its RELEASES."""
+    for file in test_files("host"):
         only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
-        for release in releases:
+        for release in RELEASES:
             if not only or release in only[1]:
-                part = pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
-                part.beside = "in hosts"
-                yield part
+                yield pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
 
 
 def pytest_folder(name):
@@ -156,20 +160,22 @@ def parts(options):
     build, asan = options.build, options.build_asan
     lint = [PYTHON, TOP / "tests/lint/run.py", "--build", build]
     residue = [PYTHON, TOP / "tests/residue.py", "--self-test"]
-    result = [
+    quick = [
         Part("lint", lint, count_line, 120),
         Part("residue", residue, lambda log, _: (log.count("\nseen") + log.startswith("seen"), log.count("NOT SEEN"), 0), 60),
         ctest("units", build, 300),
+        *(pytest(name, pytest_folder(name), build, 900) for name in ("contract", "cli") if pytest_folder(name)),
     ]
-    folders = [pytest(name, pytest_folder(name), build, 900) for name in ("contract", "cli") if pytest_folder(name)]
     if options.what == ["quick"]:
         boot = TOP / "tests/integration/test_curl.py"
-        return [*result, *folders, pytest("boot", [boot], build, 120, "-k", "test_life")]
-    fuzz = Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300)
-    result.extend(in_namespaces([ctest("units-asan", asan, 400), fuzz, *folders, *integration_parts(build, asan)]))
-    result.extend(host_parts(build))
-    result.append(Part("clang-tidy", ["nice", "-n", "19", *lint, "clang-tidy"], count_line, TOTAL_LIMIT, beside=IDLE))
-    return result
+        return [*quick, pytest("boot", [boot], build, 120, "-k", "test_life")]
+    slow = [
+        Part("clang-tidy", [*lint, "clang-tidy"], count_line, 300),
+        ctest("units-asan", asan, 400),
+        Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300),
+        *integration_parts(build, asan),
+    ]
+    return [*making_hosts(build), *beside(SPACE, [*quick, *slow]), *beside(HOST, host_parts(build))]
 
 
 def chosen(options):
@@ -210,7 +216,7 @@ def execute(part, log_path, limit, env):
 
 
 def again(part, log_path, failed, limit, env):
-    """Run what failed once more, alone: other work on a machine of two cores can make a real guest or a deadline late. A few
+    """Run what failed once more: other work on a machine of two cores can make a real guest or a deadline late. A few
     only, never after a timeout, and both are shown. Returns how many passed then, or 0 when any failed again."""
     log_path.rename(log_path.with_suffix(".first.log"))
     second = Part(part.name, ["--lf" if a == FIRST else a for a in part.argv], part.count, part.limit, part.env)
@@ -248,9 +254,44 @@ def run(part, logs, seconds_left, env):
 
 
 def processor_time():
-    """(busy, all) seconds of all processors since the boot, without what runs at a low priority: proc_stat(5)."""
+    """(busy, all) seconds of all processors since the boot: proc_stat(5)."""
     user, nice, system, idle, iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
-    return user + system + irq + softirq, user + nice + system + idle + iowait + irq + softirq
+    busy = user + nice + system + irq + softirq
+    return busy, busy + idle + iowait
+
+
+class Lanes:
+    """Parts that run beside others, each in the next lane that is free. Calls go() with each and keeps what it returns."""
+
+    def __init__(self, waiting, go):
+        self.waiting, self.go, self.lock, self.hosts = list(waiting), go, threading.Lock(), 0
+
+    def take(self):
+        """The next to begin: a host if there is none yet, then others, then a second host. None when there is nothing to begin."""
+        with self.lock:
+            first = {part.beside: part for part in reversed(self.waiting)}
+            kind = HOST if HOST in first and (self.hosts == 0 or SPACE not in first) else SPACE
+            if kind not in first or (kind == HOST and self.hosts == HOSTS):
+                return None
+            self.hosts += kind == HOST
+            self.waiting.remove(first[kind])
+            return first[kind]
+
+    def lane(self):
+        results = []
+        while part := self.take():
+            results.append(self.go(part))
+            with self.lock:
+                self.hosts -= part.beside == HOST
+        return results
+
+    def run(self):
+        begun, before = time.monotonic(), processor_time()
+        with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
+            lanes = [pool.submit(self.lane) for _ in range(LANES)]
+        busy, total = (after - first for first, after in zip(before, processor_time()))
+        print(f"    side by side: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
+        return [result for lane in lanes for result in lane.result()]
 
 
 def run_all(todo, logs, env):
@@ -259,16 +300,11 @@ def run_all(todo, logs, env):
 
     def go(part):
         return run(part, logs, deadline - time.monotonic(), env)
-    with concurrent.futures.ThreadPoolExecutor(1) as idle:
-        whenever = [idle.submit(go, part) for part in todo if part.beside == IDLE]
-        for beside, group in itertools.groupby((part for part in todo if part.beside != IDLE), lambda part: part.beside):
-            begun, before = time.monotonic(), processor_time()
-            with concurrent.futures.ThreadPoolExecutor(LANES.get(beside, 1)) as pool:
-                yield from pool.map(go, group)
-            if beside:
-                busy, total = (after - first for first, after in zip(before, processor_time()))
-                print(f"    {beside}: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
-        yield from (future.result() for future in whenever)
+    making = [part for part in todo if part.name.startswith("host-")]
+    for group in (making, [part for part in todo if part.beside and part not in making]):
+        if group:
+            yield from Lanes(group, go).run()
+    yield from (go(part) for part in todo if not part.beside)
 
 
 def contract(seen_path, whole):
