@@ -327,6 +327,71 @@ int net_leave(struct guest_net *have, struct fcm_error *err)
 	return open_wire(&w, err) < 0 ? -1 : leave(&w, have, NULL, err);
 }
 
+/* ---- the MAC ---- */
+
+/* The last eight bytes of the link-local address that the kernel makes of a MAC: RFC 4291, appendix A. */
+static struct in6_addr link_local(const uint8_t mac[NET_MAC_BYTES])
+{
+	return (struct in6_addr){.s6_addr = {0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3],
+					 mac[4], mac[5]}};
+}
+
+static void link_local_request(
+	union netlink_request *rq, int type, int flags, int index, const struct in6_addr *address)
+{
+	const struct ifaddrmsg head = {.ifa_family = AF_INET6,
+		.ifa_prefixlen = 64,
+		.ifa_scope = RT_SCOPE_LINK,
+		.ifa_index = (uint32_t)index};
+
+	netlink_begin(rq, type, flags, &head, sizeof head);
+	netlink_add(rq, IFA_ADDRESS, address, sizeof *address);
+}
+
+struct link_locals {
+	int index, fd;
+	bool gone; /* one was there */
+};
+
+/* One that was made of a MAC goes; those of the guest's user stay. */
+static bool drop_link_local(void *arg, const struct nlmsghdr *m)
+{
+	struct link_locals *l = arg;
+	const struct ifaddrmsg *head = netlink_head(m, sizeof *head);
+	const struct in6_addr *address = netlink_find(m, sizeof *head, IFA_ADDRESS, sizeof *address);
+	union netlink_request rq;
+
+	if (address == NULL || head->ifa_family != AF_INET6 || head->ifa_index != (uint32_t)l->index ||
+		!IN6_IS_ADDR_LINKLOCAL(address) || address->s6_addr[11] != 0xff ||
+		address->s6_addr[12] != 0xfe)
+		return true;
+	l->gone = true;
+	link_local_request(&rq, RTM_DELADDR, 0, l->index, address);
+	return netlink_ask(l->fd, &rq) == 0 || errno == EADDRNOTAVAIL;
+}
+
+/* The kernel makes one when the device comes up, and leaves it when the MAC changes. */
+static int renew_link_local(const struct wire *w, const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err)
+{
+	const struct ifaddrmsg all = {.ifa_family = AF_INET6};
+	const struct in6_addr address = link_local(mac);
+	auto_close int fd = netlink_open(NETLINK_ROUTE, err);
+	struct link_locals l = {.index = w->index, .fd = fd};
+	union netlink_request rq;
+
+	if (fd < 0)
+		return -1;
+	netlink_begin(&rq, RTM_GETADDR, 0, &all, sizeof all);
+	if (netlink_dump(w->fd, &rq, drop_link_local, &l) < 0)
+		return fcm_fail_errno(err, "forget the link-local address");
+	if (!l.gone)
+		return 0;
+	link_local_request(&rq, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, w->index, &address);
+	return netlink_ask(w->fd, &rq) < 0 && errno != EEXIST
+		       ? fcm_fail_errno(err, "set the link-local address")
+		       : 0;
+}
+
 int net_set_mac(const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err)
 {
 	_cleanup_(close_wire) struct wire w = {.fd = -1};
@@ -337,5 +402,7 @@ int net_set_mac(const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err)
 	const struct ifinfomsg link = {.ifi_index = w.index};
 	netlink_begin(&rq, RTM_NEWLINK, 0, &link, sizeof link);
 	netlink_add(&rq, IFLA_ADDRESS, mac, NET_MAC_BYTES);
-	return netlink_ask(w.fd, &rq) < 0 ? fcm_fail_errno(err, "set the MAC of %s", DEVICE) : 0;
+	if (netlink_ask(w.fd, &rq) < 0)
+		return fcm_fail_errno(err, "set the MAC of %s", DEVICE);
+	return renew_link_local(&w, mac, err);
 }

@@ -31,5 +31,6 @@ int net_apply(struct guest_net *have, const struct guest_net *want, struct fcm_e
 /* Take away what was set before, its address and routes, and all neighbours. *have becomes nothing. */
 int net_leave(struct guest_net *have, struct fcm_error *err) must_check;
 
-/* Give eth0 another MAC. It may be up: virtio_net takes one at any time (IFF_LIVE_ADDR_CHANGE). */
+/* Give eth0 another MAC, and in place of the IPv6 link-local address that was made of the old one its own. It may be up: virtio_net
+ * takes one at any time (IFF_LIVE_ADDR_CHANGE). */
 int net_set_mac(const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err) must_check;

@@ -90,6 +90,9 @@ def identity(host, vm):
     """All that must differ between two VMs, as the guest has it."""
     facts = json.loads(shell(host, vm, "cat /run/fcm/instance.json"))
     link = shell(host, vm, "ip -o link show eth0; ip -4 -o addr show eth0")
+    of_mac = re.search(r"ether (..:..:..):(..:..:..)", link)
+    link_local = shell(host, vm, "sed -n 's/^fe80\\([0-9a-f]*\\) .* eth0$/\\1/p' /proc/net/if_inet6")  # RFC 4291, appendix A
+    assert link_local[14:] == f"{of_mac[1]}ff:fe{of_mac[2]}".replace(":", "")[2:], (link_local, link)
     return {"id": facts["id"], "name": facts["name"], "hostname": shell(host, vm, "hostname"),
             "ip": re.search(r"inet ([\d.]+)", link)[1], "mac": re.search(r"ether ([0-9a-f:]+)", link)[1],
             "host key": host.vm(vm)["host_key"], "machine-id": shell(host, vm, "cat /etc/machine-id 2>/dev/null || cat /run/fcm/instance.json"),

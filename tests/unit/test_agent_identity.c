@@ -266,7 +266,11 @@ static void a_mac(void **state)
 
 	NEED_NET(state);
 	net(&have, "172.16.0.50", "24", "172.16.0.1");
+	said("ip addr add fe80::fc:acff:fe10:32/64 dev eth0 nodad; ip addr add fe80::7/64 dev eth0 nodad");
 	assert_int_equal(net_set_mac(mac, &err), 0);
+	assert_string_equal(
+		said("ip -6 -o addr show dev eth0 scope link | awk '{print $4}' | sort | tr '\\n' ' '"),
+		"fe80::7/64 fe80::fc:acff:fe10:33/64");
 	assert_string_equal(
 		said("ip -o link show eth0 | sed 's/.*ether \\([^ ]*\\).*/\\1/'"), "02:fc:ac:10:00:33");
 	assert_non_null(strstr(said("ip -o link show eth0"), ",UP"));
