@@ -33,16 +33,17 @@ LANES, HOSTS = 3, 2
 RELEASES = ("bookworm", "trixie")
 SPACE, HOST = "in a namespace", "in a host"
 # Of the parts that run beside others these begin first, so that all lanes end together.
-LONGEST = ("test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
+LONGEST = ("host", "test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
            "test_build_guest", "test_ways_out", "test_software_guest", "fuzz", "test_ready", "test_exec_guest", "test_exec", "api-asan",
            "test_package", "test_reboot", "test_readme", "test_acceptance", "test_systemd", "test_switch")
 
 
 class Part:
     """A command, how long it may take, how its output is counted, and of which kind it is, if it may run beside others."""
+    beside = after = None  # the kind, and the name of what must be over before it begins
 
-    def __init__(self, name, argv, count, limit, env=None, beside=None):
-        self.name, self.argv, self.count, self.limit, self.env, self.beside = name, argv, count, limit, env or {}, beside
+    def __init__(self, name, argv, count, limit, env=None):
+        self.name, self.argv, self.count, self.limit, self.env = name, argv, count, limit, env or {}
         self.failures = []  # the names of what failed in it
 
 
@@ -136,10 +137,10 @@ def integration_parts(build, asan):
 
 
 def making_hosts(build):
-    """What all of a release start from. They make their own two lanes, for nothing in a host can begin before."""
+    """What all files of a release start from."""
     for release in RELEASES:
         argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
-        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)}, HOST)
+        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)})
 
 
 def host_parts(build):
@@ -148,7 +149,9 @@ def host_parts(build):
         only = re.search(r"^RELEASES = (.*)", file.read_text(), re.M)
         for release in RELEASES:
             if not only or release in only[1]:
-                yield pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
+                part = pytest(f"{file.stem}-{release}", [file], build, 1500, FCM_HOST_RELEASE=release)
+                part.after = f"host-{release}"
+                yield part
 
 
 def pytest_folder(name):
@@ -175,7 +178,7 @@ def parts(options):
         Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300),
         *integration_parts(build, asan),
     ]
-    return [*making_hosts(build), *beside(SPACE, [*quick, *slow]), *beside(HOST, host_parts(build))]
+    return [*beside(SPACE, [*quick, *slow]), *beside(HOST, [*making_hosts(build), *host_parts(build)])]
 
 
 def chosen(options):
@@ -263,26 +266,37 @@ def processor_time():
 class Lanes:
     """Parts that run beside others, each in the next lane that is free. Calls go() with each and keeps what it returns."""
 
-    def __init__(self, waiting, go):
-        self.waiting, self.go, self.lock, self.hosts = list(waiting), go, threading.Lock(), 0
+    def __init__(self, parts_, go):
+        self.waiting, self.unfinished, self.go = list(parts_), {part.name for part in parts_}, go
+        self.changed, self.hosts = threading.Condition(), 0
+
+    def choose(self):
+        """The next to begin, or None: a host if there is none, then others, then a second host."""
+        first = {part.beside: part for part in reversed(self.waiting) if part.after not in self.unfinished}
+        if HOST in first and self.hosts < (1 if SPACE in first else HOSTS):
+            return first[HOST]
+        return first.get(SPACE)
 
     def take(self):
-        """The next to begin: a host if there is none yet, then others, then a second host. None when there is nothing to begin."""
-        with self.lock:
-            first = {part.beside: part for part in reversed(self.waiting)}
-            kind = HOST if HOST in first and (self.hosts == 0 or SPACE not in first) else SPACE
-            if kind not in first or (kind == HOST and self.hosts == HOSTS):
-                return None
-            self.hosts += kind == HOST
-            self.waiting.remove(first[kind])
-            return first[kind]
+        with self.changed:
+            while self.waiting:
+                if part := self.choose():
+                    self.waiting.remove(part)
+                    self.hosts += part.beside == HOST
+                    return part
+                self.changed.wait()
+        return None
 
     def lane(self):
         results = []
         while part := self.take():
-            results.append(self.go(part))
-            with self.lock:
-                self.hosts -= part.beside == HOST
+            try:
+                results.append(self.go(part))
+            finally:
+                with self.changed:
+                    self.unfinished.remove(part.name)
+                    self.hosts -= part.beside == HOST
+                    self.changed.notify_all()
         return results
 
     def run(self):
@@ -295,16 +309,13 @@ class Lanes:
 
 
 def run_all(todo, logs, env):
-    """One after the other, but in lanes those that may run beside others. Yields what run() returns."""
+    """One after the other, but in lanes those that may run beside others. Returns what run() does of each."""
     deadline = time.monotonic() + TOTAL_LIMIT
 
     def go(part):
         return run(part, logs, deadline - time.monotonic(), env)
-    making = [part for part in todo if part.name.startswith("host-")]
-    for group in (making, [part for part in todo if part.beside and part not in making]):
-        if group:
-            yield from Lanes(group, go).run()
-    yield from (go(part) for part in todo if not part.beside)
+    side_by_side = [part for part in todo if part.beside]
+    return [*(Lanes(side_by_side, go).run() if side_by_side else []), *(go(part) for part in todo if not part.beside)]
 
 
 def contract(seen_path, whole):
