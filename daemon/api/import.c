@@ -50,8 +50,8 @@ static field_json *imported(const struct op *op)
 {
 	field_json *o = api_image_json(&op->image), *names = fj_array();
 
-	for (size_t i = 0; i < op->import.names.n; i++)
-		fj_append(names, fj_str(op->import.names.v[i]));
+	for (size_t i = 0; i < op->names.n; i++)
+		fj_append(names, fj_str(op->names.v[i]));
 	fj_set(o, "added", names);
 	return o;
 }

@@ -130,15 +130,15 @@ static int stop_vm(struct op *op, struct vm *vm, struct fcm_error *err)
 	return r;
 }
 
-/* ---- the image ---- */
+/* ---- pack: what the script changed becomes a layer ---- */
 
-static int pack(struct op *op, struct vm *vm, struct image_making *m, char ret[65], struct fcm_error *err)
+static int pack_disk(struct op *op, char ret[65], struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
-	auto_close int disk = openat(vm->dirfd, "rootfs.img", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	auto_close int disk = openat(op->maker->dirfd, "rootfs.img", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	const struct oci_spec spec = {.job = "pack",
 		.plan = &plan,
-		.dir_fd = m->job_fd,
+		.dir_fd = op->making.job_fd,
 		.layers_fd = image_layers_fd(),
 		.in_fd = disk,
 		.out_fd = -1,
@@ -150,8 +150,8 @@ static int pack(struct op *op, struct vm *vm, struct image_making *m, char ret[6
 		kv_add(&plan, "exclude", excluded[i]);
 	/* the file that guest_put_keys() writes; the other one is the user's */
 	kv_add(&plan, "exclude",
-		strcmp(vm->sshd, "dropbear") == 0 ? "root/.ssh/authorized_keys"
-						  : "root/.ssh/authorized_keys2");
+		strcmp(op->maker->sshd, "dropbear") == 0 ? "root/.ssh/authorized_keys"
+							 : "root/.ssh/authorized_keys2");
 	if (making_run(op, spec, &answer, err) < 0)
 		return -1;
 	const char *layer = kv_get(answer.p, answer.n, "layer");
@@ -162,8 +162,7 @@ static int pack(struct op *op, struct vm *vm, struct image_making *m, char ret[6
 }
 
 /* The config of the image below, with one step more; its digest is the new image's id. */
-static int write_config(const struct vm *vm, struct image_making *m, const char *layer, struct image_id *ret,
-	struct fcm_error *err)
+static int write_config(const struct vm *vm, struct image_making *m, const char *layer, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf below = {0};
 	struct crypt_sha256 *h;
@@ -176,47 +175,47 @@ static int write_config(const struct vm *vm, struct image_making *m, const char 
 		return -1;
 	h = crypt_sha256_new();
 	crypt_sha256_add(h, text, strlen(text));
-	crypt_sha256_hex(h, ret->s);
+	crypt_sha256_hex(h, m->id.s);
 	return file_write_atomic(m->job_fd, "config.json", 0644, text, strlen(text), err);
 }
 
-static int fill(struct op *op, struct vm *vm, struct image_making *m, struct fcm_error *err)
+static int pack(struct op *op, struct fcm_error *err)
 {
-	_cleanup_(strv_done) struct strv names = {0};
+	struct image_making *m = &op->making;
+	const struct vm *vm = op->maker;
 	struct image_facts below;
-	struct image_id id;
-	struct ref_text whole;
 	char layer[65];
 
-	if (image_whole_name(op->build.name, "name", &whole, err) < 0 || pack(op, vm, m, layer, err) < 0 ||
-		write_config(vm, m, layer, &id, err) < 0)
+	if (pack_disk(op, layer, err) < 0 || write_config(vm, m, layer, err) < 0)
 		return -1;
 	image_read_facts(vm->view.image_id.s, &below);
 	strv_copy(&m->layers, &below.layers);
 	strv_done(&below.layers);
 	strv_add(&m->layers, layer);
-	strv_add(&names, whole.s);
-	if (image_make_layers(m, err) < 0 || making_merge(op, m, err) < 0)
-		return -1;
-	return image_make_commit(m, &id, &names, &op->image, err);
+	return image_make_layers(m, err);
 }
+
+static void describe_pack(const struct op *op, bool undo, struct strv *ret)
+{
+	if (!undo)
+		strv_addf(
+			ret, "run fcm-oci pack: %s/rootfs.img becomes layers/<diff_id>.tar", op->maker->id.s);
+}
+
+const struct step step_pack = {.name = "pack", .run = pack, .describe = describe_pack};
+
+/* ---- the image ---- */
 
 /* Nobody starts the VM meanwhile. */
 static int make_image(struct op *op, struct vm *vm, struct fcm_error *err)
 {
-	struct image_making m;
-
 	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
 		return -1;
-	int r = 0;
-	if (vm->view.state != VM_STOPPED || vm->shim_pidfd >= 0)
-		r = fcm_fail(err, FCM_WRONG_STATE, "the VM of the build was started by somebody else");
-	if (r == 0)
-		r = engine_has_room(err) < 0 ? -1 : image_make_begin(making_uid(), &m, err);
-	if (r == 0) {
-		r = fill(op, vm, &m, err);
-		making_end(&m, r < 0);
-	}
+	op->maker = vm;
+	int r = vm->view.state == VM_STOPPED && vm->shim_pidfd < 0
+			? steps_run_all(op, err)
+			: fcm_fail(err, FCM_WRONG_STATE, "the VM of the build was started by somebody else");
+	op->maker = NULL;
 	registry_drop(vm);
 	return r;
 }
@@ -272,8 +271,8 @@ int engine_build(struct image_build *rq, struct op **ret, struct fcm_error *err)
 
 	if (image_whole_name(rq->name, "name", &whole, err) < 0 || check_layers(rq->spec.image, err) < 0)
 		return -1;
-	*ret = op_new(NULL, NULL, build_run);
-	(*ret)->what = "build";
+	*ret = op_new(&table_build, NULL, build_run);
+	strv_add(&(*ret)->names, whole.s);
 	(*ret)->build = *rq;
 	*rq = (struct image_build){0};
 	return 0;

@@ -27,8 +27,9 @@ static int take_names(struct strv *names, const struct buf *answer, struct fcm_e
 	return 0;
 }
 
-static int receive(struct op *op, struct image_making *m, struct image_id *ret, struct fcm_error *err)
+static int receive(struct op *op, struct fcm_error *err)
 {
+	struct image_making *m = &op->making;
 	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
 	const struct oci_spec spec = {.job = "import",
 		.plan = &plan,
@@ -46,32 +47,24 @@ static int receive(struct op *op, struct image_making *m, struct image_id *ret, 
 	fcm_closep(&op->import.in_fd); /* who still sends is told so */
 	if (r == 0 && op_given_up(op)) /* what came may not be all */
 		return fcm_fail(err, FCM_CANCELLED, "import was cancelled");
-	if (r < 0 || take_names(&op->import.names, &answer, err) < 0)
+	if (r < 0 || take_names(&op->names, &answer, err) < 0)
 		return -1;
-	return making_take(&answer, m, ret, err);
+	return making_take(&answer, m, err);
 }
 
-static int import(struct op *op, struct fcm_error *err)
+static void describe_import(const struct op *op, bool undo, struct strv *ret)
 {
-	struct image_making m;
-	struct image_id id;
-
-	if (engine_has_room(err) < 0 || image_make_begin(making_uid(), &m, err) < 0)
-		return -1;
-	int r = receive(op, &m, &id, err);
-	if (r == 0 && m.layers.n > 0)
-		r = making_merge(op, &m, err);
-	if (r == 0)
-		r = image_make_commit(&m, &id, &op->import.names, &op->image, err);
-	making_end(&m, r < 0);
-	return r;
+	(void)op;
+	if (!undo)
+		strv_add(ret, "run fcm-oci import: what comes becomes layers/<diff_id>.tar");
 }
 
-int import_bounded(struct op *op, atomic_uint *under_way, int (*run)(struct op *op, struct fcm_error *err),
-	struct fcm_error *err)
+const struct step step_import = {.name = "import", .run = receive, .describe = describe_import};
+
+int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err)
 {
 	bool taken = atomic_fetch_add(under_way, 1) < IMPORTS_MAX;
-	int r = taken ? run(op, err)
+	int r = taken ? steps_run_all(op, err)
 		      : fcm_fail(err, FCM_UNAVAILABLE, "%d imports are in progress", IMPORTS_MAX);
 
 	atomic_fetch_sub(under_way, 1);
@@ -94,27 +87,27 @@ int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *er
 
 static int import_run(struct op *op, struct fcm_error *err)
 {
-	return import_bounded(op, &imports, import, err);
+	return import_bounded(op, &imports, err);
 }
 
-static int plan(const char *name, const char *config, struct image_import *ret, struct fcm_error *err)
+static int plan(const char *name, const char *config, struct op *op, struct fcm_error *err)
 {
 	struct ref_text whole;
 
 	if (name && image_whole_name(name, "name", &whole, err) < 0)
 		return -1;
 	if (name)
-		strv_add(&ret->names, whole.s);
-	if (config && (ret->config = image_config_check(config, err)) == NULL)
+		strv_add(&op->names, whole.s);
+	if (config && (op->import.config = image_config_check(config, err)) == NULL)
 		return fcm_wrap(err, "config");
 	return 0;
 }
 
 int engine_import(const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err)
 {
-	struct op *op = op_new(NULL, NULL, import_run);
+	struct op *op = op_new(&table_import_image, NULL, import_run);
 
-	if (plan(name, config, &op->import, err) < 0 || import_open(op, "an image", ret_fd, err) < 0) {
+	if (plan(name, config, op, err) < 0 || import_open(op, "an image", ret_fd, err) < 0) {
 		op_unref(op);
 		return -1;
 	}

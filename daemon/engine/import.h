@@ -11,15 +11,14 @@
 /* Begin one; its bytes go into *ret_fd, a stream socket of the caller's, until that is closed or shut down. It takes no more when
  * the operation knows that they make no image. `name` is what the image shall be called, as its user writes it, instead of what the
  * archive says, or NULL; `config` says how a root file system runs, a JSON object of what "config" of an OCI config has, or NULL. op->image
- * is the image, op->import.names the whole names that it was given. FCM_INVALID naming either; FCM_UNAVAILABLE when four are in
+ * is the image, op->names the whole names that it was given. FCM_INVALID naming either; FCM_UNAVAILABLE when four are in
  * progress. */
 int engine_import(
 	const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err) must_check;
 
-/* What imports of images and of snapshots share. `run` the import, one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
+/* What imports of images and of snapshots share. Run the table of this one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
  * when four of them are in progress. */
-int import_bounded(struct op *op, atomic_uint *under_way, int (*run)(struct op *op, struct fcm_error *err),
-	struct fcm_error *err) must_check;
+int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err) must_check;
 
 /* Where its bytes come from: op->import.in_fd, and *ret_fd for who sends them. `of` is what it is of, "an image". */
 int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *err) must_check;

@@ -58,7 +58,6 @@ int making_run(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_
 	spec.said = tell_note;
 	spec.cancelled = must_end;
 	spec.arg = &r;
-	op_progress(op, spec.job, "begin", 0);
 	int rc = oci_run_job(&spec, ret, err);
 	if (rc < 0 && r.room.code != FCM_OK)
 		*err = r.room;
@@ -66,13 +65,13 @@ int making_run(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_
 }
 
 /* What the job says is a stranger's word. */
-int making_take(const struct buf *answer, struct image_making *m, struct image_id *ret, struct fcm_error *err)
+int making_take(const struct buf *answer, struct image_making *m, struct fcm_error *err)
 {
 	const char *id = kv_get(answer->p, answer->n, "id");
 
 	if (id == NULL || !ref_digest_valid(id, false))
 		return fcm_fail(err, FCM_HOST, "fcm-oci said no image's id");
-	(void)fcm_copy(ret->s, sizeof ret->s, id);
+	(void)fcm_copy(m->id.s, sizeof m->id.s, id);
 	for (const char *s = NULL; (s = kv_next(answer->p, answer->n, "layer", s));) {
 		if (!ref_digest_valid(s, false) || m->layers.n == OCI_LAYERS_MAX)
 			return fcm_fail(err, FCM_HOST, "fcm-oci said no layer's digest");
@@ -81,30 +80,77 @@ int making_take(const struct buf *answer, struct image_making *m, struct image_i
 	return image_make_layers(m, err);
 }
 
-int making_merge(struct op *op, struct image_making *m, struct fcm_error *err)
+/* ---- making: its directory, which nobody sees yet ---- */
+
+static int begin(struct op *op, struct fcm_error *err)
+{
+	return engine_has_room(err) < 0 ? -1 : image_make_begin(making_uid(), &op->making, err);
+}
+
+static int drop(struct op *op, struct fcm_error *err)
+{
+	image_make_done(&op->making);
+	return image_layers_sweep(err);
+}
+
+static void describe_making(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)op;
+	strv_add(ret, undo ? "remove what is made, and layers that no image has" : "mkdir images/.<random>");
+}
+
+const struct step step_making = {.name = "making", .run = begin, .undo = drop, .describe = describe_making};
+
+/* ---- merge: the file system of the layers ---- */
+
+/* One at a time, for the memory that it takes. What came as a file system has no layers. */
+static int merge(struct op *op, struct fcm_error *err)
 {
 	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
 	_cleanup_(buf_done) struct buf plan = {0};
+	const struct strv *layers = &op->making.layers;
 	const struct oci_spec spec = {.job = "merge",
 		.plan = &plan,
 		.dir_fd = -1,
 		.layers_fd = image_layers_fd(),
 		.in_fd = -1,
-		.out_fd = m->out_fd};
+		.out_fd = op->making.out_fd};
 
-	for (size_t i = 0; i < m->layers.n; i++)
-		kv_add(&plan, "layer", m->layers.v[i]);
+	if (layers->n == 0)
+		return 0;
+	for (size_t i = 0; i < layers->n; i++)
+		kv_add(&plan, "layer", layers->v[i]);
 	pthread_mutex_lock(&one);
 	int r = making_run(op, spec, NULL, err);
 	pthread_mutex_unlock(&one);
 	return r;
 }
 
-void making_end(struct image_making *m, bool failed)
+static void describe_merge(const struct op *op, bool undo, struct strv *ret)
 {
-	struct fcm_error ignored;
-
-	image_make_done(m);
-	if (failed && image_layers_sweep(&ignored) < 0)
-		log_error(LOG_LEVEL_WARN, NULL, &ignored);
+	(void)op;
+	if (!undo)
+		strv_add(ret, "run fcm-oci merge: the layers become images/.<random>/image.ext4");
 }
+
+const struct step step_merge = {.name = "merge", .run = merge, .describe = describe_merge};
+
+/* ---- keep: it is an image ---- */
+
+/* There is no way back from here: a name of another image may have become this one's. */
+static int keep(struct op *op, struct fcm_error *err)
+{
+	if (image_make_commit(&op->making, &op->names, &op->image, err) < 0)
+		return -1;
+	image_make_done(&op->making);
+	return 0;
+}
+
+static void describe_keep(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)op;
+	if (!undo)
+		strv_add(ret, "rename images/.<random> to images/<id>, write tags.json");
+}
+
+const struct step step_keep = {.name = "keep", .run = keep, .describe = describe_keep};

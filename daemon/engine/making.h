@@ -1,6 +1,7 @@
 /*
  * An image in the making: the jobs of fcm-oci (daemon/oci) work on what the store of images keeps for them (daemon/image/make.h).
- * The daemon itself reads no byte of a layer.
+ * The daemon itself reads no byte of a layer. The steps `making`, `merge` and `keep` are here; what stands between the first two brings
+ * the layers of op->making, and its id.
  */
 #pragma once
 
@@ -19,11 +20,4 @@ int making_run(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_
 void making_tell_layer(void *arg, const char *what, const char *id, uint64_t current, uint64_t total);
 
 /* Take over what a job says that it made: the layers (into m->layers and the store), and the image's id. */
-int making_take(const struct buf *answer, struct image_making *m, struct image_id *ret,
-	struct fcm_error *err) must_check;
-
-/* Make the file system of m->layers. One at a time, for the memory that it takes. */
-int making_merge(struct op *op, struct image_making *m, struct fcm_error *err) must_check;
-
-/* The end in any case; when it `failed` its layers go as well. */
-void making_end(struct image_making *m, bool failed);
+int making_take(const struct buf *answer, struct image_making *m, struct fcm_error *err) must_check;

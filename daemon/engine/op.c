@@ -62,7 +62,7 @@ void op_unref(struct op *op)
 	field_done(ready_fields, &op->ready);
 	field_done(image_pull_fields, &op->pull);
 	field_done(image_build_fields, &op->build);
-	strv_done(&op->import.names);
+	strv_done(&op->names);
 	free(op->import.config);
 	fcm_closep(&op->import.in_fd);
 	field_done(update_request_fields, &op->update);
@@ -222,7 +222,7 @@ const char *op_subject(const struct op *op)
 		return op->pull.image;
 	if (op->build.name[0])
 		return op->build.name;
-	return op->import.names.n ? op->import.names.v[0] : op->import.of;
+	return op->names.n ? op->names.v[0] : op->import.of;
 }
 
 bool op_vmm_lives(const struct op *op)

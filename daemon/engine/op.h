@@ -1,7 +1,7 @@
 /*
- * An operation in progress: one table of steps on one VM, on a thread of its own, so that a client that goes
- * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that is about
- * images (pull.c, import.c, snapimport.c, build.c) has neither VM nor table, and ends when nobody waits for it.
+ * An operation in progress: a table of steps, mostly on one VM, on a thread of its own, so that a client that goes
+ * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that brings or makes
+ * an image, or brings a snapshot (pull.c, import.c, snapimport.c, build.c), has no VM, and ends when nobody waits for it.
  */
 #pragma once
 
@@ -15,7 +15,7 @@
 #include "daemon/engine/step.h"
 #include "daemon/engine/update.h"
 #include "daemon/engine/vm.h"
-#include "daemon/image/image.h"
+#include "daemon/image/make.h"
 #include "daemon/store/snapshot.h"
 
 /* What destroy removed: the receipt that the client prints. */
@@ -37,14 +37,13 @@ void snapshot_drop(struct snapshot_hold *h);
 
 /* An image or a snapshot that a request brings (import.h, snapimport.h). */
 struct image_import {
-	const char *of;	   /* what it is called in the log while it has no name */
-	struct strv names; /* whole ones */
-	char *config;	   /* or NULL */
-	int in_fd;	   /* where its bytes come from, or -1 */
+	const char *of; /* what it is called in the log while it has no name */
+	char *config;	/* or NULL */
+	int in_fd;	/* where its bytes come from, or -1 */
 };
 
 struct op {
-	const struct op_table *table; /* NULL without a VM */
+	const struct op_table *table; /* or NULL */
 	struct vm *vm;		      /* held, or NULL */
 
 	/* arguments */
@@ -78,8 +77,11 @@ struct op {
 		ready;		/* start: what is waited for, where it says anything; else what the VM says */
 	enum repair repair;	/* what the daemon found when it started */
 	struct image_pull pull; /* pull, and check */
-	struct image_import import; /* import; its names are those that it gave, too */
+	struct image_import import; /* import */
 	struct image_build build;   /* build */
+	struct strv names; /* pull, import, build: the image's, whole ones; of a snapshot its own, or none */
+	struct image_making making; /* pull, import, build: the image, */
+	struct vm *maker;	    /* and the VM in which that of a build was made, borrowed */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;

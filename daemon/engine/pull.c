@@ -69,10 +69,11 @@ static void plan_mirrors(const struct ref *ref, struct buf *plan)
 			kv_add(plan, "mirror", l->v[i] + n + 1);
 }
 
-static int fetch(struct op *op, const struct ref *ref, struct image_making *m, struct image_id *ret,
-	struct fcm_error *err)
+static int pull(struct op *op, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf plan = {0}, answer = {0};
+	struct image_making *m = &op->making;
+	struct ref ref;
 	const struct oci_spec spec = {.job = "pull",
 		.plan = &plan,
 		.dir_fd = m->job_fd,
@@ -81,38 +82,28 @@ static int fetch(struct op *op, const struct ref *ref, struct image_making *m, s
 		.out_fd = -1,
 		.progress = making_tell_layer};
 
-	kv_add(&plan, "ref", ref_full(ref).s);
-	kv_add(&plan, "platform", IMAGE_PLATFORM);
-	plan_mirrors(ref, &plan);
-	plan_registry(&op->pull, &plan);
-	return making_run(op, spec, &answer, err) < 0 ? -1 : making_take(&answer, m, ret, err);
-}
-
-static int pull(struct op *op, const struct ref *ref, struct fcm_error *err)
-{
-	_cleanup_(strv_done) struct strv names = {0};
-	struct image_making m;
-	struct image_id id;
-
-	if (engine_has_room(err) < 0 || image_make_begin(making_uid(), &m, err) < 0)
+	if (ref_parse(op->pull.image, "image", &ref, err) < 0)
 		return -1;
-	strv_add(&names, ref_full(ref).s);
-	int r = fetch(op, ref, &m, &id, err);
-	if (r == 0)
-		r = making_merge(op, &m, err);
-	if (r == 0)
-		r = image_make_commit(&m, &id, &names, &op->image, err);
-	making_end(&m, r < 0);
-	return r;
+	kv_add(&plan, "ref", ref_full(&ref).s);
+	kv_add(&plan, "platform", IMAGE_PLATFORM);
+	plan_mirrors(&ref, &plan);
+	plan_registry(&op->pull, &plan);
+	return making_run(op, spec, &answer, err) < 0 ? -1 : making_take(&answer, m, err);
 }
+
+static void describe_pull(const struct op *op, bool undo, struct strv *ret)
+{
+	if (!undo)
+		strv_addf(ret, "run fcm-oci pull: %s becomes layers/<diff_id>.tar", op->pull.image);
+}
+
+const struct step step_pull = {.name = "pull", .run = pull, .describe = describe_pull};
 
 static int pull_run(struct op *op, struct fcm_error *err)
 {
-	struct ref ref;
-
-	if (ref_parse(op->pull.image, "image", &ref, err) < 0 || take_turn(op, err) < 0)
+	if (take_turn(op, err) < 0)
 		return -1;
-	int r = pull(op, &ref, err);
+	int r = steps_run_all(op, err);
 	leave_turn();
 	return r;
 }
@@ -133,11 +124,10 @@ static int check_run(struct op *op, struct fcm_error *err)
 /* ---- the operations ---- */
 
 static struct op *new_op(
-	const char *what, int (*run)(struct op *op, struct fcm_error *err), struct image_pull *rq)
+	const struct op_table *table, int (*run)(struct op *op, struct fcm_error *err), struct image_pull *rq)
 {
-	struct op *op = op_new(NULL, NULL, run);
+	struct op *op = op_new(table, NULL, run);
 
-	op->what = what;
 	op->pull = *rq;
 	*rq = (struct image_pull){0};
 	return op;
@@ -152,11 +142,15 @@ int engine_pull(struct image_pull *rq, struct op **ret, struct fcm_error *err)
 	if (strcmp(ref.domain, REF_LOCAL) == 0)
 		return fcm_fail_field(err, FCM_INVALID, "image", "image: '%s' is one that was made here",
 			ref_short(&ref).s);
-	*ret = new_op("pull", pull_run, rq);
+	*ret = new_op(&table_pull, pull_run, rq);
+	strv_add(&(*ret)->names, ref_full(&ref).s);
 	return 0;
 }
 
 struct op *engine_check_registry(struct image_pull *rq)
 {
-	return new_op("check", check_run, rq);
+	struct op *op = new_op(NULL, check_run, rq);
+
+	op->what = "check";
+	return op;
 }

@@ -1,7 +1,7 @@
 /*
- * How it works. fcm-oci unpacks what comes into a directory that is its own (daemon/oci/snapshot.h). When it has ended, that is root's,
- * and snapshot.json a stranger's word: it is read as strictly as a request, it can name nothing of this host but an image, and it is of
- * no VM here. Only a whole one, whose files have the sums that it lists, becomes visible.
+ * How it works. `shot` is the directory of any snapshot; `receive` has fcm-oci unpack into it what comes (daemon/oci/snapshot.h). Then it
+ * is root's, and snapshot.json a stranger's word for `judge`: it is read as strictly as a request, it can name nothing of this host but an
+ * image, and it is of no VM here. With `enter` a whole one, whose files have the sums that it lists, becomes visible.
  */
 #include "daemon/engine/snapimport.h"
 
@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "common/core/kv.h"
-#include "common/core/log.h"
 #include "daemon/engine/defaults.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/import.h"
@@ -21,7 +20,7 @@
 
 static atomic_uint imports;
 
-/* ---- what comes ---- */
+/* ---- receive: what comes ---- */
 
 static void plan_files(struct buf *plan)
 {
@@ -58,13 +57,27 @@ static int receive(struct op *op, struct fcm_error *err)
 	return r < 0 ? -1 : check_wanted(op, err); /* else what came may not be all */
 }
 
-/* ---- what it says ---- */
+static void describe_receive(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)op;
+	if (!undo)
+		strv_add(ret, "run fcm-oci snapshot: what comes becomes files of snapshots/.<id>");
+}
 
-/* Of a stranger's it is no trouble of this host's that it makes no sense. */
+const struct step step_receive = {.name = "receive", .run = receive, .describe = describe_receive};
+
+/* ---- judge: what it says ---- */
+
+/* Of a stranger's it is no trouble of this host's that it makes no sense. Its id is ours, whatever it said. */
 static int read_manifest(struct op *op, struct fcm_error *err)
 {
-	if (snapshot_take_over(op->hold.fd, &op->hold.snapshot, err) == 0)
+	struct snapshot *s = &op->hold.snapshot, theirs;
+
+	if (snapshot_take_over(op->hold.fd, &theirs, err) == 0) {
+		(void)fcm_copy(theirs.id, sizeof theirs.id, s->id);
+		*s = theirs;
 		return 0;
+	}
 	if (err->code == FCM_NOT_FOUND)
 		return fcm_fail(err, FCM_INVALID, "there is no " SNAPSHOT_MANIFEST " in it");
 	if (err->code == FCM_CONFIG)
@@ -124,9 +137,8 @@ static int check_image(const struct snapshot *s, struct fcm_error *err)
 }
 
 /* What it is here. It is of no VM, whatever it says: so none goes back to it. */
-static int settle(struct snapshot *s, const char *id, const char *name, struct fcm_error *err)
+static int settle(struct snapshot *s, const char *name, struct fcm_error *err)
 {
-	(void)fcm_copy(s->id, sizeof s->id, id);
 	if (name)
 		(void)fcm_copy(s->name, sizeof s->name, name);
 	if (s->name[0] == '\0')
@@ -139,47 +151,53 @@ static int settle(struct snapshot *s, const char *id, const char *name, struct f
 	return 0;
 }
 
-/* ---- the whole ---- */
-
-static int take(struct op *op, const struct vm_id *id, struct fcm_error *err)
+static int judge(struct op *op, struct fcm_error *err)
 {
 	struct snapshot *s = &op->hold.snapshot;
-	const char *name = op->import.names.n ? op->import.names.v[0] : NULL;
+	const char *name = op->names.n ? op->names.v[0] : NULL;
 
-	if (receive(op, err) < 0 || read_manifest(op, err) < 0)
+	if (read_manifest(op, err) < 0 || settle(s, name, err) < 0 || check_spec(s, err) < 0 ||
+		check_files(s, err) < 0 || check_image(s, err) < 0)
 		return -1;
-	if (settle(s, id->s, name, err) < 0 || check_spec(s, err) < 0 || check_files(s, err) < 0 ||
-		check_image(s, err) < 0 || snapshot_name_free(s->name, err) < 0)
-		return -1;
+	return snapshot_name_free(s->name, err);
+}
+
+static void describe_judge(const struct op *op, bool undo, struct strv *ret)
+{
+	(void)op;
+	if (!undo)
+		strv_add(ret, "chown the files of snapshots/.<id> to root, check its snapshot.json");
+}
+
+const struct step step_judge = {.name = "judge", .run = judge, .describe = describe_judge};
+
+/* ---- enter: it is whole ---- */
+
+static int enter(struct op *op, struct fcm_error *err)
+{
+	struct snapshot *s = &op->hold.snapshot;
+
 	if (snapshot_seal_same(op->hold.fd, s, err) < 0 || check_wanted(op, err) < 0 ||
 		snapshot_enter(op, err) < 0)
 		return -1;
 	return check_image(s, err);
 }
 
-static int import(struct op *op, struct fcm_error *err)
+static void describe_enter(const struct op *op, bool undo, struct strv *ret)
 {
-	struct vm_id id = vm_id_random();
-	struct fcm_error why;
-
-	if (engine_has_room(err) < 0)
-		return -1;
-	(void)fcm_copy(op->hold.snapshot.id, sizeof op->hold.snapshot.id, id.s);
-	op->hold.fd = snapshots_begin(&id, err);
-	if (op->hold.fd < 0)
-		return -1;
-	snapshot_held(&op->hold);
-	if (take(op, &id, err) == 0)
-		return 0;
-	(void)fcm_copy(op->hold.snapshot.id, sizeof op->hold.snapshot.id, id.s); /* whatever it said */
-	if (snapshots_remove(&id, NULL, &why) < 0)
-		log_error(LOG_LEVEL_WARN, NULL, &why);
-	return -1;
+	(void)op;
+	if (!undo)
+		strv_add(ret,
+			"compare the sums, write snapshot.json, rename snapshots/.<id> to snapshots/<id>");
 }
+
+const struct step step_enter = {.name = "enter", .run = enter, .describe = describe_enter};
+
+/* ---- the operation ---- */
 
 static int import_run(struct op *op, struct fcm_error *err)
 {
-	return import_bounded(op, &imports, import, err);
+	return import_bounded(op, &imports, err);
 }
 
 static int plan(const char *name, struct op *op, struct fcm_error *err)
@@ -190,13 +208,13 @@ static int plan(const char *name, struct op *op, struct fcm_error *err)
 		return 0;
 	if (asset_name_parse(name, "name", &whole, err) < 0 || snapshot_name_free(name, err) < 0)
 		return -1;
-	strv_add(&op->import.names, name);
+	strv_add(&op->names, name);
 	return 0;
 }
 
 int engine_snapshot_import(const char *name, struct op **ret, int *ret_fd, struct fcm_error *err)
 {
-	struct op *op = op_new(NULL, NULL, import_run);
+	struct op *op = op_new(&table_import_snapshot, NULL, import_run);
 
 	if (plan(name, op, err) < 0 || import_open(op, "a snapshot", ret_fd, err) < 0) {
 		op_unref(op);

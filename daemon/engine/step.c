@@ -60,7 +60,7 @@ static void undo_rows(struct op *op, size_t i)
 			continue;
 		if (step->undo(op, &err) < 0) {
 			fcm_wrap(&err, "undo of %s", step->name);
-			log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
+			log_error(LOG_LEVEL_ERROR, op->vm ? op->vm->id.s : NULL, &err);
 			return;
 		}
 	}
@@ -84,6 +84,13 @@ int steps_run(struct op *op, bool *ret_kept, struct fcm_error *err)
 		op_progress(op, step->name, "done", clock_ms() - t);
 	}
 	return 0;
+}
+
+int steps_run_all(struct op *op, struct fcm_error *err)
+{
+	bool kept;
+
+	return steps_run(op, &kept, err);
 }
 
 void steps_describe(const struct op *op, struct strv *ret)

@@ -41,7 +41,7 @@ enum { STEP_ROWS = 24 };
 
 struct op_table {
 	const char *name;
-	enum vm_state begin, end; /* what the steps begin and end record */
+	enum vm_state begin, end; /* what the steps begin and end record, where there is a VM */
 	enum vm_desired desired;  /* what begin records that the user wants */
 	struct {
 		const struct step *step;
@@ -52,6 +52,9 @@ struct op_table {
 /* Run the rows of op->table. On failure err->step names the row, and what had been done is undone, unless the
  * row is STEP_KEEP and the VMM lives (*ret_kept is true then, and false in every other case). */
 int steps_run(struct op *op, bool *ret_kept, struct fcm_error *err) must_check;
+
+/* The same of a table without such rows, as an op's `run`. */
+int steps_run_all(struct op *op, struct fcm_error *err) must_check;
 
 /* Describe all rows, each line led by the step's name. */
 void steps_describe(const struct op *op, struct strv *ret);
@@ -73,6 +76,9 @@ extern const struct step step_guest, step_ready;		       /* steps_guest.c, steps
 extern const struct step step_freeze, step_pause;		       /* steps_pause.c */
 extern const struct step step_save;				       /* saved.c */
 extern const struct step step_shot, step_copy, step_seal, step_unpack; /* steps_snapshot.c */
+extern const struct step step_receive, step_judge, step_enter;	       /* snapimport.c */
+extern const struct step step_making, step_merge, step_keep;	       /* making.c */
+extern const struct step step_pull, step_import, step_pack;	       /* pull.c, import.c, build.c */
 extern const struct step step_want, step_site;			       /* site.c */
 extern const struct step step_change;				       /* steps_update.c */
 extern const struct step step_publish, step_ports;		       /* steps_publish.c */
@@ -82,3 +88,4 @@ extern const struct op_table table_create, table_start, table_stop, table_destro
 extern const struct op_table table_expose, table_unexpose, table_publish, table_update, table_rename;
 extern const struct op_table table_pause, table_resume, table_adopt_paused;
 extern const struct op_table table_suspend, table_snapshot, table_snapshot_stop, table_clone, table_revert;
+extern const struct op_table table_pull, table_import_image, table_build, table_import_snapshot;

@@ -43,7 +43,7 @@ static int drop_shot(struct op *op, struct fcm_error *err)
 {
 	struct vm_id id = id_of(op);
 
-	return snapshots_remove(&id, NULL, err);
+	return id.s[0] ? snapshots_remove(&id, NULL, err) : 0;
 }
 
 static void describe_shot(const struct op *op, bool undo, struct strv *ret)

@@ -65,7 +65,8 @@ int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
 {
 	if (image_has_place(err) < 0)
 		return -1;
-	*ret = (struct image_making){.temp = image_temp_name(), .dir_fd = -1, .job_fd = -1, .out_fd = -1};
+	*ret = (struct image_making){
+		.begun = true, .temp = image_temp_name(), .dir_fd = -1, .job_fd = -1, .out_fd = -1};
 	pthread_mutex_lock(&lock);
 	in_progress++;
 	pthread_mutex_unlock(&lock);
@@ -102,8 +103,7 @@ int image_make_layers(struct image_making *m, struct fcm_error *err)
 	return 0;
 }
 
-static int read_config(
-	struct image_making *m, const struct image_id *id, struct buf *ret, struct fcm_error *err)
+static int read_config(struct image_making *m, struct buf *ret, struct fcm_error *err)
 {
 	struct crypt_sha256 *h = crypt_sha256_new();
 	char hex[65];
@@ -112,29 +112,28 @@ static int read_config(
 	if (r == 0)
 		crypt_sha256_add(h, ret->p, ret->n);
 	crypt_sha256_hex(h, hex);
-	if (r == 0 && strcmp(hex, id->s) != 0)
+	if (r == 0 && strcmp(hex, m->id.s) != 0)
 		r = fcm_fail(err, FCM_INVALID, "the image's config has another digest than its name");
 	return r;
 }
 
-static int take_config(
-	struct image_making *m, const struct image_id *id, struct image_facts *facts, struct fcm_error *err)
+static int take_config(struct image_making *m, struct image_facts *facts, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
 	_cleanup_(image_config_done) struct image_config config = {0};
 
-	if (read_config(m, id, &text, err) < 0 || image_config_parse(text.p, text.n, &config, err) < 0)
+	if (read_config(m, &text, err) < 0 || image_config_parse(text.p, text.n, &config, err) < 0)
 		return -1;
 	image_config_version(text.p, text.n, facts->tag, sizeof facts->tag);
 	return file_write_atomic(m->dir_fd, CONFIG, 0444, text.p, text.n, err);
 }
 
-static int write_facts(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+static int write_facts(struct image_making *m, struct fcm_error *err)
 {
 	struct image_facts facts = {.created = clock_wall(), .layers = m->layers};
 	struct stat st;
 
-	if (m->layers.n > 0 && take_config(m, id, &facts, err) < 0)
+	if (m->layers.n > 0 && take_config(m, &facts, err) < 0)
 		return -1;
 	if (fstat(m->out_fd, &st) < 0 || fsync(m->out_fd) < 0)
 		return fcm_fail_errno(err, "store the image");
@@ -144,7 +143,7 @@ static int write_facts(struct image_making *m, const struct image_id *id, struct
 }
 
 /* One with this id may be there already: it is the same. */
-static int publish(struct image_making *m, const struct image_id *id, struct fcm_error *err)
+static int publish(struct image_making *m, struct fcm_error *err)
 {
 	int images = image_dir(false);
 
@@ -152,30 +151,33 @@ static int publish(struct image_making *m, const struct image_id *id, struct fcm
 		return -1;
 	if (fsync(m->dir_fd) < 0)
 		return fcm_fail_errno(err, "store the image");
-	if (renameat2(images, m->temp.s, images, id->s, RENAME_NOREPLACE) == 0)
+	if (renameat2(images, m->temp.s, images, m->id.s, RENAME_NOREPLACE) == 0)
 		m->temp.s[0] = '\0';
 	else if (errno != EEXIST)
 		return fcm_fail_errno(err, "put the image into its place");
 	return fsync(images) < 0 ? fcm_fail_errno(err, "store the image") : 0;
 }
 
-int image_make_commit(struct image_making *m, const struct image_id *id, const struct strv *names,
-	struct image_info *ret, struct fcm_error *err)
+int image_make_commit(
+	struct image_making *m, const struct strv *names, struct image_info *ret, struct fcm_error *err)
 {
 	struct ref_text name;
 
-	if (write_facts(m, id, err) < 0 || publish(m, id, err) < 0)
+	if (write_facts(m, err) < 0 || publish(m, err) < 0)
 		return -1;
 	for (size_t i = 0; i < names->n; i++)
-		if (image_tag(id, names->v[i], &name, err) < 0)
+		if (image_tag(&m->id, names->v[i], &name, err) < 0)
 			return -1;
-	return image_find(id, ret, err);
+	return image_find(&m->id, ret, err);
 }
 
 void image_make_done(struct image_making *m)
 {
 	struct fcm_error ignored;
 
+	if (!m->begun)
+		return;
+	m->begun = false;
 	pthread_mutex_lock(&lock);
 	in_progress--;
 	pthread_mutex_unlock(&lock);

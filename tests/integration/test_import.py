@@ -59,7 +59,7 @@ def test_progress(host, api):
     _, data = docker_archive([LAYER, TREE], {}, ["app:1"])
     answer = api.post("/v1/images/import", data, headers={**OCTETS, "Accept": "application/x-ndjson"})
     lines = [json.loads(line) for line in answer.body.splitlines()]
-    assert [line["step"] for line in lines if line.get("event") == "step"] == ["import", "merge"]
+    assert [line["step"] for line in lines if line.get("status") == "begin"] == ["making", "import", "merge", "keep"]
     assert {line["id"] for line in lines if line.get("event") == "layer" and line["status"] == "extracted"} == {sha(LAYER)[:12], sha(TREE)[:12]}
     assert lines[-1]["result"]["added"] == ["docker.io/library/app:1"]
     lines = [json.loads(line) for line in api.post("/v1/images/import", data[:-9000], headers={**OCTETS, "Accept": "application/x-ndjson"}).body.splitlines()]

@@ -280,7 +280,7 @@ def test_progress(host, registries):
     assert answer.status == 200 and answer.headers["Content-Type"] == "application/x-ndjson"
     lines = ndjson(answer.body.decode())
     assert lines[-1]["result"]["digest"] == registries[PLAIN].ids["big:1"]
-    assert [line["step"] for line in lines if line.get("event") == "step"] == ["pull", "merge"]
+    assert [line["step"] for line in lines if line.get("status") == "begin"] == ["making", "pull", "merge", "keep"]
     layers = [line for line in lines if line.get("event") == "layer"]
     ids = [line["id"] for line in layers if line["status"] == "waiting"]
     assert len(set(ids)) == 4

@@ -170,7 +170,7 @@ def test_two_of_one_name_at_once(host, api, warm):
 def test_progress(host, api, warm):
     answer = api.post("/v1/snapshots/import", warm[1].read_bytes(), headers={**OCTETS, "Accept": "application/x-ndjson"})
     lines = [json.loads(line) for line in answer.body.splitlines()]
-    assert [line["step"] for line in lines if line.get("event") == "step"] == ["snapshot"]
+    assert [line["step"] for line in lines if line.get("status") == "begin"] == ["shot", "receive", "judge", "enter"]
     assert lines[-1]["result"]["name"] == "warm"
 
 

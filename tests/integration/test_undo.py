@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 from conftest import add_assets
 from host import TOP, Failed, wait_for
+from oci import docker_archive, tar
+from registry import Registry
 
-HOST = {"fake": True, "daemon": False, "caddyfile": "{\n\tlocal_certs\n}\n"}
+REGISTRY = "127.0.0.1:5000"
+HOST = {"fake": True, "daemon": False, "caddyfile": "{\n\tlocal_certs\n}\n", "config": f"insecure_registries = {REGISTRY}\n"}
 
+LAYERS = [tar([("etc/os-release", b"ID=x\n")]), tar([("file", b"content")])]
+LAYERED = docker_archive(LAYERS, {}, ["brought:1"])[1]
+OCTETS = {"Content-Type": "application/octet-stream"}
+# What brings or makes an image or a snapshot, and the last step of each: then it is there.
+BROUGHT = {"pull": "keep", "import-image": "keep", "build": "keep", "import-snapshot": "enter"}
 FCMD = Path(os.environ.get("FCM_BUILD", TOP / "build")) / "daemon/fcmd"
 LIST = subprocess.run([FCMD, "--list-steps"], capture_output=True, text=True, check=False).stdout.splitlines()
 STEPS = [line.split()[0] for line in LIST]
@@ -130,6 +138,38 @@ class Operation:
     def revert(self):
         return self.api.post("/v1/vms/victim/restore", {"snapshot": "shot"}, timeout=60)
 
+    def before_import_image(self):
+        pass
+
+    def import_image(self):
+        return self.api.post("/v1/images/import", LAYERED, headers=OCTETS, timeout=60)
+
+    def before_pull(self):
+        if not hasattr(self.host, "registry"):
+            self.host.registry = Registry(self.host, self.host.work / "registry", REGISTRY)
+            self.host.registry.fill("brought:1", LAYERS, {})
+
+    def pull(self):
+        return self.api.post("/v1/images/pull", {"image": f"{REGISTRY}/brought:1"}, timeout=60)
+
+    def before_build(self):
+        """No guest is there that makes the directory of what it wrote: the disk has it that all are copies of."""
+        for template in (self.host.state_dir / "templates").iterdir():
+            subprocess.run(["debugfs", "-w", "-R", "mkdir upper", template], check=True, capture_output=True)
+        self.api.post("/v1/images/import?name=below", LAYERED, headers=OCTETS).ok(201)
+
+    def build(self):
+        return self.api.post("/v1/images/build", {"name": "brought", "from": "below", "script": "true", "memory": 96}, timeout=60)
+
+    def before_import_snapshot(self):
+        if not hasattr(self.host, "exported"):
+            self.before_clone()
+            self.host.exported = self.api.get("/v1/snapshots/shot/export").body
+            drop(self.host)
+
+    def import_snapshot(self):
+        return self.api.post("/v1/snapshots/import", self.host.exported, headers=OCTETS, timeout=60)
+
 
 def method(host, name):
     return getattr(Operation(host), name.replace("-", "_"))
@@ -145,18 +185,32 @@ def settled(host):
 
 @pytest.fixture(scope="module")
 def baseline(host):
+    """Beside the daemon and its assets there is a snapshot, which nothing here may touch."""
     host.start_caddy()
     host.start_daemon()
     add_assets(host, HOST)
     host.api.post("/v1/vms", {**SPEC, "expose": 8000}).ok()
+    host.api.post("/v1/vms/victim/snapshots", {"name": "bystander", "disk_only": True}).ok()
     host.api.delete("/v1/vms/victim").ok()
     wait_for("gone", lambda: gone(host))
     return host.residue()
 
 
-def drop_snapshots(host):
+def brought(host):
+    """The paths, in the API, of images and snapshots that were brought here."""
+    images = {i["digest"] for i in host.api.get("/v1/images").ok()["images"] if i["kind"] == "image" and "brought" in i["name"]}
+    shots = [s["id"] for s in host.api.get("/v1/snapshots").ok()["snapshots"] if s["name"] == "shot"]
+    return [*(f"/v1/image?ref={digest}" for digest in images), *(f"/v1/snapshots/{shot}" for shot in shots)]
+
+
+def drop(host):
+    """The snapshots and images that are none of the baseline's."""
     for shot in host.api.get("/v1/snapshots").ok()["snapshots"]:
-        host.api.delete(f"/v1/snapshots/{shot['id']}").ok()
+        if shot["name"] != "bystander":
+            wait_for("nobody holds it", lambda shot=shot: host.api.delete(f"/v1/snapshots/{shot['id']}").status == 200)
+    for image in host.api.get("/v1/images").ok()["images"]:
+        if image["kind"] == "image" and image["name"] not in ("tiny", "base"):
+            assert host.api.delete(f"/v1/image?ref={image['digest']}").status in (200, 404)  # one image may have two names
 
 
 def clean(host, baseline):
@@ -164,7 +218,7 @@ def clean(host, baseline):
     for vm in host.api.get("/v1/vms").ok()["vms"]:
         answer = host.api.delete(f"/v1/vms/{vm['id']}?force=1", timeout=60)
         assert answer.status in (200, 404), answer
-    drop_snapshots(host)
+    drop(host)
     host.check_residue(baseline)
     host.create(**SPEC)
     assert host.api.delete("/v1/vms/victim").ok()["left"] == []
@@ -177,7 +231,7 @@ def begin(host, table, fault):
         host.stop_daemon()
     host.start_daemon()
     host.destroy_all()  # what a failed test before this one left
-    drop_snapshots(host)
+    drop(host)
     method(host, "before_" + table)()
     host.stop_daemon()
     host.start_daemon(env={"FCM_FAULT": fault}, wait=False)
@@ -198,7 +252,9 @@ def test_fails(host, baseline, step, when):
         assert answer.error.get("step") == name and answer.error["message"], answer
         if table in ("create", "clone") and step not in KEEP:
             assert gone(host)
-        if table == "create" and step not in KEEP:
+        if table in BROUGHT and (name, when) != ("keep", "fail-after"):
+            assert brought(host) == []
+        elif table == "create" and step not in KEEP:
             host.check_residue(baseline)
     wait_for("the VM is settled", lambda: settled(host), 20)
     if answer is not None and answer.status >= 400:
@@ -219,4 +275,6 @@ def test_killed(host, baseline, fault):
     assert host.daemon.wait(10) == -signal.SIGKILL, "the fault didn't strike"
     host.start_daemon()
     wait_for("every VM is settled", lambda: settled(host), 20)
+    if table in BROUGHT:
+        assert len(brought(host)) == (fault == f"{table}/{BROUGHT[table]}:kill-after"), "whole or not at all"
     clean(host, baseline)

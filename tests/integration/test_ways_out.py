@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import add_fake_assets
 from host import wait_for
+from oci import docker_archive, tar
 
 AT_ONCE = 2
 HOST = {"fake": True, "config": "mem_overcommit_percent = 10000\ndisk_reserve_mib = 0\nboot_seconds = 30\n"
@@ -135,26 +136,48 @@ def test_full_disk(host, small_disk):
     assert destroy(host, "running")["left"] == [] and destroy(host, resting["id"])["left"] == []
 
 
-def test_a_snapshot_that_does_not_fit(host, small_disk):
-    """It comes until the disk is full; then nothing of it is left, and all that was here runs on."""
-    create(host, "running")
+def an_image(host, folder):
+    """(where it is sent to, its bytes, how it goes again)"""
+    _, data = docker_archive([tar([("random", os.urandom(6 << 20))])], {}, ["large:1"])
+    return "images/import", data, lambda: host.api.delete("/v1/image?ref=large:1").status == 200
+
+
+def a_snapshot(host, folder):
     vm = create(host, "source")
-    with open(small_disk / vm["id"] / "rootfs.img", "r+b") as disk:
+    with open(folder / vm["id"] / "rootfs.img", "r+b") as disk:
         disk.seek(8 << 20)
-        disk.write(os.urandom(12 << 20))
-    host.api.post("/v1/vms/source/snapshots", {"name": "shot"}).ok(201)
-    data = host.api.get("/v1/snapshots/shot/export").body
-    host.api.delete("/v1/snapshots/shot").ok()
+        disk.write(os.urandom(6 << 20))
+    host.api.post("/v1/vms/source/snapshots", {"name": "large"}).ok(201)
+    data = host.api.get("/v1/snapshots/large/export").body
+    wait_for("nobody holds it", lambda: host.api.delete("/v1/snapshots/large").status == 200)
     destroy(host, "source")
-    fill(small_disk)
-    with open(small_disk / "ballast", "r+b") as ballast:
-        ballast.truncate(ballast.seek(0, os.SEEK_END) - (6 << 20))
-    answer = host.api.post("/v1/snapshots/import", data)
-    assert answer.code == "no_space" and answer.status == 507, answer
-    assert os.listdir(small_disk / "snapshots") == [] and host.vm("running")["state"] == "running"
-    (small_disk / "ballast").unlink()
-    host.api.post("/v1/snapshots/import", data).ok(201)
-    wait_for("nobody holds it", lambda: host.api.delete("/v1/snapshots/shot").status == 200)
+    return "snapshots/import", data, lambda: host.api.delete("/v1/snapshots/large").status == 200
+
+
+@pytest.mark.parametrize("what", [an_image, a_snapshot])
+def test_what_comes_and_does_not_fit(host, small_disk, what):
+    """The least room in which it does is found by halving: wherever the disk is full before, nothing of it is left, and all that was
+    here runs on."""
+    create(host, "running")
+    path, data, remove = what(host, small_disk)
+    kept = [sorted(os.listdir(small_disk / name)) for name in ("images", "layers", "snapshots")]
+    little, enough = 1 << 20, 24 << 20
+    while enough - little > 4096:
+        room = (little + enough) // 2 & ~4095
+        fill(small_disk)
+        with open(small_disk / "ballast", "r+b") as ballast:
+            ballast.truncate(ballast.seek(0, os.SEEK_END) - room)
+        answer = host.api.post(f"/v1/{path}", data)
+        if answer.status == 201:
+            enough = room
+            wait_for("nobody holds it", remove)
+        else:
+            assert (answer.status, answer.code) == (507, "no_space"), (room, answer)
+            little = room
+        assert kept == [sorted(os.listdir(small_disk / name)) for name in ("images", "layers", "snapshots")], (room, answer)
+        assert host.vm("running")["state"] == "running"
+        (small_disk / "ballast").unlink()
+    assert 6 << 20 < little and enough < 24 << 20
     destroy(host, "running")
 
 

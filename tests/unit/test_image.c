@@ -217,7 +217,8 @@ static int commit(struct image_making *m, const struct image_id *id, const char 
 
 	assert_int_equal(image_whole_name(name, "name", &whole, err), 0);
 	strv_add(&names, whole.s);
-	int r = image_make_commit(m, id, &names, info, err);
+	m->id = *id;
+	int r = image_make_commit(m, &names, info, err);
 	image_make_done(m);
 	return r;
 }
