@@ -268,7 +268,8 @@ int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err)
 	return file_write_atomic(dirfd, SNAPSHOT_MANIFEST, 0600, text, strlen(text), err);
 }
 
-/* It ran as a stranger, and has ended. */
+/* It ran as a stranger, and has ended. Only root gets at the directory; a VMM, which has its machine's files bound into its jail, opens
+ * them as the VM's uid. */
 static int take_over(int dirfd, const char *name, struct fcm_error *err)
 {
 	struct stat st;
@@ -278,7 +279,7 @@ static int take_over(int dirfd, const char *name, struct fcm_error *err)
 		return -1;
 	if (st.st_nlink != 1)
 		return fcm_fail(err, FCM_CONFIG, "'%s' of the snapshot has other names", name);
-	return fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0
+	return fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0
 		       ? fcm_fail_errno(err, "take '%s' of the snapshot", name)
 		       : 0;
 }

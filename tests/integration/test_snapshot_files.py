@@ -115,7 +115,8 @@ def test_there_and_back(host, api, warm):
     assert made["resumed"] and made["snapshot"] == back["id"]
     assert api.get("/v1/vms/twin?show=env").ok()["env"] == {"KEY": "secret"}
     place = host.state_dir / "snapshots" / back["id"]
-    assert all((x.stat().st_uid, x.stat().st_mode & 0o777) == (0, 0o600) for x in place.iterdir()) and place.stat().st_mode & 0o777 == 0o700
+    modes = {x.name: (x.stat().st_uid, x.stat().st_mode & 0o777) for x in place.iterdir()}
+    assert modes == dict.fromkeys(modes, (0, 0o444)) | {"snapshot.json": (0, 0o600)} and place.stat().st_mode & 0o777 == 0o700
     disk = place / "disk"
     assert disk.stat().st_blocks * 512 < disk.stat().st_size  # its holes are holes
 
