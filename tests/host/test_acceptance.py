@@ -12,18 +12,25 @@ import pytest
 
 import host as hosts
 
+sys.path.append(str(hosts.TOP / "tests"))
+import software  # noqa: E402  pylint: disable=wrong-import-position
+
 TOP = "/srv/fcm"  # in the host
-LIMIT = 900  # seconds for a file
+LIMIT = 1800  # seconds for a file
 DRIVER = "firecracker"
 UNDO = "test_undo.py::"
+FILES = ("common/routes.def", "docs/REMOTE.md", "tests/host/by_hand.py")  # which the tests read, beside tests/*.py
 # The scripted VMM fails and dies at every step; here are those where the real one answers something else.
 UNDO_FAILS = ("fail-after-create/vmm", "fail-create/attach", "fail-after-create/boot", "fail-after-start/vmm", "fail-stop/vmm")
 UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "stop/guest:kill")
-# FCM_ACCEPTANCE=whole runs all of these, some twenty minutes of nested guests; without it the heart is run.
+# FCM_ACCEPTANCE=whole runs all of these, more than an hour of nested guests; without it the heart is run.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
     "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_ready_guest.py", "test_stats_guest.py",
-    "test_guest_facts.py", "test_debian_guest.py", "test_suspend_guest.py", "test_snapshot_guest.py",
+    "test_guest_facts.py", "test_debian_guest.py", "test_freeze_guest.py", "test_suspend_guest.py", "test_snapshot_guest.py",
+    "test_main_guest.py", "test_publish_guest.py", "test_volumes_guest.py", "test_update_guest.py", "test_images_guest.py",
+    "test_import_guest.py", "test_pull_guest.py", "test_build_guest.py", "test_software_guest.py", "test_remote_guest.py",
+    "test_alpine_guest.py::test_in_fcm",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
@@ -33,7 +40,9 @@ HEART = {
     "bookworm": ("test_seed_verification.py", "test_guest_facts.py::test_facts", *(f"test_guest_power.py::{name}" for name in (
         "test_poweroff", "test_reboot", "test_panic", "test_killed", "test_stop_and_start_keep_the_data")),
         "test_suspend_guest.py::test_suspend", *(f"test_snapshot_guest.py::{name}" for name in (
-            "test_clones_are_others", "test_data_is_apart", "test_restore"))),
+            "test_clones_are_others", "test_data_is_apart", "test_restore")),
+        *(f"test_main_guest.py::{name}" for name in ("test_output_and_status", "test_stop_sends_its_signal")),
+        "test_publish_guest.py::test_from_outside", "test_volumes_guest.py::test_data_outlives_its_machine"),
     "trixie": ("test_guest_power.py::test_reboot", *(f"test_exec_guest.py::{name}" for name in (
         "test_uname", "test_status", "test_binary", "test_signal")),
         *(f"test_cp_guest.py::{name}" for name in ("test_a_file", "test_a_thousand_files", "test_holes")),
@@ -102,19 +111,29 @@ def read_junit(data, file):
     return cases
 
 
+def assets(request, files):
+    """{name: path} of what these files give their daemons, as their HOST says (tests/integration/conftest.py)."""
+    tars = {}
+    for file in files:
+        named = re.search(r'^HOST = .*"assets": \((.*?)\)', (hosts.TOP / "tests/integration" / file).read_text(), re.M)
+        for name in re.findall(r"\w+", named[1]) if named else ("kernel", "tiny"):
+            tars[f"{name}.tar"] = request.getfixturevalue(f"{name}_tar")
+    if "test_software_guest.py" in files:
+        tars[software.NAME] = software.path()
+    return tars
+
+
 @pytest.fixture(scope="module")
-def inside(request, firecracker, kernel_tar, tiny_tar, base_tar, boot_ids):
+def inside(request, firecracker, boot_ids):
     """The product, its tests and what they need."""
     firecracker.install()
     selected = [item.callspec.params["node"] for item in request.session.items if "node" in getattr(item, "fixturenames", ())]
-    tars = [kernel_tar, tiny_tar, base_tar]
-    if any(node.startswith("test_debian_guest.py") for node in selected):
-        tars.append(request.getfixturevalue("debian_tar"))
-    for path in tars:
-        firecracker.put(f"{TOP}/assets/{path.name}", path.read_bytes())
-    for path in ("tests/host.py", "tests/console.py", "tests/residue.py", "common/routes.def"):
-        firecracker.put(f"{TOP}/{path}", (hosts.TOP / path).read_bytes())
-    firecracker.put_tree(hosts.TOP / "tests/integration", f"{TOP}/tests/integration")
+    for name, path in assets(request, {node.split("::")[0] for node in selected}).items():
+        firecracker.put(f"{TOP}/assets/{name}", path.read_bytes())
+    for path in (*hosts.TOP.glob("tests/*.py"), *(hosts.TOP / name for name in FILES)):
+        firecracker.put(f"{TOP}/{path.relative_to(hosts.TOP)}", path.read_bytes())
+    for name in ("tests/integration", "images/alpine/files"):
+        firecracker.put_tree(hosts.TOP / name, f"{TOP}/{name}")
     firecracker.run(f"mkdir -p {TOP}/build/daemon {TOP}/work; ln -s \"$(command -v fcmd)\" {TOP}/build/daemon/")
     request.module.__fcm_host__ = None  # a test inside shows its own evidence
     return Inside(firecracker, selected, boot_ids.append)

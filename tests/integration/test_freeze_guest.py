@@ -13,7 +13,7 @@ import pytest
 from host import INTERNET, wait_for
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "host"))
-from by_hand import Agent, Late  # noqa: E402  pylint: disable=wrong-import-position
+from by_hand import AGENT_PORT, Agent, Late  # noqa: E402  pylint: disable=wrong-import-position
 
 HOST = {"assets": ("kernel", "tiny", "base", "debian")}
 
@@ -64,7 +64,8 @@ def say_hello(host, vm):
     end = time.monotonic() + 60
     while True:
         try:
-            return Session(time.monotonic() + 2, host.state_dir / vm["id"] / "jail/run/agent.sock", port=None)
+            port = None if vm["vmm"] == "qemu" else AGENT_PORT
+            return Session(time.monotonic() + 2, host.state_dir / vm["id"] / "jail/run/agent.sock", port=port)
         except Late:
             if time.monotonic() > end:
                 raise

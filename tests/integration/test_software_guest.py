@@ -4,21 +4,12 @@ import subprocess
 import time
 
 import pytest
-from host import TOP, wait_for
+import software
+from host import wait_for
 from oci import PROGRAM, layout, tar
 
 HOST = {"assets": ("kernel", "tiny")}
 
-MADE = """set -eu
-. images/lib.sh
-. images/debian.sh
-. /etc/os-release
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-packages=(nginx-light redis-server postgresql)
-# A compiler of queries, which it does without and which is half of all.
-slim+=('path-exclude=/usr/lib/*/libLLVM*' 'path-exclude=/usr/lib/postgresql/*/lib/llvmjit*' 'path-exclude=/usr/lib/postgresql/*/lib/bitcode/*')
-bootstrap
-"""
 REDIS = b"""#!/bin/sh
 chown redis: /data
 exec setpriv --reuid=redis --regid=redis --init-groups redis-server --bind 0.0.0.0 --protected-mode no --dir /data --appendonly yes
@@ -48,7 +39,7 @@ stdbuf -oL psql -qtA -U postgres >/run/told) 2>/run/writer.err </dev/null &"""
 
 @pytest.fixture(scope="module", autouse=True)
 def images(host, tmp_path_factory):
-    root = subprocess.run(["bash", "-c", MADE], cwd=TOP, check=True, stdout=subprocess.PIPE, timeout=400).stdout
+    root = software.path().read_bytes()
     for name, (entry, config) in IMAGES.items():
         folder = tmp_path_factory.mktemp(name)
         top = tar([("entrypoint", entry, PROGRAM), ("data/.keep", b"")])
