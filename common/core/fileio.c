@@ -60,26 +60,41 @@ static int open_parent(int dirfd, const char *name)
 	return parent ? openat(dirfd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 }
 
-static int write_temp(int dirfd, const char *temp, mode_t mode, const void *data, size_t n)
+static int write_temp(int dirfd, const char *temp, mode_t mode, const void *data, size_t n, bool lasting)
 {
 	auto_close int fd = openat(dirfd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	return fd < 0 || fd_write_all(fd, data, n) < 0 || fchmod(fd, mode) < 0 || fsync(fd) < 0 ? -1 : 0;
+	if (fd < 0 || fd_write_all(fd, data, n) < 0 || fchmod(fd, mode) < 0)
+		return -1;
+	return lasting ? fsync(fd) : 0;
 }
 
-int file_write_atomic(
-	int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+static int replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n, bool lasting,
+	struct fcm_error *err)
 {
 	uint32_t r;
 	if (getrandom(&r, sizeof r, 0) != sizeof r)
 		return fcm_fail_errno(err, "getrandom");
 	auto_free char *temp = xprintf("%s.%08x.tmp", name, r);
 
-	if (write_temp(dirfd, temp, mode, data, n) < 0 || renameat(dirfd, temp, dirfd, name) < 0) {
+	if (write_temp(dirfd, temp, mode, data, n, lasting) < 0 || renameat(dirfd, temp, dirfd, name) < 0) {
 		fcm_fail_errno(err, "write %s", name);
 		unlinkat(dirfd, temp, 0);
 		return -1;
 	}
+	return 0;
+}
+
+int file_replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+{
+	return replace(dirfd, name, mode, data, n, false, err);
+}
+
+int file_write_atomic(
+	int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+{
+	if (replace(dirfd, name, mode, data, n, true, err) < 0)
+		return -1;
 	auto_close int parent = open_parent(dirfd, name);
 	if (parent < 0 || fsync(parent) < 0)
 		return fcm_fail_errno(err, "fsync the directory of %s", name);

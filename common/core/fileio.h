@@ -19,6 +19,11 @@ int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct f
 int file_write_atomic(int dirfd, const char *name, mode_t mode, const void *data, size_t n,
 	struct fcm_error *err) must_check;
 
+/* The same for whoever reads it meanwhile, but a crash may leave nothing of it: for what is written anew before it is read
+ * again. */
+int file_replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n,
+	struct fcm_error *err) must_check;
+
 /* Write to a file of /proc or /sys: one write(2) to an existing file. */
 int file_poke(const char *path, const char *text, struct fcm_error *err) must_check;
 

@@ -52,7 +52,7 @@ int files_write(const void *p, size_t n, struct fcm_error *err)
 	if (data == NULL)
 		return fcm_fail(err, FCM_INVALID, "no contents behind the arguments");
 	if (make_parents(path, err) < 0 ||
-		file_write_atomic(AT_FDCWD, path, (mode_t)mode & 0777, data, size, err) < 0)
+		file_replace(AT_FDCWD, path, (mode_t)mode & 0777, data, size, err) < 0)
 		return -1;
 	/* In this order: a change of the owner clears the setuid bit. Nothing here follows a link. */
 	if (lchown(path, (uid_t)uid, (gid_t)gid) < 0 || chmod(path, (mode_t)mode) < 0)

@@ -38,7 +38,7 @@ int start_env_write(const struct strv *env, struct fcm_error *err)
 	for (size_t i = 0; i < env->n; i++)
 		buf_printf(&text, "%s\n", env->v[i]);
 	mkdir("/etc/fcm", 0755);
-	return file_write_atomic(AT_FDCWD, START_ENV, 0600, text.p, text.n, err);
+	return file_replace(AT_FDCWD, START_ENV, 0600, text.p, text.n, err);
 }
 
 /* posix_spawn(3) attributes: its own session, and none of the signals that PID 1 blocks or ignores. */

@@ -225,6 +225,10 @@ static void files(void **unused)
 	assert_int_equal(file_write_atomic(d, "a", 0600, "two", 3, &err), 0);
 	assert_int_equal(file_read(d, "a", 3, &b, &err), 0);
 	assert_string_equal(b.p, "two");
+	assert_int_equal(file_replace(d, "a", 0600, "new", 3, &err), 0);
+	buf_done(&b);
+	assert_int_equal(file_read(d, "a", 3, &b, &err), 0);
+	assert_string_equal(b.p, "new");
 	struct buf none = {0};
 	assert_int_equal(file_read(d, "a", 2, &none, &err), -1);
 	assert_int_equal(err.code, FCM_TOO_LARGE);
