@@ -178,7 +178,7 @@ int store_run_save(const struct vm_id *id, const struct vm_run *run, struct fcm_
 	auto_free char *text = fj_print(v, false);
 
 	fj_free(v);
-	return file_write_atomic(store_run_dirfd(), run_name(id).s, 0600, text, strlen(text), err);
+	return file_replace(store_run_dirfd(), run_name(id).s, 0600, text, strlen(text), err);
 }
 
 int store_run_remove(const struct vm_id *id, struct fcm_error *err)
