@@ -338,6 +338,34 @@ int link_list_bytes(struct link_bytes **ret, size_t *ret_n, struct fcm_error *er
 
 /* ---- what the host uses ---- */
 
+static struct nl_cache *get_addresses(struct nl_sock *sk, struct fcm_error *err)
+{
+	struct nl_cache *c = NULL;
+	int e = rtnl_addr_alloc_cache(sk, &c);
+
+	if (e < 0)
+		fail_nl(err, e, "list the addresses");
+	return e < 0 ? NULL : c;
+}
+
+/* getifaddrs(3) would ask for all links, too, which are ten times as much to say. */
+bool link_has_address(struct in_addr ip)
+{
+	struct fcm_error ignored;
+	auto_sock sk = sock_open(&ignored);
+	auto_cache addresses = sk ? get_addresses(sk, &ignored) : NULL;
+
+	if (addresses == NULL)
+		return false;
+	for (struct nl_object *o = nl_cache_get_first(addresses); o; o = nl_cache_get_next(o)) {
+		struct nl_addr *local = rtnl_addr_get_local((struct rtnl_addr *)o);
+		if (local && nl_addr_get_family(local) == AF_INET && nl_addr_get_len(local) == sizeof ip &&
+			memcmp(nl_addr_get_binary_addr(local), &ip, sizeof ip) == 0)
+			return true;
+	}
+	return false;
+}
+
 struct uses {
 	struct pool_use *v;
 	size_t n;
@@ -393,14 +421,11 @@ int link_pool_uses(struct pool_use **ret, size_t *ret_n, struct fcm_error *err)
 	auto_sock sk = sock_open(err);
 	auto_cache routes = sk ? get_routes(sk, err) : NULL;
 	auto_cache links = routes ? get_links(sk, err) : NULL;
-	auto_cache addresses = NULL;
+	auto_cache addresses = links ? get_addresses(sk, err) : NULL;
 	struct uses uses = {.links = links};
 
-	if (links == NULL)
+	if (addresses == NULL)
 		return -1;
-	int e = rtnl_addr_alloc_cache(sk, &addresses);
-	if (e < 0)
-		return fail_nl(err, e, "list the addresses");
 	nl_cache_foreach(addresses, add_address_use, &uses);
 	nl_cache_foreach(routes, add_route_use, &uses);
 	*ret = uses.v;

@@ -42,6 +42,9 @@ struct link_bytes {
 };
 int link_list_bytes(struct link_bytes **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
+/* Is it an address of this host? When the kernel doesn't say: no. */
+bool link_has_address(struct in_addr ip);
+
 /* Every network that the host uses by an address or a unicast route, but for those of our TAPs. The caller frees. */
 int link_pool_uses(struct pool_use **ret, size_t *ret_n, struct fcm_error *err) must_check;
 

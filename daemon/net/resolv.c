@@ -2,12 +2,12 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "common/core/fileio.h"
 #include "daemon/net/config.h"
+#include "daemon/net/link.h"
 #include "daemon/net/net.h"
 
 enum { RESOLV_MAX_BYTES = 64 * 1024 };
@@ -54,28 +54,10 @@ void resolv_parse(const char *text, bool (*usable)(struct in_addr ip), struct st
 	}
 }
 
-static void freeifaddrsp(struct ifaddrs **l)
-{
-	freeifaddrs(*l);
-}
-
 /* The host is closed to VMs, so a resolver on one of its own addresses is none to them. */
-static bool is_own(struct in_addr ip)
-{
-	_cleanup_(freeifaddrsp) struct ifaddrs *list = NULL;
-
-	if (getifaddrs(&list) < 0)
-		return false;
-	for (struct ifaddrs *i = list; i; i = i->ifa_next)
-		if (i->ifa_addr && i->ifa_addr->sa_family == AF_INET &&
-			((struct sockaddr_in *)i->ifa_addr)->sin_addr.s_addr == ip.s_addr)
-			return true;
-	return false;
-}
-
 static bool usable_by_vms(struct in_addr ip)
 {
-	return !ip_is_denied(ip) && !is_own(ip);
+	return !ip_is_denied(ip) && !link_has_address(ip);
 }
 
 void net_resolvers(struct strv *ret)
