@@ -94,27 +94,49 @@ static int call(struct vm *vm, struct buf *request, struct buf *answer, struct f
 	return rc;
 }
 
-static int put_file(
-	struct vm *vm, const char *path, const char *mode, const void *data, size_t n, struct fcm_error *err)
-{
-	struct buf rq = {0};
+/* Requests that go out together. */
+struct batch {
+	struct guest_ask asks[GUEST_ASKS];
+	size_t n;
+};
 
-	kv_add(&rq, "op", "file");
-	kv_add(&rq, "path", path);
-	kv_add(&rq, "mode", mode);
-	kv_add(&rq, "uid", "0");
-	kv_add(&rq, "gid", "0");
-	kv_end(&rq);
-	buf_add(&rq, data, n);
-	return call(vm, &rq, NULL, err);
+static void batch_done(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		buf_done(&b->asks[i].request);
+		buf_done(&b->asks[i].answer);
+	}
 }
 
-static int put_text(struct vm *vm, const char *path, struct buf *text, struct fcm_error *err)
+static int batch_call(struct vm *vm, struct batch *b, struct fcm_error *err)
 {
-	int rc = put_file(vm, path, "644", text->p, text->n, err);
+	return guest_call_all(vm->guest, b->asks, b->n, clock_in(CALL_MS), err);
+}
 
+static struct buf *add_request(struct batch *b, const char *op)
+{
+	struct buf *rq = &b->asks[b->n++].request;
+
+	kv_add(rq, "op", op);
+	return rq;
+}
+
+static void add_file(struct batch *b, const char *path, const char *mode, const void *data, size_t n)
+{
+	struct buf *rq = add_request(b, "file");
+
+	kv_add(rq, "path", path);
+	kv_add(rq, "mode", mode);
+	kv_add(rq, "uid", "0");
+	kv_add(rq, "gid", "0");
+	kv_end(rq);
+	buf_add(rq, data, n);
+}
+
+static void add_text_file(struct batch *b, const char *path, struct buf *text)
+{
+	add_file(b, path, "644", text->p, text->n);
 	buf_done(text);
-	return rc;
 }
 
 /* As well as a busy host can. A guest that doesn't take the time, or whose host doesn't know it, is a guest all the same. */
@@ -150,20 +172,18 @@ static const char *hostname(const struct vm *vm)
 	return vm->view.spec.hostname[0] ? vm->view.spec.hostname : vm->view.name;
 }
 
-static int network(struct vm *vm, struct fcm_error *err)
+static void add_network(struct vm *vm, struct batch *b)
 {
-	struct buf rq = {0};
+	struct buf *rq = add_request(b, "net");
 
 	fcm_copy(vm->hostname, sizeof vm->hostname, hostname(vm));
-	kv_add(&rq, "op", "net");
-	kv_add(&rq, "address", ip_dotted(vm->view.ip).s);
-	kv_addf(&rq, "prefix", "%u", engine()->ipam.pool.prefix);
-	kv_add(&rq, "gateway", ip_dotted(engine()->config->gateway).s);
-	kv_add(&rq, "hostname", vm->hostname);
-	return call(vm, &rq, NULL, err);
+	kv_add(rq, "address", ip_dotted(vm->view.ip).s);
+	kv_addf(rq, "prefix", "%u", engine()->ipam.pool.prefix);
+	kv_add(rq, "gateway", ip_dotted(engine()->config->gateway).s);
+	kv_add(rq, "hostname", vm->hostname);
 }
 
-static int names(struct vm *vm, struct fcm_error *err)
+static void add_names(const struct vm *vm, struct batch *b)
 {
 	struct buf name = {0}, hosts = {0}, resolv = {0};
 	_cleanup_(strv_done) struct strv dns = {0};
@@ -175,37 +195,34 @@ static int names(struct vm *vm, struct fcm_error *err)
 		vm->hostname, other ? " " : "", other ? vm->view.name : "");
 	for (size_t i = 0; i < dns.n; i++)
 		buf_printf(&resolv, "nameserver %s\n", dns.v[i]);
-	int rc = put_text(vm, "/etc/hostname", &name, err) < 0 ||
-		 put_text(vm, "/etc/hosts", &hosts, err) < 0 ||
-		 (resolv.n && put_text(vm, "/etc/resolv.conf", &resolv, err) < 0);
-	buf_done(&hosts);
-	buf_done(&resolv);
-	return rc ? -1 : 0;
+	add_text_file(b, "/etc/hostname", &name);
+	add_text_file(b, "/etc/hosts", &hosts);
+	if (resolv.n)
+		add_text_file(b, "/etc/resolv.conf", &resolv);
 }
 
-static int host_key(struct vm *vm, const char *sshd, struct fcm_error *err)
+static int add_host_key(const struct vm *vm, struct batch *b, struct fcm_error *err)
 {
 	uint8_t key[CRYPT_ED25519];
 
 	if (store_hostkey_load(&vm->id, key, err) < 0)
 		return -1;
-	if (strcmp(sshd, "dropbear") == 0) {
-		_cleanup_(buf_done) struct buf b = {0};
-		crypt_dropbear_private(key, &b);
-		return put_file(vm, "/etc/dropbear/dropbear_ed25519_host_key", "600", b.p, b.n, err);
+	if (strcmp(vm->sshd, "dropbear") == 0) {
+		_cleanup_(buf_done) struct buf text = {0};
+		crypt_dropbear_private(key, &text);
+		add_file(b, "/etc/dropbear/dropbear_ed25519_host_key", "600", text.p, text.n);
+		return 0;
 	}
 	auto_free char *private = crypt_openssh_private(key, vm->view.name);
 	auto_free char *public = crypt_ssh_public(key);
-	return put_file(vm, "/etc/ssh/ssh_host_ed25519_key", "600", private, strlen(private), err) < 0 ||
-			       put_file(vm, "/etc/ssh/ssh_host_ed25519_key.pub", "644", public,
-				       strlen(public), err) < 0
-		       ? -1
-		       : 0;
+	add_file(b, "/etc/ssh/ssh_host_ed25519_key", "600", private, strlen(private));
+	add_file(b, "/etc/ssh/ssh_host_ed25519_key.pub", "644", public, strlen(public));
+	return 0;
 }
 
 /* OpenSSH reads authorized_keys2 by default as well (sshd_config(5)), so ours never touch those that the user
  * of the guest keeps in authorized_keys. dropbear knows the latter only. */
-int guest_put_keys(struct vm *vm, struct fcm_error *err)
+static void add_keys(const struct vm *vm, struct batch *b)
 {
 	_cleanup_(buf_done) struct buf text = {0};
 	const struct strv *keys = &vm->view.spec.ssh_keys;
@@ -215,11 +232,19 @@ int guest_put_keys(struct vm *vm, struct fcm_error *err)
 		buf_printf(&text, "%s\n", keys->v[i]);
 	const char *path = strcmp(vm->sshd, "dropbear") == 0 ? "/root/.ssh/authorized_keys"
 							     : "/root/.ssh/authorized_keys2";
-	return put_file(vm, path, "600", text.p, text.n, err);
+	add_file(b, path, "600", text.p, text.n);
+}
+
+int guest_put_keys(struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(batch_done) struct batch b = {.n = 0};
+
+	add_keys(vm, &b);
+	return batch_call(vm, &b, err);
 }
 
 /* What programs in the guest may know of their machine (docs/AGENT.md, "Facts"): nothing that is secret. */
-static int put_facts(struct vm *vm, struct fcm_error *err)
+static void add_facts(const struct vm *vm, struct batch *b)
 {
 	const struct strv *labels = &vm->view.spec.labels;
 	auto_json field_json *facts = fj_object();
@@ -239,15 +264,19 @@ static int put_facts(struct vm *vm, struct fcm_error *err)
 	auto_free char *json = fj_print(facts, false);
 	struct buf text = {0};
 	buf_printf(&text, "%s\n", json);
-	return put_text(vm, GUEST_FACTS, &text, err);
+	add_text_file(b, GUEST_FACTS, &text);
 }
 
 void guest_renew_facts(struct vm *vm)
 {
+	_cleanup_(batch_done) struct batch b = {.n = 0};
 	struct fcm_error err;
 
 	vm->facts_late = vm->paused;
-	if (vm->set_up && !vm->paused && put_facts(vm, &err) < 0)
+	if (!vm->set_up || vm->paused)
+		return;
+	add_facts(vm, &b);
+	if (batch_call(vm, &b, &err) < 0)
 		log_error(LOG_LEVEL_WARN, vm->id.s, &err);
 }
 
@@ -394,18 +423,30 @@ static int note_renewed(struct vm *vm, struct fcm_error *err)
 	return store_run_save(&vm->id, &vm->run, err);
 }
 
+/* Who it is: its network, and all files that say so. */
+static int introduce(struct vm *vm, struct fcm_error *err)
+{
+	_cleanup_(batch_done) struct batch b = {.n = 0};
+
+	add_network(vm, &b);
+	add_names(vm, &b);
+	add_facts(vm, &b);
+	if (strcmp(vm->sshd, "none") != 0) {
+		if (add_host_key(vm, &b, err) < 0)
+			return -1;
+		add_keys(vm, &b);
+	}
+	return batch_call(vm, &b, err);
+}
+
 static int setup(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
 	guest_set_clock(vm);
-	if (renew(vm, err) < 0)
-		return -1;
-	/* the volumes first: what is written then lands in them where they are in the way */
-	if (mount_root(vm, vm->sshd, err) < 0 || volumes_mount(op, err) < 0 || network(vm, err) < 0 ||
-		names(vm, err) < 0 || put_facts(vm, err) < 0)
-		return -1;
-	if (strcmp(vm->sshd, "none") != 0 && (host_key(vm, vm->sshd, err) < 0 || guest_put_keys(vm, err) < 0))
+	/* the volumes before the files: what is written then lands in them where they are in the way */
+	if (renew(vm, err) < 0 || mount_root(vm, vm->sshd, err) < 0 || volumes_mount(op, err) < 0 ||
+		introduce(vm, err) < 0)
 		return -1;
 	if (thaw(vm, op->table == &table_adopt, err) < 0 || start_image(vm, err) < 0)
 		return -1;

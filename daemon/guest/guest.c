@@ -440,7 +440,6 @@ static int begin_call(struct guest *g, const struct buf *request, struct call **
 			err, FCM_UNAVAILABLE, "%d requests to the guest's agent are in progress", CALLS);
 	*c = (struct call){.stream = guest_number(g)};
 	frame_add(&g->out, c->stream, FRAME_REQ, request->p, request->n);
-	flush(g);
 	*ret = c;
 	return 0;
 }
@@ -480,30 +479,39 @@ static int check_answer(const struct buf *b, struct fcm_error *err)
 	return -1;
 }
 
-int guest_call(
-	struct guest *g, const struct buf *request, int64_t deadline, struct buf *ret, struct fcm_error *err)
+int guest_call_all(struct guest *g, struct guest_ask *asks, size_t n, int64_t deadline, struct fcm_error *err)
 {
-	_cleanup_(buf_done) struct buf answer = {0};
-	struct call *c = NULL;
+	struct call *calls[GUEST_ASKS] = {0};
 
 	enter(g);
 	int r = wait_up(g, deadline, err);
-	if (r == 0)
-		r = begin_call(g, request, &c, err);
-	if (r == 0)
-		r = finish_call(g, c, deadline, err);
-	if (c) {
-		answer = c->answer;
-		*c = (struct call){0};
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = begin_call(g, &asks[i].request, &calls[i], err);
+	if (g->state == UP)
+		flush(g);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = finish_call(g, calls[i], deadline, err);
+	for (size_t i = 0; i < n && calls[i]; i++) {
+		asks[i].answer = calls[i]->answer;
+		*calls[i] = (struct call){0};
 	}
 	leave(g);
-	if (r < 0 || check_answer(&answer, err) < 0)
-		return -1;
-	if (ret) {
-		*ret = answer;
-		answer = (struct buf){0};
-	}
-	return 0;
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = check_answer(&asks[i].answer, err);
+	return r;
+}
+
+int guest_call(
+	struct guest *g, const struct buf *request, int64_t deadline, struct buf *ret, struct fcm_error *err)
+{
+	struct guest_ask ask = {.request = *request};
+	int r = guest_call_all(g, &ask, 1, deadline, err);
+
+	if (r == 0 && ret)
+		*ret = ask.answer;
+	else
+		buf_done(&ask.answer);
+	return r;
 }
 
 int guest_stream_open(struct guest *g, const struct buf *request, int64_t deadline, struct guest_stream **ret,

@@ -49,6 +49,16 @@ int guest_hello(struct guest *g, int64_t deadline, struct guest_hello *ret, stru
 int guest_call(struct guest *g, const struct buf *request, int64_t deadline, struct buf *ret,
 	struct fcm_error *err) must_check;
 
+/* Several requests at once: all are sent, in their order, before the first answer is waited for, and the agent works them off in
+ * that order. -1 with the error of the first that went wrong; those behind it were sent all the same. Requests and answers are
+ * the caller's. */
+enum { GUEST_ASKS = 16 };
+struct guest_ask {
+	struct buf request, answer;
+};
+int guest_call_all(struct guest *g, struct guest_ask *asks, size_t n, int64_t deadline,
+	struct fcm_error *err) must_check;
+
 /* What a guest says, on its way to people: at most `size` - 1 bytes, printable, on one line. */
 void guest_text(const char *s, char *ret, size_t size);
 

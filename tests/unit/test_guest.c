@@ -305,6 +305,64 @@ static void test_hang_and_late_answer(void **state)
 	disconnect(f);
 }
 
+enum { TOGETHER = 3 };
+
+/* Answer when all of them are there, the last one first; "fail" goes wrong. */
+static void *patient(void *arg)
+{
+	struct fixture *f = arg;
+	static struct request rqs[TOGETHER];
+	int n = 0;
+
+	if (!greet(f->agent_fd))
+		return NULL;
+	while (n < TOGETHER && next_frame(f->agent_fd, &rqs[n]))
+		n++;
+	while (n-- > 0)
+		if (strcmp(op_of(&rqs[n]), "fail") == 0)
+			send_one(f->agent_fd, rqs[n].frame.stream, FRAME_RES, "error", op_of(&rqs[n]));
+		else
+			answer_echo(f->agent_fd, &rqs[n]);
+	return NULL;
+}
+
+static int call_together(
+	struct fixture *f, const char *const ops[TOGETHER], struct guest_ask *asks, struct fcm_error *err)
+{
+	connect_agent(f, patient);
+	for (size_t i = 0; i < TOGETHER; i++) {
+		kv_add(&asks[i].request, "op", ops[i]);
+		kv_addf(&asks[i].request, "echo", "%zu", i);
+	}
+	int rc = guest_call_all(f->guest, asks, TOGETHER, clock_in(10000), err);
+	disconnect(f);
+	return rc;
+}
+
+static void asks_done(struct guest_ask *asks)
+{
+	for (size_t i = 0; i < TOGETHER; i++) {
+		buf_done(&asks[i].request);
+		buf_done(&asks[i].answer);
+	}
+}
+
+static void test_together(void **state)
+{
+	static const char *const good[] = {"ping", "ping", "ping"}, *const bad[] = {"ping", "fail", "fail"};
+	struct guest_ask asks[TOGETHER] = {0}, more[TOGETHER] = {0};
+	struct fcm_error err;
+
+	assert_int_equal(call_together(*state, good, asks, &err), 0);
+	for (size_t i = 0; i < TOGETHER; i++)
+		assert_int_equal(kv_i64(asks[i].answer.p, asks[i].answer.n, "echo", 0, 9, -1), i);
+	assert_int_equal(call_together(*state, bad, more, &err), -1);
+	assert_int_equal(err.code, FCM_GUEST);
+	assert_string_equal(err.msg, "the guest's agent says: fail");
+	asks_done(asks);
+	asks_done(more);
+}
+
 static void test_silent(void **state)
 {
 	struct fixture *f = *state;
@@ -805,6 +863,7 @@ int main(void)
 		T(test_honest),
 		T(test_error_answers),
 		T(test_hang_and_late_answer),
+		T(test_together),
 		T(test_silent),
 		T(test_hello_repeats),
 		T(test_garbage_before_hello),
