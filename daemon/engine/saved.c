@@ -100,9 +100,15 @@ int saved_read(const struct vm *vm, struct snapshot *ret, struct fcm_error *err)
 	return fcm_hint(err, "fcm stop %s drops its memory and keeps its disk", vm->view.name);
 }
 
+/* Of a VM that is only being made a daemon that begins anew leaves nothing (reconcile.h), so nothing of it must last. */
+static int sync_dir(const struct vm *vm, int fd)
+{
+	return vm->view.state == VM_CREATING ? 0 : fsync(fd);
+}
+
 static int enter(const struct vm *vm, struct fcm_error *err)
 {
-	if (renameat(vm->dirfd, NEW, vm->dirfd, SAVED) < 0 || fsync(vm->dirfd) < 0)
+	if (renameat(vm->dirfd, NEW, vm->dirfd, SAVED) < 0 || sync_dir(vm, vm->dirfd) < 0)
 		return fcm_fail_errno(err, "keep the saved machine");
 	return 0;
 }
@@ -118,12 +124,13 @@ static int begin(const struct vm *vm, struct fcm_error *err)
 }
 
 /* Not every machine has all of them. */
-static int link_files(int from, int to, const char *const names[], size_t n, struct fcm_error *err)
+static int link_files(
+	const struct vm *vm, int from, int to, const char *const names[], size_t n, struct fcm_error *err)
 {
 	for (size_t i = 0; i < n; i++)
 		if (linkat(from, names[i], to, names[i], 0) < 0 && errno != ENOENT)
 			return fcm_fail_errno(err, "link '%s' of the saved machine", names[i]);
-	return fsync(to) < 0 ? fcm_fail_errno(err, "keep the saved machine") : 0;
+	return sync_dir(vm, to) < 0 ? fcm_fail_errno(err, "keep the saved machine") : 0;
 }
 
 int saved_take(const struct vm *vm, int snapshot_fd, struct fcm_error *err)
@@ -131,7 +138,8 @@ int saved_take(const struct vm *vm, int snapshot_fd, struct fcm_error *err)
 	static const char *const names[] = {VMM_STATE, VMM_MEMORY, SNAPSHOT_MANIFEST};
 	auto_close int fd = begin(vm, err);
 
-	return fd < 0 || link_files(snapshot_fd, fd, names, ARRAY_SIZE(names), err) < 0 ? -1 : enter(vm, err);
+	return fd < 0 || link_files(vm, snapshot_fd, fd, names, ARRAY_SIZE(names), err) < 0 ? -1
+											    : enter(vm, err);
 }
 
 int saved_lend(const struct vm *vm, int snapshot_fd, struct fcm_error *err)
@@ -139,14 +147,14 @@ int saved_lend(const struct vm *vm, int snapshot_fd, struct fcm_error *err)
 	static const char *const names[] = {VMM_STATE, VMM_MEMORY};
 	auto_close int fd = dir_open(vm->dirfd, SAVED, err);
 
-	return fd < 0 ? -1 : link_files(fd, snapshot_fd, names, ARRAY_SIZE(names), err);
+	return fd < 0 ? -1 : link_files(vm, fd, snapshot_fd, names, ARRAY_SIZE(names), err);
 }
 
 int saved_discard(const struct vm *vm, struct fcm_error *err)
 {
 	if (dir_remove(vm->dirfd, SAVED, NULL, err) < 0 || dir_remove(vm->dirfd, NEW, NULL, err) < 0)
 		return -1;
-	return fsync(vm->dirfd) < 0 ? fcm_fail_errno(err, "forget the saved machine") : 0;
+	return sync_dir(vm, vm->dirfd) < 0 ? fcm_fail_errno(err, "forget the saved machine") : 0;
 }
 
 /* ---- save: what `suspend` does ---- */
