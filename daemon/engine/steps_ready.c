@@ -1,7 +1,8 @@
 /*
  * The gate: when a start is done (docs/API.md, "Readiness"). A port, a URL or a command is asked for in the guest, by its
  * agent; a line of the console is looked for in the shim's ring. Without any wish it is enough that the guest is set up
- * and, where its image has an ssh server, that this one can be reached from here.
+ * and, where it boots an image with an ssh server, that this one can be reached from here. One that goes on from its memory is
+ * as ready as it was.
  *
  * A row with it is STEP_KEEP: a guest that isn't ready in time runs on, for its user to look at.
  */
@@ -236,6 +237,8 @@ static int ready(struct op *op, struct fcm_error *err)
 	case READY_AUTO:
 		if (op->vm->view.spec.main.args.n)
 			return 0; /* it is there for its main process, which runs */
+		if (op->vm->loading)
+			return 0; /* its sshd runs on, and a session's first word takes a new program */
 		return wait_banner(op, r, err);
 	case READY_NONE:
 	case READY_AGENT:
