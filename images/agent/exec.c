@@ -282,6 +282,8 @@ int exec_hooks(struct execs *x, uint32_t number, const void *kv, size_t n, struc
 
 	if (check_room(x, number, err) < 0 || hooks_parse(kv, n, &hooks, &env, err) < 0)
 		return -1;
+	if (!hooks_any(hooks.dir))
+		return EXEC_NO_HOOKS;
 	if (x->main && mainproc_runs(x->main))
 		kv_addf(&env, "env", "FCM_MAIN_PID=%d", (int)x->main->pid);
 	sp.run = hooks_run;

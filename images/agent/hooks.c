@@ -179,6 +179,13 @@ static bool list(const char *dir, struct strv *ret)
 	return true;
 }
 
+bool hooks_any(const char *dir)
+{
+	_cleanup_(strv_done) struct strv names = {0};
+
+	return !list(dir, &names) || names.n > 0;
+}
+
 int hooks_run(const void *hooks)
 {
 	const struct hooks *h = hooks;

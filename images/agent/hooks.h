@@ -34,6 +34,9 @@ int hooks_parse(
 /* Is it a name that run-parts(8) takes: [A-Za-z0-9_-]+? */
 bool hooks_name_valid(const char *name);
 
+/* Is there anything in `dir` that could be one? */
+bool hooks_any(const char *dir);
+
 /* Run them all (`hooks`: struct hooks). Returns the exit status: 0, or 1 when one failed, with a line on stdout for each of these
  * that begins with its name and ": ". What they print goes to stderr. */
 int hooks_run(const void *hooks);

@@ -245,8 +245,13 @@ static int op_identity(struct agent *a, const struct request *rq, struct buf *re
 
 static int op_hooks(struct agent *a, const struct request *rq, struct buf *results, struct fcm_error *err)
 {
-	(void)results;
-	return exec_hooks(&a->execs, rq->stream, rq->p, rq->n, err);
+	int rc = exec_hooks(&a->execs, rq->stream, rq->p, rq->n, err);
+
+	if (rc == EXEC_NO_HOOKS) {
+		kv_add(results, "exit", "0");
+		channel_send(&a->channel, rq->stream, FRAME_RES, results);
+	}
+	return rc < 0 ? -1 : 0;
 }
 
 struct op {
