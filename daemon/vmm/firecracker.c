@@ -43,7 +43,8 @@ enum {
 	TRY_MS = 200,	      /* for the first try to reach the agent; then twice that, and so on */
 	TRY_MAX_MS = 1600,    /* Firecracker forgets a connection that the guest doesn't take within 2 s */
 	PAUSE_MS = 10,	      /* after a refusal: the guest is up, its agent not yet */
-	SPEND_MS = 3000, /* for a guest to look at its vsock again; 10 ms, on a busy host half a second */
+	SPEND_MS = 3000,   /* for a guest to look at its vsock again; 10 ms, on a busy host half a second */
+	SPEND_TRY_MS = 20, /* for the first try, which mostly has no answer */
 };
 
 struct vmm {
@@ -480,7 +481,7 @@ static void spend_connection(int run_dirfd, int64_t deadline)
 {
 	struct fcm_error ignored;
 
-	for (int64_t ms = TRY_MS; clock_left(deadline); ms *= 2) {
+	for (int64_t ms = SPEND_TRY_MS; clock_left(deadline); ms *= 2) {
 		int64_t until = MIN(clock_in(ms), deadline);
 		auto_close int fd = try_channel(run_dirfd, until, &ignored);
 		if (fd >= 0 || clock_left(until))
