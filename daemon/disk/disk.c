@@ -1,7 +1,8 @@
 /*
  * How it works. mkfs.ext4 makes a template once a size, in a file that has no name yet (O_TMPFILE), which is
  * linked into place when it is whole and on the disk: no half template, and nothing to sweep up after a
- * crash. 8 GiB of empty ext4 occupy 4.3 MB in a sparse file, and copying those takes 6 ms on any file system.
+ * crash. 8 GiB of empty ext4 occupy 0.2 MB in a sparse file, and copying those takes less than a millisecond. With the feature
+ * resize_inode it were 4.3 MB in each VM and each snapshot; it is there to grow a file system, which the kernel can do without.
  *
  * mkfs is told that the storage reads as zeros already (mke2fs(8), assume_storage_prezeroed): else the
  * guest's kernel would zero 128 MiB of inode tables in the background of its first minutes, and the sparse
@@ -31,8 +32,8 @@ enum {
 static int run_mkfs(int fd, int dirfd, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv argv = {0};
-	static const char *const words[] = {
-		MKFS, "-q", "-F", "-m", "1", "-E", "assume_storage_prezeroed=1,nodiscard"};
+	static const char *const words[] = {MKFS, "-q", "-F", "-m", "1", "-O", "^resize_inode", "-E",
+		"assume_storage_prezeroed=1,nodiscard"};
 
 	if (access(MKFS, X_OK) < 0) {
 		fcm_fail_errno(err, "run %s", MKFS);
