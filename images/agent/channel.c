@@ -194,7 +194,9 @@ static void fill(struct channel *c)
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			return;
 		if (n <= 0) {
-			hang_up(c);
+			if (total ==
+				0) /* else it is worked off first: to a clone its host seems to be gone and back */
+				hang_up(c);
 			return;
 		}
 		c->heard = clock_ms();

@@ -298,6 +298,17 @@ static void host_gone(void **state)
 	assert_true(channel_deadline(&w->agent.channel) <= clock_in(CHANNEL_HANGUP_MS));
 }
 
+/* What a host said before it went is worked off, which to a clone it seems to have done when it comes. */
+static void host_gone_behind_its_word(void **state)
+{
+	struct world *w = *state;
+
+	SAY(w, 0, FRAME_HELLO, HELLO("n9"));
+	shutdown(w->host, SHUT_WR);
+	expect(w, 0, FRAME_HELLO, "nonce", "n9");
+	assert_int_equal(channel_events(&w->agent.channel), 0);
+}
+
 static void power_phases(void **state)
 {
 	struct power p = {0};
@@ -627,6 +638,7 @@ int main(void)
 		SESSION(deaf_host_and_a_burst),
 		SESSION(power_says_why),
 		SESSION(host_gone),
+		SESSION(host_gone_behind_its_word),
 		SESSION(clock_is_right),
 		SESSION(main_is_not_there),
 		cmocka_unit_test(main_ends),
