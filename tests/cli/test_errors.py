@@ -37,7 +37,7 @@ CASES = [
     ("usage-snapshot-names", ["snapshot", "create", "--name", "a", "web", "b"], 2), ("usage-live-stop", ["snapshot", "create", "--live", "--stop", "web"], 2), ("snapshot-name", ["snapshot", "create", "web", "A b"], 2),
     ("snapshot-taken", ["snapshot", "create", "--name", "warm", "web"], 4), ("snapshot-absent", ["snapshot", "inspect", "nope"], 3),
     ("snapshot-held", ["snapshot", "rm", "hot"], 4), ("usage-snapshot-export", ["snapshot", "export"], 2), ("usage-snapshot-import", ["snapshot", "import", "a", "b"], 2),
-    ("snapshot-import-absent", ["snapshot", "import", "/nonexistent"], 3), ("snapshot-import-dir", ["snapshot", "import", "/"], 2), ("snapshot-volume", ["snapshot", "export", "cold"], 4), ("snapshot-no-vm", ["snapshot", "create", "nope"], 3),
+    ("snapshot-import-absent", ["snapshot", "import", "/nonexistent"], 2), ("snapshot-import-dir", ["snapshot", "import", "/"], 2), ("snapshot-volume", ["snapshot", "export", "cold"], 4), ("snapshot-no-vm", ["snapshot", "create", "nope"], 3),
     ("restore-other", ["restore", "idle", "warm"], 4), ("restore-absent", ["restore", "web", "nope"], 3), ("pause-stopped", ["pause", "idle"], 4),
     ("clone-none", ["clone"], 2), ("clone-both", ["clone", "web", "--snapshot", "warm"], 2), ("clone-absent", ["clone", "nope"], 3),
     ("clone-ambiguous", ["clone", "still"], 2), ("clone-count", ["clone", "warm", "-n", "0"], 2), ("clone-many", ["clone", "warm", "-n", "1000"], 2),

@@ -190,7 +190,7 @@ def test_snapshot_import(fcm, daemon, tmp_path):
     assert fcm.shell(f"snapshot import - <{path}").out == "moved\n"
     seen = len(daemon.seen)
     done = fcm("snapshot", "import", str(tmp_path / "nothing"))
-    assert done.status == 3 and "there is no" in done.err
+    assert done.status == 2 and "there is no" in done.err
     done = fcm("snapshot", "import", str(tmp_path))
     assert done.status != 0 and "POST" not in [x["method"] for x in daemon.seen[seen:]]
 
