@@ -75,24 +75,48 @@ static int pidfd_of(pid_t pid)
 	return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-int proc_open(const struct proc_id *id, struct fcm_error *err)
+static int check_boot(const struct proc_id *id, struct fcm_error *err)
+{
+	return id->pid > 0 && strcmp(id->boot_id, proc_boot_id()) == 0
+		       ? 0
+		       : fcm_fail(err, FCM_NOT_FOUND, "process %d is of another boot", (int)id->pid);
+}
+
+/* Looked at when a descriptor of the process was taken: had the pid been reused before, the start time would differ. */
+static int check_start(const struct proc_id *id, struct fcm_error *err)
 {
 	struct proc_id now;
 
-	if (id->pid <= 0 || strcmp(id->boot_id, proc_boot_id()) != 0)
-		return fcm_fail(err, FCM_NOT_FOUND, "process %d is of another boot", (int)id->pid);
+	if (proc_identify(id->pid, &now, err) < 0)
+		return -1;
+	return now.start_ticks == id->start_ticks
+		       ? 0
+		       : fcm_fail(err, FCM_NOT_FOUND, "pid %d belongs to another process now", (int)id->pid);
+}
+
+int proc_open(const struct proc_id *id, struct fcm_error *err)
+{
+	if (check_boot(id, err) < 0)
+		return -1;
 	auto_close int fd = pidfd_of(id->pid);
 	if (fd < 0 && errno == ESRCH)
 		return fcm_fail(err, FCM_NOT_FOUND, "process %d has ended", (int)id->pid);
 	if (fd < 0)
 		return fcm_fail_errno(err, "pidfd_open %d", (int)id->pid);
-	/* Looked at after the pidfd was taken: had the pid been reused in between, the start time would
-	 * differ. */
-	if (proc_identify(id->pid, &now, err) < 0)
+	return check_start(id, err) < 0 ? -1 : STEAL_FD(fd);
+}
+
+int proc_dir(const struct proc_id *id, struct fcm_error *err)
+{
+	char path[32];
+
+	if (check_boot(id, err) < 0)
 		return -1;
-	if (now.start_ticks != id->start_ticks)
-		return fcm_fail(err, FCM_NOT_FOUND, "pid %d belongs to another process now", (int)id->pid);
-	return STEAL_FD(fd);
+	snprintf(path, sizeof path, "/proc/%d", (int)id->pid);
+	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return fcm_fail(err, FCM_NOT_FOUND, "process %d has ended", (int)id->pid);
+	return check_start(id, err) < 0 ? -1 : STEAL_FD(fd);
 }
 
 int proc_signal(int pidfd, int sig, struct fcm_error *err)

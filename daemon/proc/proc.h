@@ -29,6 +29,10 @@ int proc_identify(pid_t pid, struct proc_id *ret, struct fcm_error *err) must_ch
  * reused. */
 int proc_open(const struct proc_id *id, struct fcm_error *err) must_check;
 
+/* /proc/<pid> of that very process, as a directory: it stays that process's, and is empty once that has ended. Or -1 as with
+ * proc_open(). */
+int proc_dir(const struct proc_id *id, struct fcm_error *err) must_check;
+
 /* Send a signal through a pidfd; a process that has gone is fine. */
 int proc_signal(int pidfd, int sig, struct fcm_error *err) must_check;
 

@@ -1,7 +1,3 @@
-/*
- * The files are read through a descriptor of /proc/<pid>, which stays that of the process it was opened for: once that has
- * ended they can't be read, whoever has the pid then. So it is enough to look at the start time first.
- */
 #include "daemon/proc/usage.h"
 
 #include <fcntl.h>
@@ -72,14 +68,10 @@ bool proc_usage_read(const struct proc_id *id, struct proc_usage *ret)
 	_cleanup_(buf_done) struct buf b = {0};
 	struct proc_stat stat;
 	int64_t ticks = sysconf(_SC_CLK_TCK);
-	char path[32];
+	struct fcm_error unknown;
+	auto_close int dirfd = proc_dir(id, &unknown);
 
-	snprintf(path, sizeof path, "/proc/%d", (int)id->pid);
-	if (id->pid <= 0 || strcmp(id->boot_id, proc_boot_id()) != 0)
-		return false;
-	auto_close int dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dirfd < 0 || !read_text(dirfd, "stat", &b) || !proc_stat_parse(b.p, &stat) ||
-		stat.start_ticks != id->start_ticks)
+	if (dirfd < 0 || !read_text(dirfd, "stat", &b) || !proc_stat_parse(b.p, &stat))
 		return false;
 	ret->age_ms = MAX(clock_ms() - (int64_t)stat.start_ticks * 1000 / ticks, (int64_t)0);
 	ret->cpu_us = (int64_t)stat.cpu_ticks * (1000000 / ticks);
