@@ -174,17 +174,21 @@ void doctor_disk(const struct host *h, struct check *c)
 void doctor_programs(const struct host *h, struct check *c)
 {
 #define AGAIN(key) "sudo ./bootstrap install, or the package again   (or " key " = PATH in " CONFIG_FILE ")"
+	auto_free char *preload = vmm_preload(h->config->shim);
 	const struct {
-		const char *path, *fix;
+		const char *path;
+		int mode;
+		const char *fix;
 	} programs[] = {
-		{h->config->shim, AGAIN("shim")},
-		{h->config->oci, AGAIN("oci")},
-		{"/sbin/mkfs.ext4", "sudo apt-get install e2fsprogs"},
+		{h->config->shim, X_OK, AGAIN("shim")},
+		{preload, R_OK, AGAIN("shim")},
+		{h->config->oci, X_OK, AGAIN("oci")},
+		{"/sbin/mkfs.ext4", X_OK, "sudo apt-get install e2fsprogs"},
 	};
 #undef AGAIN
 
 	for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
-		if (access(programs[i].path, X_OK) < 0) {
+		if (access(programs[i].path, programs[i].mode) < 0) {
 			say(c, CHECK_FAIL, "%s: %s", programs[i].path, strerror(errno));
 			mend(c, "%s", programs[i].fix);
 			return;

@@ -72,7 +72,9 @@ int saved_write(struct op *op, int dirfd, struct fcm_error *err)
 		return fcm_fail(err, FCM_VMM, "there is no connection to the VMM of '%s' now", vm->view.name);
 	if ((vm->driver->caps & VMM_CAP_SAVE) == 0)
 		return fcm_fail(err, FCM_VMM, "%s can't save a machine", vm->driver->name);
-	return vm->driver->save(vm->vmm, run, dirfd, vm->view.spec.mem_mib, clock_in(SAVE_MS), err);
+	struct vmm_saving what = {
+		.process = &vm->run.vmm, .run_dirfd = run, .dirfd = dirfd, .mem_mib = vm->view.spec.mem_mib};
+	return vm->driver->save(vm->vmm, &what, clock_in(SAVE_MS), err);
 }
 
 /* ---- <id>/saved ---- */
@@ -82,6 +84,13 @@ bool saved_there(const struct vm *vm)
 	struct stat st;
 
 	return vm->dirfd >= 0 && fstatat(vm->dirfd, SAVED, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+bool saved_memory(const struct vm *vm)
+{
+	struct stat st;
+
+	return vm->dirfd >= 0 && fstatat(vm->dirfd, SAVED "/" VMM_MEMORY, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 int saved_read(const struct vm *vm, struct snapshot *ret, struct fcm_error *err)

@@ -19,6 +19,9 @@ int saved_write(struct op *op, int dirfd, struct fcm_error *err) must_check;
 /* Is there one, whole, for the VM's next start? */
 bool saved_there(const struct vm *vm);
 
+/* And its memory in a file of its own (daemon/vmm/vmm.h)? */
+bool saved_memory(const struct vm *vm);
+
 /* Read what it is: the caller's. FCM_NOT_FOUND; FCM_CONFIG and FCM_WRONG_STATE when it can't go on here. */
 int saved_read(const struct vm *vm, struct snapshot *ret, struct fcm_error *err) must_check;
 

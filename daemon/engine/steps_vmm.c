@@ -40,7 +40,7 @@ enum {
 /* All that a driver must know of a VM, with the strings it points to. */
 struct vmm_facts {
 	struct vmm_config config;
-	char *image, *vmlinux, *initrd, *disk, *run, *saved, *volumes[VMM_VOLUMES];
+	char *image, *vmlinux, *initrd, *disk, *run, *saved, *preload, *volumes[VMM_VOLUMES];
 };
 
 static void vmm_facts_done(struct vmm_facts *f)
@@ -51,6 +51,7 @@ static void vmm_facts_done(struct vmm_facts *f)
 	free(f->disk);
 	free(f->run);
 	free(f->saved);
+	free(f->preload);
 	for (size_t i = 0; i < ARRAY_SIZE(f->volumes); i++)
 		free(f->volumes[i]);
 }
@@ -80,6 +81,7 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 	ret->disk = engine_path("%s/rootfs.img", vm->id.s);
 	ret->run = engine_path("%s/jail/run", vm->id.s);
 	ret->saved = vm->loading ? engine_path("%s/" SAVED, vm->id.s) : NULL;
+	ret->preload = vmm_preload(engine()->config->shim);
 	ret->config = (struct vmm_config){
 		.id = vm->id,
 		.vcpus = v->spec.vcpus,
@@ -95,6 +97,8 @@ static int vmm_facts(const struct vm *vm, struct vmm_facts *ret, struct fcm_erro
 		.disk = ret->disk,
 		.run = ret->run,
 		.saved = ret->saved,
+		.saved_memory = vm->loading && saved_memory(vm),
+		.preload = ret->preload,
 		.disk_mib_per_second = engine()->config->disk_mib_per_second,
 		.disk_ops_per_second = engine()->config->disk_ops_per_second,
 		.accel = engine()->probe.accel,

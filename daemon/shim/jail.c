@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -129,6 +130,40 @@ static int link_one(const char *text, struct fcm_error *err)
 	return symlink(target, name) < 0 ? fcm_fail_errno(err, "link /%s in the jail", name) : 0;
 }
 
+static int mount_memory(const char *dir, unsigned mib)
+{
+	char options[64];
+	int n = snprintf(options, sizeof options, "mode=755,nr_inodes=2,size=%um", mib);
+
+	/* Huge pages where it asks for them, as for memory without a file; not each kernel has them. */
+	snprintf(options + n, sizeof options - (size_t)n, ",huge=advise");
+	int rc = mount("memory", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
+	if (rc == 0 || errno != EINVAL)
+		return rc;
+	options[n] = '\0';
+	return mount("memory", dir, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options);
+}
+
+/* "MIB:/DIR". A tmpfs of its own, since those of the host have a size that all share. Only root makes files there, so this
+ * one's size bounds what the VMM can write. */
+static int make_memory(const char *text, uid_t uid, struct fcm_error *err)
+{
+	char dir[COMPONENT_SIZE], path[COMPONENT_SIZE + 8];
+	unsigned mib;
+
+	if (sscanf(text, "%u:/%63[a-z]", &mib, dir) != 2)
+		return fcm_fail(err, FCM_INVALID, "memory '%s': not MIB:/DIR", text);
+	snprintf(path, sizeof path, "%s/memory", dir);
+	if (make_point(dir, true, err) < 0)
+		return -1;
+	if (mount_memory(dir, mib) < 0)
+		return fcm_fail_errno(err, "mount a tmpfs at /%s", dir);
+	auto_close int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, (off_t)mib << 20) < 0 || fchown(fd, uid, uid) < 0)
+		return fcm_fail_errno(err, "make /%s in the jail", path);
+	return 0;
+}
+
 /* Make `jail` a mount of its own and the working directory. Who can write to it could lead the mounts astray. */
 static int open_root(const char *jail, struct fcm_error *err)
 {
@@ -173,6 +208,9 @@ int jail_enter(const void *plan, size_t n, struct fcm_error *err)
 	for (const char *s = NULL; (s = kv_next(plan, n, "link", s));)
 		if (link_one(s, err) < 0)
 			return -1;
+	const char *memory = kv_get(plan, n, "memory");
+	if (memory && make_memory(memory, (uid_t)kv_i64(plan, n, "uid", 0, INT32_MAX, 0), err) < 0)
+		return -1;
 	return pivot(err);
 }
 

@@ -10,7 +10,7 @@
 #include "common/core/util.h"
 
 /* Enter the jail that the plan (a kv list of n bytes, daemon/shim/plan.h) describes: `jail`, `bind`, `link`,
- * `net`. Afterwards "/" is the jail and the host's file systems are out of reach. Needs root, and a process
+ * `memory` (the `uid`'s), `net`. Afterwards "/" is the jail and the host's file systems are out of reach. Needs root, and a process
  * without threads. */
 int jail_enter(const void *plan, size_t n, struct fcm_error *err) must_check;
 

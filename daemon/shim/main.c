@@ -27,7 +27,7 @@
 #include "daemon/shim/jail.h"
 #include "daemon/shim/plan.h"
 
-enum { ARGS_MAX = 256, NOFILE_DEFAULT = 1024, NOFILE_MAX = 1 << 20, ID_MAX = 0x7ffffffe };
+enum { ARGS_MAX = 256, ENV_MAX = 8, NOFILE_DEFAULT = 1024, NOFILE_MAX = 1 << 20, ID_MAX = 0x7ffffffe };
 
 static char plan[SHIM_PLAN_MAX];
 static size_t plan_n;
@@ -127,20 +127,17 @@ static void record_end(int fd, int status)
 	(void)!write(fd, b.p, b.n);
 }
 
-static int collect_argv(char **ret, struct fcm_error *err)
+/* The values of `key`, at most `max`, with a NULL behind them. */
+static int collect(const char *key, size_t max, char **ret, struct fcm_error *err)
 {
 	size_t n = 0;
 
-	for (const char *s = NULL; (s = kv_next(plan, plan_n, "argv", s)); n++) {
-		if (n == ARGS_MAX)
-			return fcm_fail(err, FCM_TOO_LARGE, "plan: more than %d of argv", ARGS_MAX);
+	for (const char *s = NULL; (s = kv_next(plan, plan_n, key, s)); n++) {
+		if (n == max)
+			return fcm_fail(err, FCM_TOO_LARGE, "plan: more than %zu of %s", max, key);
 		ret[n] = (char *)(uintptr_t)s;
 	}
 	ret[n] = NULL;
-	if (n == 0) {
-		fcm_fail(err, FCM_INVALID, "plan: no argv");
-		return -1;
-	}
 	return 0;
 }
 
@@ -171,10 +168,12 @@ static void set_signals(void (*handler)(int))
 
 static int become_vmm(const struct pipes *p, pid_t shim, struct fcm_error *err)
 {
-	char *argv[ARGS_MAX + 1], *env[] = {NULL};
+	char *argv[ARGS_MAX + 1], *env[ENV_MAX + 1];
 
-	if (collect_argv(argv, err) < 0)
+	if (collect("argv", ARGS_MAX, argv, err) < 0 || collect("env", ENV_MAX, env, err) < 0)
 		return -1;
+	if (argv[0] == NULL)
+		return fcm_fail(err, FCM_INVALID, "plan: no argv");
 	if (dup2(p->in[0], 0) < 0 || dup2(p->out[1], 1) < 0 || dup2(p->out[1], 2) < 0)
 		return fcm_fail_errno(err, "dup2");
 	set_signals(SIG_DFL);

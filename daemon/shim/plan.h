@@ -9,7 +9,8 @@
  *	6..	handed on to the VMM at the same number: `fd=6` (below SHIM_FD_END)
  *
  * Keys of the plan, in any order: `id`, `uid`, `gid`, `jail` (a path), `cgroup` (a file of cgroup.h to join by; repeats),
- * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `argv=` (repeats), `group=`
+ * `bind=SRC:DST:ro|rw|dev` (repeats), `link=TARGET:LINK` (repeats), `memory=MIB:/DIR` (a tmpfs with the file `memory`, of
+ * that size and the uid's, and no room for anything else), `argv=` (repeats), `env=` (repeats: all of the VMM's environment), `group=`
  * (one supplementary gid: that of /dev/kvm), `fd=` (repeats), `nofile`, `net=none` (a network namespace with nothing in
  * it: for a VMM that gets its TAP as a descriptor), `stdin=nonblock` (its end of stdin, too, doesn't block).
  *

@@ -37,6 +37,8 @@ static void make_plan(const struct shim_spec *spec, struct buf *b)
 	add_all(b, "cgroup", spec->cgroups);
 	add_all(b, "bind", &plan->binds);
 	add_all(b, "link", &plan->links);
+	if (plan->memory_mib)
+		kv_addf(b, "memory", "%u:" VMM_RAM_DIR, plan->memory_mib);
 	kv_addf(b, "nofile", "%d", NOFILE);
 	if (plan->tap_fd >= 0) {
 		kv_add(b, "net", "none");
@@ -44,6 +46,7 @@ static void make_plan(const struct shim_spec *spec, struct buf *b)
 	}
 	if (plan->stdin_nonblock)
 		kv_add(b, "stdin", "nonblock");
+	add_all(b, "env", &plan->env);
 	add_all(b, "argv", &plan->argv);
 }
 
@@ -208,10 +211,14 @@ void shim_describe(const struct shim_spec *spec, struct strv *ret)
 		strv_addf(ret, "bind %s", plan->binds.v[i]);
 	for (size_t i = 0; i < plan->links.n; i++)
 		strv_addf(ret, "link %s", plan->links.v[i]);
+	if (plan->memory_mib)
+		strv_addf(ret, "tmpfs with the file " VMM_RAM ", %u MiB", plan->memory_mib);
 	strv_addf(ret, "uid %u, gid %u, no groups%s, no capabilities, no_new_privs, no core dump, %d files",
 		(unsigned)spec->uid, (unsigned)spec->uid, spec->kvm_gid ? " but that of /dev/kvm" : "",
 		NOFILE);
 	if (plan->tap_fd >= 0)
 		strv_addf(ret, "hand on the TAP as descriptor %d", plan->tap_fd);
+	for (size_t i = 0; i < plan->env.n; i++)
+		strv_addf(ret, "environment %s", plan->env.v[i]);
 	describe_argv(&plan->argv, ret);
 }

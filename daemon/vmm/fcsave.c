@@ -4,14 +4,12 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#include "common/core/clock.h"
 #include "common/core/fileio.h"
-#include "common/core/sparse.h"
+#include "daemon/vmm/keep.h"
 #include "daemon/vmm/vmm.h"
 
 enum {
 	STATE_MAX = 16 << 20, /* some 20 KiB with one CPU */
-	WINDOW = 16 << 20,    /* copied between two looks at the deadline */
 	FULL_BELOW = 1 << 20,
 };
 
@@ -52,35 +50,13 @@ static int open_written(
 	return STEAL_FD(fd);
 }
 
-static int copy(int in, int out, off_t size, int64_t deadline, struct fcm_error *err)
-{
-	if (ftruncate(out, size) < 0)
-		return fcm_fail_errno(err, "copy the saved machine");
-	for (off_t at = 0; at < size; at += WINDOW) {
-		if (clock_left(deadline) == 0)
-			return fcm_fail(err, FCM_TIMEOUT, "copying the saved machine takes too long");
-		if (sparse_copy_range(in, out, at, MIN(size, at + WINDOW)) < 0)
-			return fcm_fail_errno(err, "copy the saved machine");
-	}
-	return fchmod(out, 0444) < 0 ? fcm_fail_errno(err, "copy the saved machine") : 0;
-}
-
 static int take(int run_dirfd, int dirfd, const char *name, off_t min, off_t max, int64_t deadline,
 	struct fcm_error *err)
 {
 	off_t size = 0;
 	auto_close int in = open_written(run_dirfd, name, min, max, &size, err);
 
-	if (in < 0)
-		return -1;
-	auto_close int out = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
-	if (out < 0)
-		return fcm_fail_errno(err, "make the file '%s' of the saved machine", name);
-	if (copy(in, out, size, deadline, err) < 0) {
-		unlinkat(dirfd, name, 0);
-		return -1;
-	}
-	return 0;
+	return in < 0 ? -1 : keep_copy(in, size, dirfd, name, deadline, err);
 }
 
 int fcsave_take(int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)

@@ -31,7 +31,6 @@
 #include "daemon/vmm/vmm.h"
 
 #define PROGRAM "/firecracker" /* in the jail; ps shows its own name */
-#define SAVED "/saved/"
 #define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
 
 enum {
@@ -234,8 +233,8 @@ static field_json *load_snapshot(const struct vmm_config *config)
 	field_json *o = fj_object(), *memory = fj_object();
 
 	fj_set_str(memory, "backend_type", "File");
-	fj_set_str(memory, "backend_path", SAVED VMM_MEMORY);
-	fj_set_str(o, "snapshot_path", SAVED VMM_STATE);
+	fj_set_str(memory, "backend_path", VMM_SAVED VMM_MEMORY);
+	fj_set_str(o, "snapshot_path", VMM_SAVED VMM_STATE);
 	fj_set(o, "mem_backend", memory);
 	if (minor_of(config->version) >= OVERRIDES_MINOR)
 		fj_set(o, "network_overrides", network_overrides(config));
@@ -285,8 +284,8 @@ static void bind_saved(const struct vmm_config *config, struct vmm_plan *plan)
 	auto_free char *state = xprintf("%s/" VMM_STATE, config->saved);
 	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config->saved);
 
-	vmm_bind(plan, state, SAVED VMM_STATE, "ro");
-	vmm_bind(plan, memory, SAVED VMM_MEMORY, "ro");
+	vmm_bind(plan, state, VMM_SAVED VMM_STATE, "ro");
+	vmm_bind(plan, memory, VMM_SAVED VMM_MEMORY, "ro");
 }
 
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
@@ -400,19 +399,19 @@ static int create_files(struct vmm *vmm, int run_dirfd, int64_t deadline, struct
 }
 
 static int firecracker_save(
-	struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)
+	struct vmm *vmm, const struct vmm_saving *what, int64_t deadline, struct fcm_error *err)
 {
 	struct fcm_error ignored;
 
-	if (fcsave_clear(run_dirfd, err) < 0)
+	if (fcsave_clear(what->run_dirfd, err) < 0)
 		return -1;
 	vmm->voided = true;
-	if (create_files(vmm, run_dirfd, deadline, err) < 0 ||
-		fcsave_take(run_dirfd, dirfd, mem_mib, deadline, err) < 0) {
-		(void)!fcsave_clear(run_dirfd, &ignored);
+	if (create_files(vmm, what->run_dirfd, deadline, err) < 0 ||
+		fcsave_take(what->run_dirfd, what->dirfd, what->mem_mib, deadline, err) < 0) {
+		(void)!fcsave_clear(what->run_dirfd, &ignored);
 		return -1;
 	}
-	return fcsave_clear(run_dirfd, err);
+	return fcsave_clear(what->run_dirfd, err);
 }
 
 static int firecracker_load(

@@ -4,10 +4,15 @@
  * All that a guest needs is on the command line, so configure() has nothing to do; -S holds the virtual CPUs until
  * boot(). Each option that isn't obvious has its reason beside it.
  *
- * A machine is saved as one migration stream, devices and memory, which QEMU writes to a socket and we to a file: QEMU
- * gets no file of the host's to write, and what it sends has a bound and a deadline. It is loaded the same way back. To
- * keep the memory in a file that is mapped (x-ignore-shared) would be faster for large machines, but the file would have
- * to be writable by the one that is saved.
+ * A machine is saved as a migration stream, which QEMU writes to a socket and we to a file: QEMU gets no file of the host's
+ * to write, and what it sends has a bound and a deadline. It is loaded the same way back. The guest's memory is left out of
+ * it (x-ignore-shared), because it is in a file: of a machine that booted, VMM_RAM in a tmpfs of its jail, which only it may
+ * write. We copy that to VMM_MEMORY, and who begins with it maps the copy privately, so clones share what they haven't
+ * written to (daemon/shim/preload.c). Such a machine has no file with its own memory: when it is saved all goes into the
+ * stream, and who loads that has a VMM_RAM again.
+ *
+ * A named file, since QEMU 8.1 and later leave nothing else out (no memfd). x-use-canonical-path-for-ramblock-id=off: the
+ * memory has the same name in the stream as without a file, so what an earlier daemon saved loads.
  *
  * The stream holds what devices there are, in their order, and no more of the command line: the machine `microvm` has no
  * versions, so who loads it must be the same QEMU with the same accelerator (and with KVM, the same CPU), memory, number
@@ -23,12 +28,15 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "daemon/vmm/bootargs.h"
+#include "daemon/vmm/keep.h"
 #include "daemon/vmm/program.h"
 #include "daemon/vmm/qmp.h"
 #include "daemon/vmm/socket.h"
 #include "daemon/vmm/vmm.h"
 
+#define PRELOAD "/fcm-preload.so" /* in the jail */
 #define QBOOT "/usr/share/qemu/qboot.rom"
+#define MEMORY_ID "microvm.ram" /* the machine's own name for it */
 #define MAC_FORMAT "%02x:%02x:%02x:%02x:%02x:%02x"
 
 enum {
@@ -55,15 +63,33 @@ static void add(struct strv *argv, const char *option, const char *value)
 	strv_add(argv, value);
 }
 
+static bool begins_with_file(const struct vmm_config *config)
+{
+	return config->saved && config->saved_memory;
+}
+
+static void add_memory(const struct vmm_config *config, struct strv *argv)
+{
+	strv_add(argv, "-m");
+	strv_addf(argv, "%u", config->mem_mib);
+	strv_add(argv, "-object");
+	strv_addf(argv,
+		"memory-backend-file,id=" MEMORY_ID
+		",x-use-canonical-path-for-ramblock-id=off,size=%uM,dump=off,"
+		"mem-path=%s,share=on",
+		config->mem_mib, begins_with_file(config) ? VMM_SAVED VMM_MEMORY : VMM_RAM);
+}
+
 static void add_machine(const struct vmm_config *config, struct strv *argv)
 {
 	/* acpi: without it Debian's kernel finds no virtio device. rtc: without it the guest waits 2-3 s. No PIT and PIC
 	 * where the TSC is given on the command line; KVM guests hang without them. */
 	static const char tcg[] =
 		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,"
-		"acpi=on,dump-guest-core=off";
-	static const char kvm[] = "microvm,x-option-roms=off,pit=on,pic=on,ioapic2=off,rtc=on,isa-serial=on,"
-				  "auto-kernel-cmdline=off,acpi=on,dump-guest-core=off";
+		"acpi=on,dump-guest-core=off,memory-backend=" MEMORY_ID;
+	static const char kvm[] =
+		"microvm,x-option-roms=off,pit=on,pic=on,ioapic2=off,rtc=on,isa-serial=on,"
+		"auto-kernel-cmdline=off,acpi=on,dump-guest-core=off,memory-backend=" MEMORY_ID;
 
 	switch (config->accel) {
 	case VMM_TCG:
@@ -79,8 +105,7 @@ static void add_machine(const struct vmm_config *config, struct strv *argv)
 	}
 	/* By name: the default, bios-microvm.bin, is another firmware on Debian 13, with which nothing boots. */
 	add(argv, "-bios", "qboot.rom");
-	strv_add(argv, "-m");
-	strv_addf(argv, "%u", config->mem_mib);
+	add_memory(config, argv);
 	strv_add(argv, "-smp");
 	strv_addf(argv, "%u", config->vcpus);
 }
@@ -185,6 +210,19 @@ static void add_files(const struct vmm_config *config, struct vmm_plan *plan)
 	strv_add(&plan->links, "usr/lib64:/lib64");
 }
 
+/* Its memory: the jail's own file, or that of the machine that it begins with. */
+static void add_ram(const struct vmm_config *config, struct vmm_plan *plan)
+{
+	if (!begins_with_file(config)) {
+		plan->memory_mib = config->mem_mib;
+		return;
+	}
+	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config->saved);
+	vmm_bind(plan, memory, VMM_SAVED VMM_MEMORY, "ro");
+	vmm_bind(plan, config->preload, PRELOAD, "ro");
+	strv_add(&plan->env, "LD_PRELOAD=" PRELOAD);
+}
+
 static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
 {
 	if (config->binary[0] != '/')
@@ -209,6 +247,7 @@ static int qemu_plan(const struct vmm_config *config, struct vmm_plan *ret, stru
 	add_drives(config, &ret->argv);
 	add_devices(config, &ret->argv);
 	add_files(config, ret);
+	add_ram(config, ret);
 	return 0;
 }
 
@@ -311,12 +350,22 @@ static int wait_saved(struct qmp *q, int64_t deadline, struct fcm_error *err)
 	}
 }
 
-static int save_to(struct qmp *q, int out, uint64_t max, int64_t deadline, struct fcm_error *err)
+/* Is memory that lies in a file left out of the stream? Both sides must say the same, each time: it stays as it was said. */
+static int leave_out_memory(struct qmp *q, bool on, int64_t deadline, struct fcm_error *err)
+{
+	return qmp_run(q, "migrate-set-capabilities",
+		on ? "{\"capabilities\":[{\"capability\":\"x-ignore-shared\",\"state\":true}]}"
+		   : "{\"capabilities\":[{\"capability\":\"x-ignore-shared\",\"state\":false}]}",
+		deadline, err);
+}
+
+static int save_to(struct qmp *q, int out, bool memory, uint64_t max, int64_t deadline, struct fcm_error *err)
 {
 	struct fcm_error ignored;
 
 	/* Without it QEMU sends 128 MiB a second. */
-	if (qmp_run(q, "migrate-set-parameters", "{\"max-bandwidth\":1099511627776}", deadline, err) < 0)
+	if (leave_out_memory(q, !memory, deadline, err) < 0 ||
+		qmp_run(q, "migrate-set-parameters", "{\"max-bandwidth\":1099511627776}", deadline, err) < 0)
 		return -1;
 	auto_close int in = begin_stream(q, "migrate", deadline, err);
 	if (in < 0)
@@ -329,21 +378,37 @@ static int save_to(struct qmp *q, int out, uint64_t max, int64_t deadline, struc
 	return -1;
 }
 
-static int qemu_save(
-	struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)
+/* The stream, with the memory or without it. */
+static int save_state(
+	struct vmm *vmm, const struct vmm_saving *what, bool memory, int64_t deadline, struct fcm_error *err)
 {
-	auto_close int out = openat(dirfd, VMM_STATE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
+	uint64_t mib = memory ? what->mem_mib : 0;
 	/* A page of 4096 bytes has a head of 8. */
-	uint64_t max = ((uint64_t)mem_mib << 20) + ((uint64_t)mem_mib << 14) + ((uint64_t)DEVICES_MIB << 20);
+	uint64_t max = (mib << 20) + (mib << 14) + ((uint64_t)DEVICES_MIB << 20);
+	auto_close int out = openat(what->dirfd, VMM_STATE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400);
 
-	(void)run_dirfd;
 	if (out < 0)
 		return fcm_fail_errno(err, "make the file of the VMM's state");
-	if (save_to(&vmm->qmp, out, max, deadline, err) < 0) {
-		unlinkat(dirfd, VMM_STATE, 0);
+	if (save_to(&vmm->qmp, out, memory, max, deadline, err) == 0)
+		return 0;
+	unlinkat(what->dirfd, VMM_STATE, 0);
+	return -1;
+}
+
+static int qemu_save(struct vmm *vmm, const struct vmm_saving *what, int64_t deadline, struct fcm_error *err)
+{
+	auto_close int ram = keep_open_ram(what->process, what->mem_mib, err);
+
+	if (ram < 0 && err->code != FCM_NOT_FOUND)
 		return -1;
-	}
-	return 0;
+	if (save_state(vmm, what, ram < 0, deadline, err) < 0)
+		return -1;
+	/* Behind it: what a device still did to the memory when it was saved is in the copy. */
+	if (ram < 0 ||
+		keep_copy(ram, (off_t)what->mem_mib << 20, what->dirfd, VMM_MEMORY, deadline, err) == 0)
+		return 0;
+	unlinkat(what->dirfd, VMM_STATE, 0);
+	return -1;
 }
 
 static int send_file(int in, int out, int64_t deadline, struct fcm_error *err)
@@ -397,7 +462,10 @@ static int qemu_load(
 
 	if (in < 0)
 		return fcm_fail_errno(err, "open %s", path);
-	return load_from(&vmm->qmp, in, deadline, err) < 0 ? fcm_wrap(err, "load the saved machine") : 0;
+	if (leave_out_memory(&vmm->qmp, begins_with_file(config), deadline, err) < 0 ||
+		load_from(&vmm->qmp, in, deadline, err) < 0)
+		return fcm_wrap(err, "load the saved machine");
+	return 0;
 }
 
 static int qemu_soft_off(struct vmm *vmm, int64_t deadline, struct fcm_error *err)
@@ -425,6 +493,9 @@ static void qemu_free(struct vmm *vmm)
 static void qemu_describe(const struct vmm_config *config, struct strv *ret)
 {
 	strv_addf(ret, "qmp %s/%s: qmp_capabilities", config->run, VMM_CONTROL);
+	if (config->saved)
+		strv_addf(ret, "qmp %s/%s: migrate-set-capabilities x-ignore-shared=%s", config->run,
+			VMM_CONTROL, begins_with_file(config) ? "true" : "false");
 	if (config->saved)
 		strv_addf(ret, "qmp %s/%s: migrate-incoming fd:" STREAM ", which gets %s/" VMM_STATE,
 			config->run, VMM_CONTROL, config->saved);

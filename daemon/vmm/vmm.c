@@ -21,6 +21,7 @@ void vmm_plan_done(struct vmm_plan *plan)
 	strv_done(&plan->argv);
 	strv_done(&plan->binds);
 	strv_done(&plan->links);
+	strv_done(&plan->env);
 	plan->tap_fd = -1;
 }
 
@@ -40,6 +41,13 @@ void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config)
 		auto_free char *dst = xprintf(VMM_VOLUME, i);
 		vmm_bind(plan, config->volumes[i].path, dst, config->volumes[i].read_only ? "ro" : "rw");
 	}
+}
+
+char *vmm_preload(const char *shim)
+{
+	const char *name = strrchr(shim, '/');
+
+	return xprintf("%.*s/fcm-preload.so", name ? (int)(name - shim) : 0, shim);
 }
 
 /* The driver's program as the config has it; for one without a folder what `fcm assets download` installed goes before

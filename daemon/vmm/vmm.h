@@ -15,6 +15,7 @@
 #include "common/core/error.h"
 #include "common/core/names.h"
 #include "common/core/util.h"
+#include "daemon/proc/proc.h"
 
 /* Inside the jail. */
 #define VMM_KERNEL "/vmlinux"
@@ -26,10 +27,13 @@
 #define VMM_CONTROL "vmm.sock"	     /* QMP or the Firecracker API, below VMM_RUN */
 #define VMM_AGENT "agent.sock"	     /* the agent's channel, below VMM_RUN */
 #define VMM_CONSOLE "console.sock"   /* the shim's attach socket, below VMM_RUN */
+#define VMM_SAVED "/saved/"	     /* files of the machine that it begins with, read-only */
+#define VMM_RAM_DIR "/ram"
+#define VMM_RAM VMM_RAM_DIR "/memory" /* the guest's memory, where the VMM has it in a file */
 
 /* A saved machine: files in one directory. */
-#define VMM_STATE "state"   /* its devices; with QEMU also the memory */
-#define VMM_MEMORY "memory" /* Firecracker's; who loads it maps it privately, so clones share its pages */
+#define VMM_STATE "state"   /* its devices; without VMM_MEMORY also the memory */
+#define VMM_MEMORY "memory" /* who loads it maps it privately, so clones share its pages */
 
 enum { VMM_VOLUMES = 8 };
 
@@ -74,6 +78,8 @@ struct vmm_config {
 	 * and the address of that VM. */
 	const char *saved;
 	struct vm_id saved_id; /* of the VM that was saved: this one, or one that it is a clone of */
+	bool saved_memory;     /* VMM_MEMORY is there */
+	const char *preload;   /* vmm_preload() */
 };
 
 /* How to start the VMM; filled by plan(), freed by vmm_plan_done(). */
@@ -81,6 +87,8 @@ struct vmm_plan {
 	struct strv argv;    /* argv[0] is a path inside the jail */
 	struct strv binds;   /* "SRC:DST:ro|rw|dev": what the jail shows (daemon/shim/plan.h) */
 	struct strv links;   /* "TARGET:LINK": symbolic links made in the jail ("usr/lib:/lib") */
+	struct strv env;     /* "NAME=VALUE" */
+	unsigned memory_mib; /* the size of VMM_RAM, which is the VMM's to write; 0: there is none */
 	int tap_fd;	     /* the number at which the VMM expects the TAP, or -1 when it opens it by name */
 	bool stdin_nonblock; /* it reads its stdin also when nothing is there */
 };
@@ -90,6 +98,10 @@ void vmm_plan_done(struct vmm_plan *plan);
 void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode);
 void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config);
 
+/* The library of ours that is put before QEMU's (daemon/shim/preload.c): it lies beside the program fcm-shim at that path. The
+ * caller's. */
+char *vmm_preload(const char *shim);
+
 /* What works here. */
 struct vmm_probe {
 	char binary[256]; /* path of the program that was found, or "" */
@@ -97,6 +109,14 @@ struct vmm_probe {
 	enum vmm_accel accel; /* the best that works */
 	char kvm[128];	      /* what KVM was found to be like, in a line; "": nobody looked */
 	char reason[160];     /* why nothing better; "": this is the best */
+};
+
+/* Of whom and whereto save() writes. */
+struct vmm_saving {
+	const struct proc_id *process; /* the VMM's */
+	int run_dirfd;
+	int dirfd;	  /* of the new files: a directory that only root may enter (0700) */
+	unsigned mem_mib; /* the guest's memory */
 };
 
 /* One live VMM. */
@@ -127,13 +147,12 @@ struct vmm_driver {
 	int (*pause)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 	int (*resume)(struct vmm *vmm, int64_t deadline, struct fcm_error *err);
 
-	/* Write the machine, which is paused and stays so, to new files in `dirfd`, a directory that only root may enter (0700).
-	 * They are root's, nobody may write them, and the VMM, whatever it is, can't; they aren't on the disk yet (fsync(2)). With
-	 * an error none is left. The run directory holds nothing of them in either case. mem_mib is the guest's memory. A machine
-	 * that was saved isn't saved again before it was resumed. The channel of its agent is void from now on: a new one is
-	 * opened after resume(). FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing; FCM_VMM. */
-	int (*save)(struct vmm *vmm, int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline,
-		struct fcm_error *err);
+	/* Write the machine, which is paused and stays so, to new files. They are root's, nobody may write them, and the VMM,
+	 * whatever it is, can't; they aren't on the disk yet (fsync(2)). With an error none is left. The run directory holds nothing
+	 * of them in either case. A machine that was saved isn't saved again before it was resumed. The channel of its agent is void
+	 * from now on: a new one is opened after resume(). FCM_NO_SPACE; FCM_TIMEOUT, after which the VMM may be good for nothing;
+	 * FCM_VMM. */
+	int (*save)(struct vmm *vmm, const struct vmm_saving *what, int64_t deadline, struct fcm_error *err);
 
 	/* In place of configure() and boot() for a config with `saved`: take in that machine. It is paused then, and resume()
 	 * lets it run. Its files may be removed afterwards, but not written to. A VMM that couldn't ends, or is of no more use. */

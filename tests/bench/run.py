@@ -62,7 +62,8 @@ class Bare:
         host.run("ip", "link", "set", name, "up")
 
     def translate(self, argument):
-        """Paths in the jail become the host's."""
+        """Paths in the jail become the host's. (Of a directory QEMU takes a new file for the memory.)"""
+        argument = argument.replace("mem-path=/ram/memory", "mem-path=/dev/shm")
         for source, target, _ in self.binds:
             if target == "/run":
                 argument = re.sub(r"path=/run/", f"path={self.run_dir}/", argument)

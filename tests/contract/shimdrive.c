@@ -3,7 +3,7 @@
  *
  *	shimdrive SHIM DIR ID UID PROGRAM ARG...	any program below /usr, which the jail shows
  *
- * DIR/jail and DIR/jail/run must exist; $CGROUP is a cgroup.procs to join. Prints "shim=PID vmm=PID", or "error: ..." and
+ * DIR/jail and DIR/jail/run must exist; $CGROUP is a cgroup.procs to join, $MEMORY the size of VMM_RAM, $VARIABLE the VMM's environment. Prints "shim=PID vmm=PID", or "error: ..." and
  * ends with 1. Shim and program stay.
  */
 #include <fcntl.h>
@@ -23,6 +23,10 @@ static void make_plan(char **argv, const char *run, struct vmm_plan *ret)
 	strv_add(&ret->links, "usr/bin:/bin");
 	strv_add(&ret->links, "usr/lib:/lib");
 	strv_add(&ret->links, "usr/lib64:/lib64");
+	if (getenv("MEMORY"))
+		ret->memory_mib = (unsigned)atoi(getenv("MEMORY"));
+	if (getenv("VARIABLE"))
+		strv_add(&ret->env, getenv("VARIABLE"));
 	for (; *argv; argv++)
 		strv_add(&ret->argv, *argv);
 }

@@ -218,6 +218,25 @@ def test_gets_only_what_the_plan_hands_on(vm):
     assert names == ["console.ring", "console.times", "exit"]
 
 
+def test_the_environment_is_what_the_plan_says(vm):
+    vm.start("/usr/bin/sleep", "60", env={"VARIABLE": "WORD=two words", "HOME": "/root"})
+    assert Path(f"/proc/{vm.vmm}/environ").read_bytes() == b"WORD=two words\0"
+
+
+def test_memory_in_a_file_has_its_size_and_no_more(vm):
+    """The control: what the jail's /run takes, a file system of the host, is refused by that of the memory."""
+    vm.start("/bin/sh", "-c", "cd /ram; ls -ln; yes | head -c 8M >memory && echo full; yes | head -c 9M >memory; truncate -s 8M memory; for d in /ram /run; do echo x >$d/other && echo made-$d; done; "
+             "mv memory m; rm memory; chmod 777 .; echo END; read x", env={**os.environ, "MEMORY": "8"})
+    text = read_until(vm.attach(), b"END\n").decode()
+    assert re.search(rf"^-rw------- 1 {UID} {UID} {8 << 20} .* memory$", text, re.M), text
+    assert "full\n" in text and "No space left" in text and "made-/run\n" in text, text
+    assert "made-/ram" not in text
+    assert [p.name for p in Path(f"/proc/{vm.vmm}/root/ram").iterdir()] == ["memory"]
+    options = {line.split()[4]: line for line in Path(f"/proc/{vm.vmm}/mountinfo").read_text().splitlines()}["/ram"]
+    assert {"rw", "nosuid", "nodev", "noexec"} <= set(options.split()[5].split(",")), options
+    assert "/ram" not in Path("/proc/self/mountinfo").read_text()
+
+
 def test_planted_files_are_not_followed(vm, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")

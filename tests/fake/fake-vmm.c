@@ -24,7 +24,14 @@ enum {
 	MARKER_MS = 5,	      /* from `cont` to the agent's first answer */
 	STREAM_N = 1 << 20,   /* bytes of a saved machine: more than a socket holds */
 	STREAM_MAX = 2 << 20, /* of one that is loaded */
+	MEMORY_AT = 1 << 20,  /* where it lies in the guest's memory */
 };
+
+/* The guest's memory, where it is a file; and whether the stream does without it (x-ignore-shared). */
+static struct {
+	int fd;
+	bool left_out;
+} memory = {.fd = -1};
 
 /* A migration in or out (QEMU's docs/devel/migration.rst). */
 static struct {
@@ -43,6 +50,19 @@ static char *path_in(const char *option)
 	return s ? strndup(s + 6, strcspn(s + 6, ",")) : NULL;
 }
 
+/* A saved one is there to be read. */
+static void open_memory(const char *option)
+{
+	const char *path = strstr(option, ",mem-path=");
+	auto_free char *name = path ? strndup(path + 10, strcspn(path + 10, ",")) : NULL;
+
+	if (name == NULL)
+		return;
+	memory.fd = open(name, O_RDWR | O_CLOEXEC);
+	if (memory.fd < 0)
+		memory.fd = open(name, O_RDONLY | O_CLOEXEC);
+}
+
 static void read_options(int argc, char **argv, struct machine *m)
 {
 	const char *env = getenv("FAKE_VMM");
@@ -55,6 +75,8 @@ static void read_options(int argc, char **argv, struct machine *m)
 		if (strcmp(argv[i], "-append") == 0)
 			fault_set_of_line(m, argv[i + 1]);
 		stream.incoming = stream.incoming || strcmp(argv[i], "-incoming") == 0;
+		if (strncmp(argv[i + 1], "memory-backend-file,", 20) == 0)
+			open_memory(argv[i + 1]);
 		if (strncmp(argv[i + 1], "socket,id=qmp,", 14) == 0)
 			qmp = path_in(argv[i + 1]);
 		if (strncmp(argv[i + 1], "socket,id=agent,", 16) == 0)
@@ -119,6 +141,9 @@ static const char *begin_save(struct machine *m)
 	stream.fd = STEAL_FD(m->control.passed);
 	stream.status = "active";
 	machine_save(m, &stream.data);
+	if (memory.left_out &&
+		pwrite(memory.fd, stream.data.p, stream.data.n, MEMORY_AT) != (ssize_t)stream.data.n)
+		return "there is no memory to leave out";
 	while (stream.data.n < STREAM_N)
 		buf_add(&stream.data, "memory", 6);
 	if (m->fault == FAULT_NOSAVE || m->fault == FAULT_BADSAVE) {
@@ -154,6 +179,16 @@ static const char *begin_load(struct machine *m)
 	return NULL;
 }
 
+static bool is_memory_there(const struct machine *m)
+{
+	_cleanup_(buf_done) struct buf want = {0};
+	char have[128];
+
+	machine_save(m, &want);
+	return want.n <= sizeof have && pread(memory.fd, have, want.n, MEMORY_AT) == (ssize_t)want.n &&
+	       memcmp(have, want.p, want.n) == 0;
+}
+
 static void load_more(struct machine *m)
 {
 	char chunk[65536];
@@ -168,7 +203,8 @@ static void load_more(struct machine *m)
 	fcm_closep(&stream.fd);
 	if (m->fault == FAULT_BADLOAD)
 		return;
-	if (n != 0 || stream.data.n < STREAM_N || !machine_load(m, stream.data.p, stream.data.n)) {
+	if (n != 0 || stream.data.n < STREAM_N || !machine_load(m, stream.data.p, stream.data.n) ||
+		(memory.left_out && !is_memory_there(m))) {
 		fprintf(stderr, "fake-vmm: load of migration failed: Invalid argument\n");
 		exit(1);
 	}
@@ -211,6 +247,8 @@ static bool migration_command(struct machine *m, const char *line, long long id)
 	else if (is_command(line, "query-migrate"))
 		buf_printf(&b, "\"return\": {\"status\": \"%s\"%s}", stream.status,
 			m->fault == FAULT_NOSAVE ? ", \"error-desc\": \"no \\u001b[5mway out\"" : "");
+	else if (is_command(line, "migrate-set-capabilities"))
+		memory.left_out = strstr(line, "\"x-ignore-shared\",\"state\":true") != NULL;
 	else if (!is_command(line, "migrate-set-parameters"))
 		return false;
 	if (error)

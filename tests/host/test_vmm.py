@@ -11,7 +11,7 @@ CONTRACT = hosts.TOP / "tests/contract/vmm"
 
 
 def test_contract(firecracker, kernel_tar, tiny_tar, note):
-    for name in ("daemon/shim/fcm-shim", "tests/contract/vmmdrive"):
+    for name in ("daemon/shim/fcm-shim", "daemon/shim/fcm-preload.so", "tests/contract/vmmdrive"):
         firecracker.put(f"{FOLDER}/build/{name}", (hosts.BUILD / name).read_bytes(), 0o755)
     for path in (*CONTRACT.glob("*.py"), CONTRACT / "calls.jsonl"):
         firecracker.put(f"{FOLDER}/tests/contract/vmm/{path.name}", path.read_bytes())

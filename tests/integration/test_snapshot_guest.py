@@ -1,5 +1,6 @@
 """Snapshots of real guests: what was taken goes on, again and again, and as other VMs, which have nothing of the source's that
 could be mistaken for it. FCM_LONG=1 lets a VM stay suspended for ten minutes."""
+import hashlib
 import http.client
 import json
 import os
@@ -134,6 +135,53 @@ def test_the_network_of_a_clone(host, source, warm):
     assert shell(host, "net", f"ping -c 1 -W 5 {vm['ip'].rsplit('.', 1)[0]}.1 >/dev/null && echo yes") == "yes"
     assert host.vm("net")["publish"] == ["0.0.0.0:8088:8000/tcp"]
     assert host.vm(source)["publish"] == []
+
+
+def of_memory(host, vm, path):
+    """KiB of the file of memory that the VM's VMM has mapped privately: what of it is there once for all, and what is its own."""
+    maps = open(f"/proc/{host.vm(vm)['vmm_pid']}/smaps", encoding="ascii").read()
+    ours = re.findall(rf"^\S+ rw-p \S+ \S+ {path.stat().st_ino} .*\n((?:\w+:.*\n)+)", maps, re.M)
+    assert ours, "it is mapped privately"
+    return {key: sum(int(n) for text in ours for n in re.findall(rf"^{key}:\s+(\d+) kB", text, re.M))
+            for key in ("Rss", "Pss", "Private_Dirty")}
+
+
+def pss(host, vm):
+    text = open(f"/proc/{host.vm(vm)['vmm_pid']}/smaps_rollup", encoding="ascii").read()
+    return int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) // 1024
+
+
+def test_clones_share_the_memory(host, source, warm):
+    path = host.state_dir / "snapshots" / warm["id"] / "memory"
+    before = hashlib.sha256(path.read_bytes()).digest()
+    made = host.api.post("/v1/snapshots/warm/clone", {"name": "share", "count": CLONES}).ok(201)["vms"]
+    for vm in made:
+        goes_on(host, vm["name"])
+        shell(host, vm["name"], "head -c 8388608 /dev/urandom >/run/noise")
+    seen = {vm["name"]: of_memory(host, vm["name"], path) for vm in made}
+    for name, own in seen.items():
+        shared = own["Rss"] - own["Private_Dirty"]
+        assert own["Private_Dirty"] > 8 << 10 and shared > 4 << 10, (name, seen)
+        assert own["Pss"] < own["Private_Dirty"] + shared * 0.5, "what is shared counts in parts"
+    sizes = [pss(host, name) for name in (source, *seen)]
+    print(f"note PSS of a VM that booted: {sizes[0]} MiB, of its {CLONES} clones: {sizes[1:]}")
+    assert max(sizes[1:]) < sizes[0] * 0.6, sizes
+    assert hashlib.sha256(path.read_bytes()).digest() == before
+
+
+def test_taken_while_much_is_asked(host, source, warm):
+    """The memory is copied behind the devices: nothing that comes for the guest in between may be in one of them alone."""
+    loop = f"while :; do fcm exec {source} true; head -c 300000 /dev/zero | fcm exec -i {source} sh -c 'cat >/dev/null'; done >/dev/null 2>&1"
+    askers = [host.spawn(["sh", "-c", loop], start_new_session=True) for _ in range(2)]
+    for n in range(3):
+        take(host, source, f"busy-{n}")
+        goes_on(host, clone(host, f"busy-{n}", f"busy-{n}")["name"])
+        host.api.delete(f"/v1/vms/busy-{n}?force=1").ok()
+        host.api.delete(f"/v1/snapshots/busy-{n}").ok()
+    for asker in askers:
+        os.killpg(asker.pid, 9)
+        asker.wait(10)
+    goes_on(host, source)
 
 
 def test_a_clone_of_a_clone(host, source, warm):

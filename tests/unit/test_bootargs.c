@@ -66,10 +66,12 @@ static void test_plan_tcg(void **state)
 	static const char *const argv[] = {"/usr/bin/qemu-system-x86_64", "-name", "k3f9x2ab", "-machine",
 		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,acpi="
 		"on,"
-		"dump-guest-core=off",
-		"-accel", "tcg,tb-size=32", "-cpu", "max", "-bios", "qboot.rom", "-m", "512", "-smp", "2",
-		"-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot", "-kernel",
-		"/vmlinux", "-initrd", "/initrd", "-append", TCG_LINE, "-chardev",
+		"dump-guest-core=off,memory-backend=microvm.ram",
+		"-accel", "tcg,tb-size=32", "-cpu", "max", "-bios", "qboot.rom", "-m", "512", "-object",
+		"memory-backend-file,id=microvm.ram,x-use-canonical-path-for-ramblock-id=off,size=512M,dump="
+		"off,mem-path=/ram/memory,share=on",
+		"-smp", "2", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot",
+		"-kernel", "/vmlinux", "-initrd", "/initrd", "-append", TCG_LINE, "-chardev",
 		"stdio,id=console,signal=off", "-serial", "chardev:console", "-chardev",
 		"socket,id=qmp,path=/run/vmm.sock,server=on,wait=off", "-mon", "chardev=qmp,mode=control",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -98,6 +100,8 @@ static void test_plan_tcg(void **state)
 	vmmtest_list(&plan.binds, binds);
 	vmmtest_list(&plan.links, links);
 	assert_int_equal(plan.tap_fd, 6);
+	assert_int_equal(plan.memory_mib, 512);
+	assert_int_equal(plan.env.n, 0);
 }
 
 static void test_plan_kvm(void **state)
@@ -109,7 +113,7 @@ static void test_plan_kvm(void **state)
 	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
 	assert_true(strv_has(&plan.argv,
 		"microvm,x-option-roms=off,pit=on,pic=on,ioapic2=off,rtc=on,isa-serial=on,"
-		"auto-kernel-cmdline=off,acpi=on,dump-guest-core=off"));
+		"auto-kernel-cmdline=off,acpi=on,dump-guest-core=off,memory-backend=microvm.ram"));
 	assert_true(strv_has(&plan.argv, "kvm,kernel-irqchip=on"));
 	assert_true(strv_has(&plan.argv, "host"));
 	assert_false(strv_has(&plan.argv, "tcg,tb-size=32"));
@@ -138,11 +142,13 @@ static void test_plan_binary(void **state)
 	assert_int_equal(err.code, FCM_CONFIG);
 }
 
-/* Nothing of the saved machine's files is shown to QEMU: it gets them through a socket. */
+/* With all of it in the stream nothing of the saved machine's files is shown to QEMU: it gets them through a socket, and has
+ * memory of its own. */
 static void test_plan_saved(void **state)
 {
 	(void)state;
 	static const char *const want[] = {"qmp /v/jail/run/vmm.sock: qmp_capabilities",
+		"qmp /v/jail/run/vmm.sock: migrate-set-capabilities x-ignore-shared=false",
 		"qmp /v/jail/run/vmm.sock: migrate-incoming fd:saved, which gets /v/saved/state",
 		"qmp /v/jail/run/vmm.sock: cont", NULL};
 	_cleanup_(vmm_plan_done) struct vmm_plan plan, plain;
@@ -156,6 +162,35 @@ static void test_plan_saved(void **state)
 	assert_false(strv_has(&plain.argv, "-incoming"));
 	assert_int_equal(plan.argv.n, plain.argv.n + 2);
 	assert_int_equal(plan.binds.n, plain.binds.n);
+	assert_int_equal(plan.memory_mib, 512);
+	vmm_qemu.describe(&c, &lines);
+	vmmtest_list(&lines, want);
+}
+
+/* Memory in a file: QEMU may read it, and has none of its own to write. */
+static void test_plan_saved_memory(void **state)
+{
+	(void)state;
+	static const char *const want[] = {"qmp /v/jail/run/vmm.sock: qmp_capabilities",
+		"qmp /v/jail/run/vmm.sock: migrate-set-capabilities x-ignore-shared=true",
+		"qmp /v/jail/run/vmm.sock: migrate-incoming fd:saved, which gets /v/saved/state",
+		"qmp /v/jail/run/vmm.sock: cont", NULL};
+	static const char *const env[] = {"LD_PRELOAD=/fcm-preload.so", NULL};
+	_cleanup_(vmm_plan_done) struct vmm_plan plan;
+	_cleanup_(strv_done) struct strv lines = {0};
+	struct vmm_config c = config(VMM_TCG);
+
+	c.saved = "/v/saved";
+	c.saved_memory = true;
+	c.preload = "/l/fcm-preload.so";
+	assert_int_equal(vmm_qemu.plan(&c, &plan, &err), 0);
+	assert_true(strv_has(&plan.argv,
+		"memory-backend-file,id=microvm.ram,x-use-canonical-path-for-ramblock-id=off,size=512M,"
+		"dump=off,mem-path=/saved/memory,share=on"));
+	assert_true(strv_has(&plan.binds, "/v/saved/memory:/saved/memory:ro"));
+	assert_true(strv_has(&plan.binds, "/l/fcm-preload.so:/fcm-preload.so:ro"));
+	vmmtest_list(&plan.env, env);
+	assert_int_equal(plan.memory_mib, 0);
 	vmm_qemu.describe(&c, &lines);
 	vmmtest_list(&lines, want);
 }
@@ -176,6 +211,7 @@ int main(void)
 		cmocka_unit_test(test_plan_kvm),
 		cmocka_unit_test(test_plan_binary),
 		cmocka_unit_test(test_plan_saved),
+		cmocka_unit_test(test_plan_saved_memory),
 		cmocka_unit_test(test_drivers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 A guest that counts aloud, and writes on its disk and syncs what it counts, shows that it goes on where it was, in a jail of
 another id, uid and TAP.
 """
+import hashlib
 import os
 import random
 import re
@@ -101,7 +102,7 @@ def test_saved_and_loaded(vm, make, tmp_path):
     assert in_run_dir(vm) == before
     assert talk(vm) == boot_id
     files = {path.name: path.stat() for path in saved.folder.iterdir() if path.name != "disk"}
-    assert set(files) == ({"state", "memory"} if vm.driver == "firecracker" else {"state"})
+    assert set(files) == {"state", "memory"} and files["memory"].st_size == MEMORY
     for name, st in files.items():
         assert (st.st_uid, st.st_gid) == (0, 0) and stat.S_ISREG(st.st_mode) and not st.st_mode & 0o333, name
     vm.close()
@@ -130,6 +131,7 @@ def test_it_goes_on_where_it_was(make, kind, tmp_path, note):
     on_disk(source, at + 5)
     answers_on_its_tap(source)
 
+    before = first.memory.read_bytes()
     clones = [load(make, first, name) for name in ("clone1", "clone2")]
     for clone in clones:
         counts_on(clone, at + 5)
@@ -137,18 +139,20 @@ def test_it_goes_on_where_it_was(make, kind, tmp_path, note):
         on_disk(clone, at + 5)
         assert talk(clone) == boot_id
         answers_on_its_tap(clone)
-    if KINDS[kind][0] == "firecracker":
-        note(f"{kind}: {shared_memory(clones, first)}")
+    note(f"{kind}: {shared_memory(clones, first)}")
     counts_on(source, max(marks(source)) + 2)
 
     at = max(marks(clones[0]))
     second = Saved(tmp_path / "second", clones[0])
+    assert second.memory.exists() == (KINDS[kind][0] == "firecracker"), "QEMU has none of its own in a file then"
     counts_on(clones[0], at + 3)
     again = load(make, second, "again")
     counts_on(again, at + 3)
     assert at - 5 <= marks(again)[0] <= at + 3
     on_disk(again, at + 3)
     assert talk(again) == boot_id
+    assert Saved(tmp_path / "third", again).memory.exists()
+    assert first.memory.read_bytes() == before, "whatever clones did"
     loads = ", ".join(f"{m.seconds * 1000:.0f}" for m in (*clones, again))
     note(f"{kind}: stop to cont {first.seconds * 1000:.0f} and {second.seconds * 1000:.0f} ms, load and resume {loads} ms, "
          f"{allocated(first)} MiB of files for {MEMORY >> 20} MiB of memory")
@@ -171,6 +175,33 @@ def shared_memory(clones, saved):
         shared = each["Shared_Clean"] + each["Shared_Dirty"]  # dirty: not on the host's disk yet
         assert shared > 0 and each["Pss"] < each["Rss"] - shared // 3, usage
     return "of the memory file in MiB: " + "; ".join(" ".join(f"{k} {v}" for k, v in each.items()) for each in usage)
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_freed_memory_of_a_loaded_machine_goes_back(make, kind, tmp_path):
+    """As that of one that booted (test_vmm.py), and what it was loaded from stays as it was."""
+    source = make(kind, "source").up("memory 512")
+    if source.driver == "firecracker" and not any("/balloon" in line for line in source.lines("describe")):
+        pytest.skip("Firecracker before 1.14 keeps it")
+    run_in_guest(source, tmp_path, "echo is-ready", "sleep 3", "dd if=/dev/zero of=/tmp/x bs=1M count=150", "echo is-used",
+                 "sleep 3", "rm /tmp/x", "echo is-freed")
+    said(source, "is-ready")
+    saved = Saved(tmp_path / "saved", source)
+    source.close()
+    before = hashlib.sha256(saved.memory.read_bytes()).digest()
+    machine = make(kind, "loaded").up("memory 512")
+    shutil.copyfile(saved.disk, machine.disk)
+    machine.up(f"saved {saved.folder} {saved.id}", "start", "attach", "load", "resume")
+
+    def own():
+        return int(re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{machine.pids['vmm']}/status").read_text())[1]) // 1024
+    said(machine, "is-used")
+    used = own()
+    said(machine, "is-freed")
+    wait_for("its memory to come back", lambda: own() < used - 100, 20)
+    print(f"{kind}: {used} MiB of its own used, then {own()} MiB")
+    assert hashlib.sha256(saved.memory.read_bytes()).digest() == before
+    assert "iscard" not in machine.console() and "fallocate" not in machine.console(), "the VMM has nothing to complain of"
 
 
 # ---- files that aren't what they were ----
@@ -208,9 +239,10 @@ def spoilt(saved):
     yield "text", lambda s: s.state.write_bytes(b"this is no machine\n" * 1000)
     if KINDS[saved.kind][0] == "firecracker":
         yield "flipped inside", lambda s: spoil(s.state, size // 2, b"")
+    if saved.kind != "fake-qemu":
         yield "no memory", lambda s: s.memory.unlink()
         yield "half of the memory", lambda s: spoil(s.memory, MEMORY // 2)
-        yield "empty memory", lambda s: spoil(s.memory, 0)
+    yield "empty memory", lambda s: spoil(s.memory, 0)
 
 
 def test_spoilt_files(vm, make, tmp_path):
@@ -230,7 +262,7 @@ def test_spoilt_files(vm, make, tmp_path):
 
 @pytest.mark.parametrize("kind", [kind for kind in REAL if kind.startswith("qemu")])
 def test_flipped_anywhere(make, kind, tmp_path):
-    """A stream has no checksum: some of it is memory, and loads. Whatever it is, it ends in time."""
+    """A stream has no checksum, and not all of it matters. Whatever it is, it ends in time."""
     source = make(kind, "source").up()
     talk(source)
     saved = Saved(tmp_path / "saved", source)
@@ -260,9 +292,10 @@ def test_another_machine(vm, make, tmp_path):
     saved = Saved(tmp_path / "saved", vm)
     vm.close()
     if vm.kind in REAL and vm.driver == "qemu":
-        larger = make(vm.kind, "larger").up("memory 192", f"saved {saved.folder} {saved.id}", "start", "attach")
+        larger = make(vm.kind, "larger")
         with pytest.raises(Refused, match="^vmm "):
-            larger("load")
+            larger.up("memory 192", f"saved {saved.folder} {saved.id}", "start", "attach")
+        assert "does not match 'size' option" in larger.console()
     if vm.driver == "firecracker":
         saved.memory.unlink()
         with pytest.raises(Refused, match="memory: No such file"):
@@ -345,8 +378,12 @@ def test_nothing_is_overwritten(vm, tmp_path):
     with pytest.raises(Refused, match="File exists"):
         vm(f"save {folder}")
     assert (folder / "state").read_text() == "somebody's"
+    (folder / "state").rename(folder / "memory")
+    with pytest.raises(Refused, match="File exists"):
+        vm(f"save {folder}")
+    assert [path.read_text() for path in folder.iterdir()] == ["somebody's"]
     if vm.driver == "firecracker":
-        (folder / "state").unlink()
+        (folder / "memory").unlink()
         folder.chmod(0o755)
         with pytest.raises(Refused, match="not root's alone"):
             vm(f"save {folder}")
@@ -381,8 +418,9 @@ NOT_SAVED = {
         "die5": "closed its control socket",
         "die6": "closed its control socket",
         "die7": "closed its control socket",
+        "die8": "closed its control socket",
         "nosave": "^vmm the VMM couldn't save the machine: no .{1,3}5mway out",
-        "bigsave": "^vmm the VMM's state has more than 162 MiB",
+        "bigsave": "^vmm the VMM's state has more than 32 MiB",
         "cutsave": "^timeout .*the VMM does not answer",
         "badsave": "^timeout the VMM doesn't end saving the machine",
     },
@@ -410,6 +448,7 @@ NOT_LOADED = {
         "die3": "closed its control socket",
         "die4": "closed its control socket",
         "die5": "closed its control socket",
+        "die6": "closed its control socket",
         "badload": "^timeout .*the VMM doesn't end loading the machine",
     },
 }

@@ -157,7 +157,9 @@ static int do_save(const char *arg, struct fcm_error *err)
 {
 	auto_close int fd = dir_open(AT_FDCWD, arg, err);
 
-	return fd < 0 ? -1 : driver->save(vmm, run_fd, fd, config.mem_mib, deadline(), err);
+	struct vmm_saving what = {
+		.process = &process, .run_dirfd = run_fd, .dirfd = fd, .mem_mib = config.mem_mib};
+	return fd < 0 ? -1 : driver->save(vmm, &what, deadline(), err);
 }
 
 static int do_load(const char *arg, struct fcm_error *err)
@@ -224,6 +226,9 @@ static int do_saved(const char *arg, struct fcm_error *err)
 		return fcm_fail(err, FCM_USAGE, "saved DIR ID");
 	config.saved = xprintf("%.*s", (int)(id - arg), arg);
 	fcm_copy(config.saved_id.s, sizeof config.saved_id.s, id + 1);
+	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config.saved);
+	config.saved_memory = access(memory, F_OK) == 0;
+	config.preload = vmm_preload(shim_path);
 	return 0;
 }
 

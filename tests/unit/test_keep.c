@@ -1,0 +1,205 @@
+/* Whose memory is taken when a machine is saved, and what of it is copied. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "common/core/clock.h"
+#include "common/core/fileio.h"
+#include "daemon/vmm/keep.h"
+#include "tests/unit/vmmtest.h"
+
+enum { MIB = 40, PAGE = 4096 };
+
+static const off_t size = (off_t)MIB << 20;
+static struct fcm_error err;
+
+static int new_memory(void)
+{
+	int fd = memfd_create("memory", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	return fd;
+}
+
+static void put(int fd, const char *text, off_t at)
+{
+	assert_int_equal(pwrite(fd, text, strlen(text), at), strlen(text));
+}
+
+static int take(int in, int64_t deadline)
+{
+	return keep_copy(in, size, vmmtest_run, "memory", deadline, &err);
+}
+
+/* The same bytes, and no more of the disk than they need. */
+static void test_copy(void **state)
+{
+	(void)state;
+	static const char zeros[PAGE];
+	auto_free char *a = xalloc((size_t)size), *b = xalloc((size_t)size);
+	struct stat st;
+
+	auto_close int in = new_memory();
+	put(in, "begin", 0);
+	put(in, "middle", (17 << 20) + 100);
+	put(in, "end", size - 3);
+	for (int i = 0; i < 1000; i++) /* zeros that are there */
+		assert_int_equal(pwrite(in, zeros, PAGE, (20 << 20) + i * PAGE), PAGE);
+	assert_int_equal(take(in, clock_in(20000)), 0);
+	assert_int_equal(fstatat(vmmtest_run, "memory", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(st.st_mode, S_IFREG | 0444);
+	assert_int_equal(st.st_size, size);
+	assert_in_range(st.st_blocks * 512, 3 * PAGE, 64 << 10);
+	auto_close int out = openat(vmmtest_run, "memory", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pread(in, a, (size_t)size, 0), size);
+	assert_int_equal(pread(out, b, (size_t)size, 0), size);
+	assert_memory_equal(a, b, (size_t)size);
+
+	assert_int_equal(take(in, clock_in(20000)), -1); /* it isn't overwritten */
+	assert_int_equal(err.sys, EEXIST);
+}
+
+/* Holes alone, and a file that is shorter than was said: what isn't there is zeros. */
+static void test_holes(void **state)
+{
+	(void)state;
+	struct stat st;
+
+	auto_close int in = new_memory();
+	put(in, "begin", 0);
+	assert_int_equal(ftruncate(in, PAGE), 0);
+	assert_int_equal(take(in, clock_in(20000)), 0);
+	assert_int_equal(fstatat(vmmtest_run, "memory", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(st.st_size, size);
+	assert_int_equal(unlinkat(vmmtest_run, "memory", 0), 0);
+	assert_int_equal(ftruncate(in, 0), 0);
+	assert_int_equal(take(in, clock_in(20000)), 0);
+}
+
+static void test_no_copy(void **state)
+{
+	(void)state;
+	auto_close int in = new_memory();
+	int pipes[2];
+
+	put(in, "begin", 0);
+	assert_int_equal(take(in, clock_ms()), -1);
+	assert_int_equal(err.code, FCM_TIMEOUT);
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	assert_int_equal(take(pipes[0], clock_in(20000)), -1);
+	close(pipes[0]);
+	close(pipes[1]);
+	assert_int_equal(faccessat(vmmtest_run, "memory", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+}
+
+/* ---- whose memory ---- */
+
+/* A process whose root is the run directory. */
+static pid_t start(struct proc_id *ret)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		if (fchdir(vmmtest_run) == 0 && chroot(".") == 0 && kill(getpid(), SIGSTOP) == 0)
+			pause();
+		_exit(1);
+	}
+	int status;
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	if (!WIFSTOPPED(status))
+		return -1;
+	assert_int_equal(proc_identify(pid, ret, &err), 0);
+	return pid;
+}
+
+static int make_file(const char *path, off_t n)
+{
+	int fd = openat(vmmtest_run, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, n), 0);
+	return fd;
+}
+
+static void refused(const struct proc_id *id, const char *words)
+{
+	assert_int_equal(keep_open_ram(id, MIB, &err), -1);
+	assert_int_equal(err.code, FCM_VMM);
+	assert_non_null(strstr(err.msg, words));
+}
+
+static void remove_ram(void)
+{
+	assert_int_equal(dir_remove(vmmtest_run, "ram", NULL, &err), 0);
+}
+
+static void test_ram(void **state)
+{
+	(void)state;
+	struct proc_id id, other;
+	pid_t pid = start(&id);
+	char text[8] = "";
+
+	if (pid < 0)
+		skip(); /* only root may chroot(2) */
+	assert_int_equal(keep_open_ram(&id, MIB, &err), -1);
+	assert_int_equal(err.code, FCM_NOT_FOUND);
+
+	assert_int_equal(mkdirat(vmmtest_run, "ram", 0755), 0);
+	auto_close int there = make_file("ram/memory", size);
+	put(there, "guest", 0);
+	auto_close int fd = keep_open_ram(&id, MIB, &err);
+	assert_true(fd >= 0);
+	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+	assert_int_equal(read(fd, text, 5), 5);
+	assert_string_equal(text, "guest");
+
+	/* Another process that has the pid now. */
+	other = id;
+	other.start_ticks++;
+	assert_int_equal(keep_open_ram(&other, MIB, &err), -1);
+
+	/* What a VMM might have made of it. */
+	assert_int_equal(ftruncate(there, size - PAGE), 0);
+	refused(&id, "no file of 40 MiB");
+	assert_int_equal(ftruncate(there, size + PAGE), 0);
+	refused(&id, "no file of 40 MiB");
+	assert_int_equal(unlinkat(vmmtest_run, "ram/memory", 0), 0);
+	assert_int_equal(mkfifoat(vmmtest_run, "ram/memory", 0600), 0);
+	refused(&id, "no file of 40 MiB");
+	remove_ram();
+	assert_int_equal(mkdirat(vmmtest_run, "elsewhere", 0755), 0);
+	close(make_file("elsewhere/memory", size));
+	assert_int_equal(symlinkat("elsewhere", vmmtest_run, "ram"), 0);
+	refused(&id, "open the VMM's memory");
+	remove_ram();
+	assert_int_equal(mkdirat(vmmtest_run, "ram", 0755), 0);
+	assert_int_equal(symlinkat("../elsewhere/memory", vmmtest_run, "ram/memory"), 0);
+	refused(&id, "open the VMM's memory");
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(keep_open_ram(&id, MIB, &err), -1);
+	assert_int_equal(err.code, FCM_NOT_FOUND);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_copy, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_holes, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_no_copy, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_ram, vmmtest_setup, vmmtest_teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
