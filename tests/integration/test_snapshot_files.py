@@ -412,7 +412,7 @@ def test_commands(host, api, warm):
                        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"})
     assert done.stdout.split() == ["piped", "again"]
     done = host.fcm("snapshot", "import", host.work / "nothing", check=False)
-    assert done.returncode == 3 and "there is no" in done.stderr
+    assert done.returncode == 2 and "there is no" in done.stderr
     (host.work / "text").write_text("hello")
     done = host.fcm("snapshot", "import", host.work / "text", check=False)
     assert done.returncode == 2 and "not a good archive" in done.stderr
