@@ -3,7 +3,6 @@ import pytest
 
 import product as products
 
-RELEASES = ("bookworm",)
 
 # name: (restart policy, state before, state after)
 VMS = {
