@@ -1,6 +1,7 @@
 """A snapshot goes to another host as a file, of the same Debian and of the next one. Its machine goes on there, or is refused, as what
 it says of itself has it; what is on its disk boots in any case."""
 import json
+import os
 import re
 
 import pytest
@@ -10,6 +11,7 @@ import host as hosts
 import product as products
 
 RELEASES = ("bookworm",)  # the others are made here
+pytestmark = pytest.mark.skipif(not os.environ.get("FCM_LONG"), reason="two hosts for some minutes: with FCM_LONG=1")
 SAME = ("vmm", "vmm_version", "accel", "cpu", "cpu_flags")  # of whoever wants to go on
 
 
