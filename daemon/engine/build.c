@@ -195,14 +195,7 @@ static int pack(struct op *op, struct fcm_error *err)
 	return image_make_layers(m, err);
 }
 
-static void describe_pack(const struct op *op, bool undo, struct strv *ret)
-{
-	if (!undo)
-		strv_addf(
-			ret, "run fcm-oci pack: %s/rootfs.img becomes layers/<diff_id>.tar", op->maker->id.s);
-}
-
-const struct step step_pack = {.name = "pack", .run = pack, .describe = describe_pack};
+const struct step step_pack = {.name = "pack", .run = pack};
 
 /* ---- the image ---- */
 

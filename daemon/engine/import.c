@@ -52,14 +52,7 @@ static int receive(struct op *op, struct fcm_error *err)
 	return making_take(&answer, m, err);
 }
 
-static void describe_import(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret, "run fcm-oci import: what comes becomes layers/<diff_id>.tar");
-}
-
-const struct step step_import = {.name = "import", .run = receive, .describe = describe_import};
+const struct step step_import = {.name = "import", .run = receive};
 
 int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err)
 {

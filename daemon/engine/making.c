@@ -93,13 +93,7 @@ static int drop(struct op *op, struct fcm_error *err)
 	return image_layers_sweep(err);
 }
 
-static void describe_making(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	strv_add(ret, undo ? "remove what is made, and layers that no image has" : "mkdir images/.<random>");
-}
-
-const struct step step_making = {.name = "making", .run = begin, .undo = drop, .describe = describe_making};
+const struct step step_making = {.name = "making", .run = begin, .undo = drop};
 
 /* ---- merge: the file system of the layers ---- */
 
@@ -126,14 +120,7 @@ static int merge(struct op *op, struct fcm_error *err)
 	return r;
 }
 
-static void describe_merge(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret, "run fcm-oci merge: the layers become images/.<random>/image.ext4");
-}
-
-const struct step step_merge = {.name = "merge", .run = merge, .describe = describe_merge};
+const struct step step_merge = {.name = "merge", .run = merge};
 
 /* ---- keep: it is an image ---- */
 
@@ -146,11 +133,4 @@ static int keep(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
-static void describe_keep(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret, "rename images/.<random> to images/<id>, write tags.json");
-}
-
-const struct step step_keep = {.name = "keep", .run = keep, .describe = describe_keep};
+const struct step step_keep = {.name = "keep", .run = keep};

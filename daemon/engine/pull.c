@@ -91,13 +91,7 @@ static int pull(struct op *op, struct fcm_error *err)
 	return making_run(op, spec, &answer, err) < 0 ? -1 : making_take(&answer, m, err);
 }
 
-static void describe_pull(const struct op *op, bool undo, struct strv *ret)
-{
-	if (!undo)
-		strv_addf(ret, "run fcm-oci pull: %s becomes layers/<diff_id>.tar", op->pull.image);
-}
-
-const struct step step_pull = {.name = "pull", .run = pull, .describe = describe_pull};
+const struct step step_pull = {.name = "pull", .run = pull};
 
 static int pull_run(struct op *op, struct fcm_error *err)
 {

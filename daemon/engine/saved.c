@@ -203,9 +203,4 @@ static int unsave(struct op *op, struct fcm_error *err)
 	return saved_discard(op->vm, err);
 }
 
-static void describe_save(const struct op *op, bool undo, struct strv *ret)
-{
-	strv_addf(ret, undo ? "remove %s/" SAVED : "save the machine to %s/" SAVED, op->vm->id.s);
-}
-
-const struct step step_save = {.name = "save", .run = save, .undo = unsave, .describe = describe_save};
+const struct step step_save = {.name = "save", .run = save, .undo = unsave};

@@ -57,14 +57,7 @@ static int receive(struct op *op, struct fcm_error *err)
 	return r < 0 ? -1 : check_wanted(op, err); /* else what came may not be all */
 }
 
-static void describe_receive(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret, "run fcm-oci snapshot: what comes becomes files of snapshots/.<id>");
-}
-
-const struct step step_receive = {.name = "receive", .run = receive, .describe = describe_receive};
+const struct step step_receive = {.name = "receive", .run = receive};
 
 /* ---- judge: what it says ---- */
 
@@ -162,14 +155,7 @@ static int judge(struct op *op, struct fcm_error *err)
 	return snapshot_name_free(s->name, err);
 }
 
-static void describe_judge(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret, "chown the files of snapshots/.<id> to root, check its snapshot.json");
-}
-
-const struct step step_judge = {.name = "judge", .run = judge, .describe = describe_judge};
+const struct step step_judge = {.name = "judge", .run = judge};
 
 /* ---- enter: it is whole ---- */
 
@@ -183,15 +169,7 @@ static int enter(struct op *op, struct fcm_error *err)
 	return check_image(s, err);
 }
 
-static void describe_enter(const struct op *op, bool undo, struct strv *ret)
-{
-	(void)op;
-	if (!undo)
-		strv_add(ret,
-			"compare the sums, write snapshot.json, rename snapshots/.<id> to snapshots/<id>");
-}
-
-const struct step step_enter = {.name = "enter", .run = enter, .describe = describe_enter};
+const struct step step_enter = {.name = "enter", .run = enter};
 
 /* ---- the operation ---- */
 

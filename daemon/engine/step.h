@@ -29,7 +29,7 @@ struct step {
 	int (*run)(struct op *op, struct fcm_error *err);
 	int (*undo)(struct op *op, struct fcm_error *err); /* NULL: nothing to undo */
 	/* A line for each ioctl, netlink, nft, file, VMM and Caddy operation of run (or of undo). Without
-	 * effect. */
+	 * effect. NULL: it has none, or is in no operation that is asked what it would do. */
 	void (*describe)(const struct op *op, bool undo, struct strv *ret);
 };
 

@@ -198,13 +198,4 @@ static int unpack(struct op *op, struct fcm_error *err)
 	return saved_take(vm, op->hold.fd, err);
 }
 
-static void describe_unpack(const struct op *op, bool undo, struct strv *ret)
-{
-	if (undo)
-		return;
-	strv_addf(ret, "copy disk of the snapshot to %s/rootfs.img (sparse)", op->vm->id.s);
-	if (!op->disk_only)
-		strv_addf(ret, "link its machine to %s/" SAVED, op->vm->id.s);
-}
-
-const struct step step_unpack = {.name = "unpack", .run = unpack, .describe = describe_unpack};
+const struct step step_unpack = {.name = "unpack", .run = unpack};
