@@ -286,6 +286,16 @@ bool strv_has(const struct strv *l, const char *s)
 	return false;
 }
 
+void strv_remove(struct strv *l, const char *s)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (strcmp(l->v[i], s) == 0) {
+			free(l->v[i]);
+			l->v[i] = l->v[--l->n];
+			return;
+		}
+}
+
 static int by_text(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);

@@ -99,5 +99,6 @@ void strv_add(struct strv *l, const char *s);
 void strv_addf(struct strv *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void strv_copy(struct strv *dst, const struct strv *src);
 bool strv_has(const struct strv *l, const char *s);
-void strv_sort(struct strv *l); /* by the bytes */
+void strv_remove(struct strv *l, const char *s); /* once, if it is there; the last takes its place */
+void strv_sort(struct strv *l);			 /* by the bytes */
 void strv_done(struct strv *l);

@@ -112,11 +112,6 @@ bool volumes_going(const char *volume, struct strv *ret_users)
 void volumes_gone(const char *volume)
 {
 	registry_lock();
-	for (size_t i = 0; i < going.n; i++)
-		if (strcmp(going.v[i], volume) == 0) {
-			free(going.v[i]);
-			going.v[i] = going.v[--going.n];
-			break;
-		}
+	strv_remove(&going, volume);
 	registry_unlock();
 }

@@ -29,12 +29,7 @@ static void hold_id(const char *id)
 static void drop_id(const char *id)
 {
 	pthread_mutex_lock(&lock);
-	for (size_t i = 0; i < held.n; i++)
-		if (strcmp(held.v[i], id) == 0) {
-			free(held.v[i]);
-			held.v[i] = held.v[--held.n];
-			break;
-		}
+	strv_remove(&held, id);
 	pthread_mutex_unlock(&lock);
 }
 

@@ -211,6 +211,23 @@ static void hello_in_rubbish(void **unused)
 	assert_int_equal(frame_find_hello(b.p, b.n, "n1", &f, &keep), b.n);
 }
 
+static void lists(void **unused)
+{
+	_cleanup_(strv_done) struct strv l = {0};
+
+	(void)unused;
+	strv_remove(&l, "a");
+	for (const char *s = "abca"; *s; s++)
+		strv_addf(&l, "%c", *s);
+	strv_remove(&l, "a");
+	strv_remove(&l, "x");
+	assert_int_equal(l.n, 3);
+	assert_true(strv_has(&l, "a") && strv_has(&l, "b") && strv_has(&l, "c"));
+	strv_remove(&l, "a");
+	assert_int_equal(l.n, 2);
+	assert_false(strv_has(&l, "a"));
+}
+
 static void files(void **unused)
 {
 	char dir[] = "/tmp/fcm-core-XXXXXX";
@@ -360,6 +377,7 @@ int main(void)
 		cmocka_unit_test(frames),
 		cmocka_unit_test(stream_frames),
 		cmocka_unit_test(hello_in_rubbish),
+		cmocka_unit_test(lists),
 		cmocka_unit_test(files),
 		cmocka_unit_test(holes),
 		cmocka_unit_test(times),
