@@ -79,18 +79,21 @@ int saved_write(struct op *op, int dirfd, struct fcm_error *err)
 
 /* ---- <id>/saved ---- */
 
-bool saved_there(const struct vm *vm)
+static bool is_there(const struct vm *vm, const char *path)
 {
 	struct stat st;
 
-	return vm->dirfd >= 0 && fstatat(vm->dirfd, SAVED, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	return vm->dirfd >= 0 && fstatat(vm->dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+bool saved_there(const struct vm *vm)
+{
+	return is_there(vm, SAVED);
 }
 
 bool saved_memory(const struct vm *vm)
 {
-	struct stat st;
-
-	return vm->dirfd >= 0 && fstatat(vm->dirfd, SAVED "/" VMM_MEMORY, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	return is_there(vm, SAVED "/" VMM_MEMORY);
 }
 
 int saved_read(const struct vm *vm, struct snapshot *ret, struct fcm_error *err)

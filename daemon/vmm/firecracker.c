@@ -279,15 +279,6 @@ static int check_saved(const struct vmm_config *config, struct fcm_error *err)
 		err, "1.%d and later load it on any: sudo fcm assets download firecracker", OVERRIDES_MINOR);
 }
 
-static void bind_saved(const struct vmm_config *config, struct vmm_plan *plan)
-{
-	auto_free char *state = xprintf("%s/" VMM_STATE, config->saved);
-	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config->saved);
-
-	vmm_bind(plan, state, VMM_SAVED VMM_STATE, "ro");
-	vmm_bind(plan, memory, VMM_SAVED VMM_MEMORY, "ro");
-}
-
 static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *ret, struct fcm_error *err)
 {
 	static const char *const devices[] = {"/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null"};
@@ -308,8 +299,10 @@ static int firecracker_plan(const struct vmm_config *config, struct vmm_plan *re
 	strv_add(&ret->argv, "Error");
 	vmm_bind(ret, config->binary, PROGRAM, "ro");
 	vmm_bind_files(ret, config);
-	if (config->saved)
-		bind_saved(config, ret);
+	if (config->saved) {
+		vmm_bind_saved(ret, config, VMM_STATE);
+		vmm_bind_saved(ret, config, VMM_MEMORY);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
 		vmm_bind(ret, devices[i], devices[i], "dev");
 	return 0;

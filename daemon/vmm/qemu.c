@@ -217,8 +217,7 @@ static void add_ram(const struct vmm_config *config, struct vmm_plan *plan)
 		plan->memory_mib = config->mem_mib;
 		return;
 	}
-	auto_free char *memory = xprintf("%s/" VMM_MEMORY, config->saved);
-	vmm_bind(plan, memory, VMM_SAVED VMM_MEMORY, "ro");
+	vmm_bind_saved(plan, config, VMM_MEMORY);
 	vmm_bind(plan, config->preload, PRELOAD, "ro");
 	strv_add(&plan->env, "LD_PRELOAD=" PRELOAD);
 }

@@ -43,6 +43,13 @@ void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config)
 	}
 }
 
+void vmm_bind_saved(struct vmm_plan *plan, const struct vmm_config *config, const char *name)
+{
+	auto_free char *src = xprintf("%s/%s", config->saved, name), *dst = xprintf(VMM_SAVED "%s", name);
+
+	vmm_bind(plan, src, dst, "ro");
+}
+
 char *vmm_preload(const char *shim)
 {
 	const char *name = strrchr(shim, '/');

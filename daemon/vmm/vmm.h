@@ -98,6 +98,9 @@ void vmm_plan_done(struct vmm_plan *plan);
 void vmm_bind(struct vmm_plan *plan, const char *src, const char *dst, const char *mode);
 void vmm_bind_files(struct vmm_plan *plan, const struct vmm_config *config);
 
+/* For drivers: show the file `name` of config->saved below VMM_SAVED, read-only. */
+void vmm_bind_saved(struct vmm_plan *plan, const struct vmm_config *config, const char *name);
+
 /* The library of ours that is put before QEMU's (daemon/shim/preload.c): it lies beside the program fcm-shim at that path. The
  * caller's. */
 char *vmm_preload(const char *shim);
