@@ -158,13 +158,15 @@ static bool take_other(void *arg, const struct nlmsghdr *m)
 	return true;
 }
 
-static int find_others(const struct wire *w, struct others *o, struct fcm_error *err)
+/* Those of all devices, of that family. */
+static int each_address(const struct wire *w, uint8_t family,
+	bool (*take)(void *arg, const struct nlmsghdr *m), void *arg, struct fcm_error *err)
 {
-	const struct ifaddrmsg all = {.ifa_family = AF_INET};
+	const struct ifaddrmsg all = {.ifa_family = family};
 	union netlink_request rq;
 
 	netlink_begin(&rq, RTM_GETADDR, 0, &all, sizeof all);
-	return netlink_dump(w->fd, &rq, take_other, o) < 0
+	return netlink_dump(w->fd, &rq, take, arg) < 0
 		       ? fcm_fail_errno(err, "read the addresses of %s", DEVICE)
 		       : 0;
 }
@@ -220,7 +222,7 @@ static int change_address(const struct wire *w, const struct guest_net *have, co
 	struct fcm_error ignored;
 
 	*o = (struct others){.index = w->index, .nets = {have, want}};
-	if (find_others(w, o, err) < 0)
+	if (each_address(w, AF_INET, take_other, o, err) < 0)
 		return -1;
 	int rc = put_others(w, o, RTM_DELADDR, 0, EADDRNOTAVAIL, err) < 0 ||
 		 swap_address(w, have, want, err) < 0;
@@ -373,17 +375,13 @@ static bool drop_link_local(void *arg, const struct nlmsghdr *m)
 /* The kernel makes one when the device comes up, and leaves it when the MAC changes. */
 static int renew_link_local(const struct wire *w, const uint8_t mac[NET_MAC_BYTES], struct fcm_error *err)
 {
-	const struct ifaddrmsg all = {.ifa_family = AF_INET6};
 	const struct in6_addr address = link_local(mac);
 	auto_close int fd = netlink_open(NETLINK_ROUTE, err);
 	struct link_locals l = {.index = w->index, .fd = fd};
 	union netlink_request rq;
 
-	if (fd < 0)
+	if (fd < 0 || each_address(w, AF_INET6, drop_link_local, &l, err) < 0)
 		return -1;
-	netlink_begin(&rq, RTM_GETADDR, 0, &all, sizeof all);
-	if (netlink_dump(w->fd, &rq, drop_link_local, &l) < 0)
-		return fcm_fail_errno(err, "forget the link-local address");
 	if (!l.gone)
 		return 0;
 	link_local_request(&rq, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, w->index, &address);
