@@ -194,8 +194,8 @@ static void fill(struct channel *c)
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			return;
 		if (n <= 0) {
-			if (total ==
-				0) /* else it is worked off first: to a clone its host seems to be gone and back */
+			/* What came before is worked off first: to a clone its host seems to be gone and back. */
+			if (total == 0)
 				hang_up(c);
 			return;
 		}
