@@ -4,7 +4,7 @@
     run.py [--all] [--build DIR] [NAME...]
 
 Prints one line a check and, where it fails, what is wrong; the last line is "N passed, N failed, N skipped". --all adds
-the slow one, clang-tidy, which needs the compile_commands.json of a build.
+clang-tidy and the slow one, its analyzer, which need the compile_commands.json of a build.
 """
 import argparse
 import concurrent.futures
