@@ -22,46 +22,46 @@
 static int memory = -1; /* QEMU's descriptor of the file, which it keeps */
 static char *mapped;	/* and where it has it, from its begin */
 
-int open64(const char *path, int flags, ...)
+int open64(const char *file, int oflag, ...)
 {
 	va_list ap;
 
-	if (strcmp(path, VMM_SAVED VMM_MEMORY) == 0)
-		return memory = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-	va_start(ap, flags);
-	int mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(ap, int) : 0;
+	if (strcmp(file, VMM_SAVED VMM_MEMORY) == 0)
+		return memory = (int)syscall(SYS_openat, AT_FDCWD, file, O_RDONLY | O_CLOEXEC);
+	va_start(ap, oflag);
+	int mode = oflag & (O_CREAT | __O_TMPFILE) ? va_arg(ap, int) : 0;
 	va_end(ap);
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+	return (int)syscall(SYS_openat, AT_FDCWD, file, oflag, mode);
 }
 
 /* What open64() is to a program that was built with _FORTIFY_SOURCE. */
-int __open64_2(const char *path, int flags);
-int __open64_2(const char *path, int flags)
+int __open64_2(const char *file, int oflag);
+int __open64_2(const char *file, int oflag)
 {
-	return open64(path, flags);
+	return open64(file, oflag);
 }
 
-void *mmap64(void *addr, size_t n, int prot, int flags, int fd, off64_t at)
+void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off64_t offset)
 {
 	bool ours = fd >= 0 && fd == memory;
 
 	if (ours)
 		flags = (flags & ~MAP_TYPE) | MAP_PRIVATE;
-	void *p = (void *)syscall(SYS_mmap, addr, n, prot, flags, fd, at);
-	if (ours && at == 0 && p != MAP_FAILED)
+	void *p = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, offset);
+	if (ours && offset == 0 && p != MAP_FAILED)
 		mapped = p;
 	return p;
 }
 
-int fallocate64(int fd, int mode, off64_t at, off64_t n)
+int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
 	const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 	if (fd < 0 || fd != memory)
-		return (int)syscall(SYS_fallocate, fd, mode, at, n);
+		return (int)syscall(SYS_fallocate, fd, mode, offset, len);
 	if (mapped == NULL || !(mode & FALLOC_FL_PUNCH_HOLE)) {
 		errno = EOPNOTSUPP;
 		return -1;
 	}
-	return mmap64(mapped + at, (size_t)n, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -1 : 0;
+	return mmap64(mapped + offset, (size_t)len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -1 : 0;
 }

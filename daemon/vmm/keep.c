@@ -67,7 +67,7 @@ int keep_open_ram(const struct proc_id *process, unsigned mem_mib, struct fcm_er
 
 	if (dirfd < 0)
 		return -1;
-	auto_close int fd = open_in_jail(dirfd, VMM_RAM + 1);
+	auto_close int fd = open_in_jail(dirfd, &VMM_RAM[1]);
 	if (fd < 0 && errno == ENOENT)
 		return fcm_fail(err, FCM_NOT_FOUND, "the VMM has its memory in no file");
 	if (fd < 0 || fstat(fd, &st) < 0) {

@@ -198,7 +198,7 @@ def test_command_of_an_ordinary_user(host, folder):
 
 def test_command_that_fails(host, folder):
     done = host.fcm("image", "import", folder / "nothing", check=False)
-    assert done.returncode == 3 and "there is no" in done.stderr
+    assert done.returncode == 2 and "there is no" in done.stderr
     (folder / "text").write_text("hello")
     done = host.fcm("image", "import", folder / "text", check=False)
     assert done.returncode == 2 and "no image" in done.stderr and "qemu-img" in done.stderr
