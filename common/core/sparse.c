@@ -32,12 +32,12 @@ int sparse_write(int fd, const void *data, size_t n, off_t at)
 	return 0;
 }
 
-int sparse_copy_range(int in, int out, off_t from, off_t to)
+int sparse_copy_range(int in, off_t base, int out, off_t from, off_t to)
 {
 	char chunk[CHUNK];
 
 	while (from < to) {
-		ssize_t n = pread(in, chunk, MIN(sizeof chunk, (size_t)(to - from)), from);
+		ssize_t n = pread(in, chunk, MIN(sizeof chunk, (size_t)(to - from)), base + from);
 		if (n == 0)
 			errno = EIO;
 		if (n <= 0 || sparse_write(out, chunk, (size_t)n, from) < 0)
@@ -56,7 +56,7 @@ static int copy_extent(int in, int out, off_t from, off_t to)
 		if (n < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
 			return -1;
 		if (n <= 0)
-			return sparse_copy_range(in, out, from, to);
+			return sparse_copy_range(in, 0, out, from, to);
 		from += n;
 	}
 	return 0;

@@ -11,9 +11,9 @@
  * errno. */
 int sparse_write(int fd, const void *data, size_t n, off_t at) must_check;
 
-/* Copy the bytes from..to of `in` to the same place of `out`, which reads as zeros there; zeros become holes. 0, or -1 with
- * errno, EIO when `in` is shorter. */
-int sparse_copy_range(int in, int out, off_t from, off_t to) must_check;
+/* Copy the bytes from..to of what begins at `base` of `in` to that place of `out`, which reads as zeros there; zeros become
+ * holes. 0, or -1 with errno, EIO when `in` is shorter. */
+int sparse_copy_range(int in, off_t base, int out, off_t from, off_t to) must_check;
 
 /* Make `out`, which is empty, equal to `in`, with its holes; a clone (FICLONE) where the file system can. 0, or -1 with errno. */
 int sparse_copy(int in, int out) must_check;

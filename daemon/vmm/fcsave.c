@@ -56,7 +56,7 @@ static int take(int run_dirfd, int dirfd, const char *name, off_t min, off_t max
 	off_t size = 0;
 	auto_close int in = open_written(run_dirfd, name, min, max, &size, err);
 
-	return in < 0 ? -1 : keep_copy(in, size, dirfd, name, deadline, err);
+	return in < 0 ? -1 : keep_copy((struct keep_ram){.fd = in}, size, dirfd, name, deadline, err);
 }
 
 int fcsave_take(int run_dirfd, int dirfd, unsigned mem_mib, int64_t deadline, struct fcm_error *err)

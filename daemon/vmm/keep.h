@@ -11,11 +11,20 @@
 #include "common/core/util.h"
 #include "daemon/proc/proc.h"
 
-/* Copy `size` bytes of `in`, whatever it does meanwhile, to the new file `name` in dirfd: 0444, since every VMM that loads it is
- * another uid, and sees it through its jail. Holes and zeros become holes. With an error there is none. FCM_NO_SPACE,
- * FCM_TIMEOUT. */
-int keep_copy(
-	int in, off_t size, int dirfd, const char *name, int64_t deadline, struct fcm_error *err) must_check;
+/* The guest's memory, as its VMM has it: at `base` of `fd`, which is open for reading and the caller's. */
+struct keep_ram {
+	int fd;
+	off_t base;
+};
 
-/* Open VMM_RAM of that VMM, of mem_mib, for reading. FCM_NOT_FOUND when it has none, which is no fault; FCM_VMM. */
-int keep_open_ram(const struct proc_id *process, unsigned mem_mib, struct fcm_error *err) must_check;
+/* Copy what `ram` has, `size` bytes, whatever happens to it meanwhile, to the new file `name` in dirfd: 0444, since every VMM
+ * that loads it is another uid, and sees it through its jail. Holes and zeros become holes. With an error there is none.
+ * FCM_NO_SPACE, FCM_TIMEOUT. */
+int keep_copy(struct keep_ram ram, off_t size, int dirfd, const char *name, int64_t deadline,
+	struct fcm_error *err) must_check;
+
+/* Find the memory of that VMM, of mem_mib: the file VMM_RAM, or where it has VMM_MEMORY of VMM_SAVED mapped, with the pages that
+ * are its own (proc(5), /proc/PID/maps and mem). FCM_NOT_FOUND when it has neither, or we may not read it (ptrace(2)), which
+ * is no fault; FCM_VMM. */
+int keep_find_ram(const struct proc_id *process, unsigned mem_mib, struct keep_ram *ret,
+	struct fcm_error *err) must_check;

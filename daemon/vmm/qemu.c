@@ -8,8 +8,8 @@
  * to write, and what it sends has a bound and a deadline. It is loaded the same way back. The guest's memory is left out of
  * it (x-ignore-shared), because it is in a file: of a machine that booted, VMM_RAM in a tmpfs of its jail, which only it may
  * write. We copy that to VMM_MEMORY, and who begins with it maps the copy privately, so clones share what they haven't
- * written to (daemon/shim/preload.c). Such a machine has no file with its own memory: when it is saved all goes into the
- * stream, and who loads that has a VMM_RAM again.
+ * written to (daemon/shim/preload.c). Such a machine's memory is copied from where it has it mapped (keep.h). Of one that an
+ * earlier daemon started with its memory in no file, all goes into the stream.
  *
  * A named file, since QEMU 8.1 and later leave nothing else out (no memfd). x-use-canonical-path-for-ramblock-id=off: the
  * memory has the same name in the stream as without a file, so what an earlier daemon saved loads.
@@ -396,15 +396,16 @@ static int save_state(
 
 static int qemu_save(struct vmm *vmm, const struct vmm_saving *what, int64_t deadline, struct fcm_error *err)
 {
-	auto_close int ram = keep_open_ram(what->process, what->mem_mib, err);
+	struct keep_ram ram;
+	bool found = keep_find_ram(what->process, what->mem_mib, &ram, err) == 0;
+	auto_close int fd = ram.fd;
 
-	if (ram < 0 && err->code != FCM_NOT_FOUND)
+	if (!found && err->code != FCM_NOT_FOUND)
 		return -1;
-	if (save_state(vmm, what, ram < 0, deadline, err) < 0)
+	if (save_state(vmm, what, !found, deadline, err) < 0)
 		return -1;
 	/* Behind it: what a device still did to the memory when it was saved is in the copy. */
-	if (ram < 0 ||
-		keep_copy(ram, (off_t)what->mem_mib << 20, what->dirfd, VMM_MEMORY, deadline, err) == 0)
+	if (!found || keep_copy(ram, (off_t)what->mem_mib << 20, what->dirfd, VMM_MEMORY, deadline, err) == 0)
 		return 0;
 	unlinkat(what->dirfd, VMM_STATE, 0);
 	return -1;

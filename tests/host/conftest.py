@@ -119,7 +119,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if os.environ.get("FCM_HOST_RELEASE", hosts.RELEASES[0]) == hosts.RELEASES[0] or os.environ.get("FCM_ACCEPTANCE") == "whole":
+    if hosts.is_first_release() or os.environ.get("FCM_ACCEPTANCE") == "whole":
         return
     deselected = [item for item in items if item.get_closest_marker("one_release")]
     config.hook.pytest_deselected(items=deselected)

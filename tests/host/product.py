@@ -68,7 +68,8 @@ class Product:
         return {name: vm["state"] for name, vm in self.vms().items()}
 
     def in_guest(self, name, command):
-        return self.fcm("ssh", name, "--", command).text
+        """By the agent: ssh would be five times the work."""
+        return self.fcm("exec", name, "sh", "-c", command).text
 
     def boot_id(self, name):
         boot_id = self.in_guest(name, "cat /proc/sys/kernel/random/boot_id").strip()

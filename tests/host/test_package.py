@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
+import host as hosts
 import product as products
 
-NAMES = ("one", "two", "three")
+NAMES = ("one", "two", "three")[:3 if hosts.is_first_release() else 1]
 # Where files of a package or of its services may stay.
 FOLDERS = "/etc /usr /opt /srv /home /root /run /var"
 # What belongs to others: dpkg's and systemd's own records, logs, the journal, what the test put there.
@@ -83,6 +84,8 @@ def test_upgrade_keeps_vms(product, package, tmp_path):
         assert product.count(name) > 0
     assert "stop_seconds = 15\n" in product.host.run("cat /etc/fcm/fcmd.conf").text
     assert re.search(r"^stop_seconds = 15 .*fcmd.conf", product.host.run("fcmd --print-config").text, re.M)
+    for name in NAMES[1:]:
+        product.fcm("destroy", "-f", name)
 
 
 @pytest.mark.one_release
@@ -95,19 +98,16 @@ def test_disabled_stays_disabled(product):
 
 def test_remove(product):
     """VMs end; what is theirs stays for the next installation, and nothing of them is left in the kernel."""
-    boot_ids = {product.boot_id(name) for name in NAMES}
-    ips = {name: vm["ip"] for name, vm in product.vms().items()}
+    boot_id, ip = product.boot_id("one"), product.vm("one")["ip"]
     product.host.run("dpkg -r fcm", timeout=120)
     assert product.traces() == ""
     run = product.host.run
     assert not run("systemctl list-unit-files --no-legend 'fcm*' | grep -v masked", check=False).text
     assert run("ls /etc/fcm").text == "fcmd.conf\n"
     product.install()
-    product.settle(dict.fromkeys(NAMES, "running"))
-    assert {name: vm["ip"] for name, vm in product.vms().items()} == ips
-    for name in NAMES:
-        assert product.count(name) > 0 and product.boot_id(name) not in boot_ids
-    product.fcm("destroy", "-f", *NAMES[1:])
+    product.settle({"one": "running"})
+    assert product.vm("one")["ip"] == ip
+    assert product.count("one") > 0 and product.boot_id("one") != boot_id
 
 
 @pytest.mark.one_release

@@ -83,6 +83,7 @@ def test_guest_that_switched_itself_off(product):
     product.fcm("start", "always")
 
 
+@pytest.mark.one_release
 def test_power_cut(product, note):
     before = product.vms()
     boot_ids = {name: product.boot_id(name) for name in ("always", "usual")}

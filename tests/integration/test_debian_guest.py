@@ -7,7 +7,7 @@ import pytest
 from console import LEAVE, Terminal
 from host import USER, wait_for
 
-HOST = {"assets": ("kernel", "tiny", "debian")}
+HOST = {"assets": ("kernel", "base", "debian")}
 
 # Counts its boots, takes its time to stop, and says that it could.
 UNIT = """[Unit]
@@ -60,9 +60,9 @@ def rebooted(host, old):
     return vm
 
 
-def recovered(host):
+def recovered(host, vm="deb"):
     """What the kernel says of a disk that wasn't clean when it was mounted."""
-    return said(host, "dmesg | grep -i 'EXT4-fs (vdb).*\\(recover\\|error\\|orphan\\|unchecked\\)'", check=False)
+    return said(host, "dmesg | grep -i 'EXT4-fs (vdb).*\\(recover\\|error\\|orphan\\|unchecked\\)'", check=False, vm=vm)
 
 
 def lines(host, path):
@@ -150,7 +150,7 @@ def test_signals_that_mean_others(host):
 @pytest.fixture(scope="module")
 def judge(host):
     """A throwaway VM that looks at a copy of another one's disk, in which it is a plain file."""
-    host.create("judge", image="debian", memory=384, disk=1024)
+    host.create("judge", image="base", memory=256, disk=1024)
 
     def verdict(vm):
         disk = f"/var/lib/firecracker/{vm['id']}/rootfs.img"
@@ -192,20 +192,27 @@ def test_a_service_that_does_not_end_is_overtaken(host, judge):
     settled(host)
 
 
-def test_a_kill_leaves_a_disk_that_is_not(host, judge):
-    """The judge can say no."""
-    sh(host, "echo x >/root/unclean; sync")
-    host.fcm("kill", "deb", user=USER)
-    report = judge(host.vm("deb"))
-    assert not is_clean(report) and "needs_recovery" in report
-    host.fcm("start", "deb", user=USER)
-    settled(host)
-    assert "recovery complete" in recovered(host)
+@pytest.fixture(scope="module")
+def small(host):
+    """A VM whose PID 1 is the agent."""
+    host.create("small", image="base", memory=256, disk=64)
+    return "small"
 
 
-def test_the_disk_of_an_image_without_init(host, judge):
-    host.create("small", memory=128, disk=128)
-    sh(host, "for i in $(seq 200); do echo $i >/root/f$i; done", vm="small")
-    host.fcm("stop", "small", user=USER)
-    report = judge(host.vm("small"))
+def test_the_disk_of_an_image_without_init(host, judge, small):
+    sh(host, "for i in $(seq 200); do echo $i >/root/f$i; done", vm=small)
+    host.fcm("stop", small, user=USER)
+    report = judge(host.vm(small))
     assert is_clean(report), report
+
+
+def test_a_kill_leaves_a_disk_that_is_not(host, judge, small):
+    """The judge can say no."""
+    host.fcm("start", small, user=USER)
+    assert not recovered(host, small)
+    sh(host, "echo x >/root/unclean; sync", vm=small)
+    host.fcm("kill", small, user=USER)
+    report = judge(host.vm(small))
+    assert not is_clean(report) and "needs_recovery" in report
+    host.fcm("start", small, user=USER)
+    assert "recovery complete" in recovered(host, small)

@@ -334,11 +334,11 @@ static void holes(void **unused)
 		assert_int_equal(fstat(fd, &st), 0);
 		if (pieces[i] % BLOCK == 0)
 			assert_in_range(st.st_blocks * 512, 0, 5 * BLOCK);
-		assert_int_equal(sparse_copy_range(fd, copy, 5, SIZE), 0);
+		assert_int_equal(sparse_copy_range(fd, 0, copy, 5, SIZE), 0);
 		assert_int_equal(pread(copy, got, SIZE, 0), SIZE);
 		assert_int_equal(got[0], 0);
 		assert_memory_equal(got + 5, want + 5, SIZE - 5);
-		assert_int_equal(sparse_copy_range(fd, copy, SIZE - 10, SIZE + 1), -1);
+		assert_int_equal(sparse_copy_range(fd, 0, copy, SIZE - 10, SIZE + 1), -1);
 		assert_int_equal(errno, EIO);
 	}
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -38,7 +39,7 @@ static void put(int fd, const char *text, off_t at)
 
 static int take(int in, int64_t deadline)
 {
-	return keep_copy(in, size, vmmtest_run, "memory", deadline, &err);
+	return keep_copy((struct keep_ram){.fd = in}, size, vmmtest_run, "memory", deadline, &err);
 }
 
 /* The same bytes, and no more of the disk than they need. */
@@ -104,13 +105,30 @@ static void test_no_copy(void **state)
 
 /* ---- whose memory ---- */
 
-/* A process whose root is the run directory. */
-static pid_t start(struct proc_id *ret)
+static struct keep_ram ram;
+
+/* In the child: its memory is that of a machine that it began with, of which it has written one page, and given another
+ * back. False when that doesn't work. */
+static bool map_saved(void)
+{
+	const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+	int fd = open("saved/memory", O_RDONLY | O_CLOEXEC);
+	char *p = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+
+	if (p == MAP_FAILED)
+		return false;
+	memcpy(p + PAGE, "own", 3);
+	return mmap(p, PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) == p;
+}
+
+/* A process whose root is the run directory, and which did that before. */
+static pid_t start(bool (*before)(void), struct proc_id *ret)
 {
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		if (fchdir(vmmtest_run) == 0 && chroot(".") == 0 && kill(getpid(), SIGSTOP) == 0)
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && fchdir(vmmtest_run) == 0 && chroot(".") == 0 &&
+			(before == NULL || before()) && kill(getpid(), SIGSTOP) == 0)
 			pause();
 		_exit(1);
 	}
@@ -122,6 +140,12 @@ static pid_t start(struct proc_id *ret)
 	return pid;
 }
 
+static void end(pid_t pid)
+{
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 static int make_file(const char *path, off_t n)
 {
 	int fd = openat(vmmtest_run, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -131,10 +155,18 @@ static int make_file(const char *path, off_t n)
 	return fd;
 }
 
+static void not_found(const struct proc_id *id)
+{
+	assert_int_equal(keep_find_ram(id, MIB, &ram, &err), -1);
+	assert_int_equal(err.code, FCM_NOT_FOUND);
+	assert_int_equal(ram.fd, -1);
+}
+
 static void refused(const struct proc_id *id, const char *words)
 {
-	assert_int_equal(keep_open_ram(id, MIB, &err), -1);
+	assert_int_equal(keep_find_ram(id, MIB, &ram, &err), -1);
 	assert_int_equal(err.code, FCM_VMM);
+	assert_int_equal(ram.fd, -1);
 	assert_non_null(strstr(err.msg, words));
 }
 
@@ -143,23 +175,23 @@ static void remove_ram(void)
 	assert_int_equal(dir_remove(vmmtest_run, "ram", NULL, &err), 0);
 }
 
-static void test_ram(void **state)
+static void test_file(void **state)
 {
 	(void)state;
 	struct proc_id id, other;
-	pid_t pid = start(&id);
+	pid_t pid = start(NULL, &id);
 	char text[8] = "";
 
 	if (pid < 0)
 		skip(); /* only root may chroot(2) */
-	assert_int_equal(keep_open_ram(&id, MIB, &err), -1);
-	assert_int_equal(err.code, FCM_NOT_FOUND);
+	not_found(&id);
 
 	assert_int_equal(mkdirat(vmmtest_run, "ram", 0755), 0);
 	auto_close int there = make_file("ram/memory", size);
 	put(there, "guest", 0);
-	auto_close int fd = keep_open_ram(&id, MIB, &err);
-	assert_true(fd >= 0);
+	assert_int_equal(keep_find_ram(&id, MIB, &ram, &err), 0);
+	auto_close int fd = ram.fd;
+	assert_int_equal(ram.base, 0);
 	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
 	assert_int_equal(read(fd, text, 5), 5);
 	assert_string_equal(text, "guest");
@@ -167,7 +199,7 @@ static void test_ram(void **state)
 	/* Another process that has the pid now. */
 	other = id;
 	other.start_ticks++;
-	assert_int_equal(keep_open_ram(&other, MIB, &err), -1);
+	not_found(&other);
 
 	/* What a VMM might have made of it. */
 	assert_int_equal(ftruncate(there, size - PAGE), 0);
@@ -187,10 +219,41 @@ static void test_ram(void **state)
 	assert_int_equal(symlinkat("../elsewhere/memory", vmmtest_run, "ram/memory"), 0);
 	refused(&id, "open the VMM's memory");
 
-	assert_int_equal(kill(pid, SIGKILL), 0);
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
-	assert_int_equal(keep_open_ram(&id, MIB, &err), -1);
-	assert_int_equal(err.code, FCM_NOT_FOUND);
+	end(pid);
+	not_found(&id);
+}
+
+/* Of a file that it has mapped: what others have in it, what it has written, and what it gave back. */
+static void test_mapped(void **state)
+{
+	(void)state;
+	static const char zeros[2 * PAGE];
+	struct proc_id id;
+	char text[2 * PAGE];
+
+	assert_int_equal(mkdirat(vmmtest_run, "saved", 0755), 0);
+	auto_close int saved = make_file("saved/memory", size);
+	put(saved, "gone", 0);
+	put(saved, "old and new", PAGE);
+	put(saved, "end", size - 3);
+	pid_t pid = start(map_saved, &id);
+	if (pid < 0)
+		skip();
+	assert_int_equal(keep_find_ram(&id, MIB, &ram, &err), 0);
+	auto_close int fd = ram.fd;
+	assert_int_equal(keep_copy(ram, size, vmmtest_run, "memory", clock_in(20000), &err), 0);
+	auto_close int out = openat(vmmtest_run, "memory", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(pread(out, text, sizeof text, 0), sizeof text);
+	assert_memory_equal(text, zeros, PAGE);
+	assert_string_equal(text + PAGE, "own and new");
+	assert_int_equal(pread(out, text, sizeof text, size - PAGE), PAGE);
+	assert_memory_equal(text + PAGE - 3, "end", 3);
+	end(pid);
+
+	/* One that has the file and hasn't mapped it. */
+	pid = start(NULL, &id);
+	not_found(&id);
+	end(pid);
 }
 
 int main(void)
@@ -199,7 +262,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_copy, vmmtest_setup, vmmtest_teardown),
 		cmocka_unit_test_setup_teardown(test_holes, vmmtest_setup, vmmtest_teardown),
 		cmocka_unit_test_setup_teardown(test_no_copy, vmmtest_setup, vmmtest_teardown),
-		cmocka_unit_test_setup_teardown(test_ram, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_file, vmmtest_setup, vmmtest_teardown),
+		cmocka_unit_test_setup_teardown(test_mapped, vmmtest_setup, vmmtest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
