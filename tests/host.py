@@ -507,8 +507,8 @@ class Host:
 
     def create(self, name, **spec):
         if spec.get("image") == "debian":  # systemd takes its time where others are at work
-            spec.setdefault("ready", {"timeout": 100})
-        vm = self.api.post("/v1/vms", {"name": name, "image": "tiny", **spec}).ok(201)
+            spec.setdefault("ready", {"timeout": 200})
+        vm = self.api.post("/v1/vms", {"name": name, "image": "tiny", **spec}, timeout=240).ok(201)
         if self.real:
             self.boot_ids.append((name, vm["boot_id"]))
         return vm

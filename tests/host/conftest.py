@@ -2,7 +2,7 @@
 
 host         a machine of its own for each test file, restored from the snapshot, of the release FCM_HOST_RELEASE (bookworm
              without); a file that says RELEASES = ("trixie",) runs on those only, a test with the mark one_release on the
-             first one only, for it would prove nothing of the other
+             first one only, for it would prove nothing of the other, and one with the mark whole takes too long for each run
 installed    the same with the product below /usr/local
 firecracker  the same with Firecracker and jailer in /usr/local/bin; skipped where they can't be had
 package      the path of the Debian package for the release (`./bootstrap test` makes both); skipped where there is none
@@ -116,12 +116,14 @@ def note():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "one_release: runs on bookworm only (FCM_ACCEPTANCE=whole: on both)")
+    config.addinivalue_line("markers", "whole: runs with FCM_ACCEPTANCE=whole only")
 
 
 def pytest_collection_modifyitems(config, items):
-    if hosts.is_first_release() or os.environ.get("FCM_ACCEPTANCE") == "whole":
+    if os.environ.get("FCM_ACCEPTANCE") == "whole":
         return
-    deselected = [item for item in items if item.get_closest_marker("one_release")]
+    marks = ("whole",) if hosts.is_first_release() else ("whole", "one_release")
+    deselected = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]
 

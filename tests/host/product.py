@@ -45,7 +45,7 @@ class Product:
         for method, path, tar in (("PUT", "kernels/default", kernel_tar), *images):
             self.host.put("/root/asset.tar", Path(tar).read_bytes())
             self.host.run(f"curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/octet-stream' -X {method} "
-                          f"-T /root/asset.tar 'http://localhost/v1/{path}'; rm /root/asset.tar", timeout=120)
+                          f"-T /root/asset.tar 'http://localhost/v1/{path}'; rm /root/asset.tar", timeout=300)
 
     def add_user(self):
         self.host.run(f"id {USER} 2>/dev/null || useradd -m {USER}; usermod -aG fcm {USER}")

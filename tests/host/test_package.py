@@ -88,7 +88,7 @@ def test_upgrade_keeps_vms(product, package, tmp_path):
         product.fcm("destroy", "-f", name)
 
 
-@pytest.mark.one_release
+@pytest.mark.whole
 def test_disabled_stays_disabled(product):
     product.host.run("systemctl disable fcmd")
     product.install("--force-downgrade")

@@ -13,6 +13,7 @@ VMS = {
     "resting": ("always", "stopped", "stopped"),
 }
 AFTER = {name: after for name, (_, _, after) in VMS.items()}
+ALONE = {"usual": "running"}  # who is there when the power goes in the middle of something
 DROP_IN = "/etc/systemd/system/fcmd.service.d/fault.conf"
 
 
@@ -73,7 +74,7 @@ def test_reboot(product, note):
     assert product.vm("once")["reason"]["code"] == "host_shutdown"
 
 
-@pytest.mark.one_release
+@pytest.mark.whole
 def test_guest_that_switched_itself_off(product):
     """Its last wish counts, not the policy."""
     product.in_guest("always", "(sleep 0.5; poweroff) >/dev/null 2>&1 &")
@@ -92,42 +93,48 @@ def test_power_cut(product, note):
     back(product, before, boot_ids)
 
 
+@pytest.fixture(scope="module")
+def usual(product):
+    """The product with few VMs, for each costs time at each boot."""
+    for name in VMS.keys() - ALONE.keys():
+        product.fcm("destroy", "-f", name)
+    return product
+
+
 def cut_in(product, at, command):
     """The power goes while `command` stands still at a step."""
     product.host.put(DROP_IN, f"[Service]\nEnvironment=FCM_FAULT={at}:hang\n")
-    product.host.run("systemctl daemon-reload; systemctl restart fcmd")
     before = product.states()
-    product.settle({name: AFTER.get(name, state) for name, state in before.items()})
+    product.host.run("systemctl daemon-reload; systemctl restart fcmd")
+    product.settle(before)
     product.host.run(f"{command} >/dev/null 2>&1 & sleep 3; rm {DROP_IN}; sync")
     product.host.power_cut()
 
 
 @pytest.mark.one_release
-@pytest.mark.parametrize("step", ["vmm", "guest"])
-def test_power_cut_in_create(product, step):
+@pytest.mark.parametrize("step", [pytest.param("vmm", marks=pytest.mark.whole), "guest"])
+def test_power_cut_in_create(usual, step):
     """Half a VM is none; one whose guest was coming up is whole, and its policy decides."""
-    cut_in(product, f"create/{step}", "fcm create --name new --image tiny --mem 96")
+    cut_in(usual, f"create/{step}", "fcm create --name new --image tiny --mem 96")
     if step == "guest":
-        product.settle({**AFTER, "new": "running"}, 120)
-        assert product.in_guest("new", "echo well") == "well\n"
-        product.fcm("destroy", "-f", "new")
-    product.settle(AFTER, 120)
-    whole(product)
+        usual.settle({**ALONE, "new": "running"}, 120)
+        assert usual.in_guest("new", "echo well") == "well\n"
+        usual.fcm("destroy", "-f", "new")
+    usual.settle(ALONE, 120)
+    whole(usual)
 
 
 @pytest.mark.one_release
-@pytest.mark.parametrize("step", ["quiet"])
-def test_power_cut_in_stop(product, step):
-    cut_in(product, f"stop/{step}", "fcm stop usual")
-    product.settle({**AFTER, "usual": "stopped"}, 120)
-    product.fcm("start", "usual")
-    assert product.in_guest("usual", "cat /root/mine") == "usual\n"
+def test_power_cut_in_destroy(usual):
+    usual.create("doomed", "--restart", "no")
+    cut_in(usual, "destroy/directory", "fcm destroy doomed")
+    usual.settle(ALONE, 120)
+    whole(usual)
 
 
 @pytest.mark.one_release
-@pytest.mark.parametrize("step", ["directory"])
-def test_power_cut_in_destroy(product, step):
-    product.create("doomed")
-    cut_in(product, f"destroy/{step}", "fcm destroy doomed")
-    product.settle(AFTER, 120)
-    whole(product)
+def test_power_cut_in_stop(usual):
+    cut_in(usual, "stop/quiet", "fcm stop usual")
+    usual.settle({"usual": "stopped"}, 120)
+    usual.fcm("start", "usual")
+    assert usual.in_guest("usual", "cat /root/mine") == "usual\n"

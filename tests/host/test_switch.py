@@ -27,7 +27,8 @@ def boot(product, boot_ids):
     return boot_id
 
 
-@pytest.mark.parametrize("one, other", [("qemu", "firecracker"), ("firecracker", "qemu")])
+@pytest.mark.parametrize("one, other", [
+    ("qemu", "firecracker"), pytest.param("firecracker", "qemu", marks=pytest.mark.whole)])
 def test_from_one_driver_to_another_and_back(product, boot_ids, one, other):
     use(product, one)
     before = product.create("mover")

@@ -1,6 +1,7 @@
 """The image `debian`: systemd as PID 1 of a real guest, the agent beside it. And that a stopped VM's disk is clean: of this image,
 and of one whose PID 1 is the agent. Another VM judges that, on a copy; this host never mounts or checks what a guest wrote.
 """
+import os
 import time
 
 import pytest
@@ -43,7 +44,7 @@ def said(host, script, **kwargs):
 def settled(host):
     """What systemd says of itself once it has started what it wants to start."""
     return wait_for("systemd settles", lambda: (state := said(host, "systemctl is-system-running", check=False)) not in
-                    ("", "starting", "initializing") and state, 120, 0.5)
+                    ("", "starting", "initializing") and state, 200, 0.5)
 
 
 def in_guest(host, command):
@@ -53,7 +54,7 @@ def in_guest(host, command):
 
 def rebooted(host, old):
     vm = wait_for("deb booted again", lambda: (now := host.vm("deb"))["state"] == "running" and
-                  now["boot_id"] not in ("", old["boot_id"]) and now, 90)
+                  now["boot_id"] not in ("", old["boot_id"]) and now, 200)
     assert vm["boots"] == old["boots"] + 1
     settled(host)
     assert not recovered(host)
@@ -116,12 +117,13 @@ def test_a_service_starts_at_boot_and_reboot_is_a_restart(host):
     assert (lines(host, "/root/boots"), lines(host, "/root/stopped")) == (boots + 1, stops + 1)
 
 
+@pytest.mark.skipif(not os.environ.get("FCM_LONG"), reason="one more boot, and the next test powers off, too; with FCM_LONG=1")
 def test_poweroff_is_a_stop(host):
     before = lines(host, "/root/stopped")
     in_guest(host, "systemctl poweroff")
     vm = host.wait_state("deb", "stopped", 60)
     assert vm["reason"] is None
-    host.fcm("start", "deb", user=USER)
+    host.fcm("start", "deb", user=USER, timeout=240)
     settled(host)
     assert not recovered(host) and lines(host, "/root/stopped") == before + 1
 
@@ -134,7 +136,7 @@ def test_a_shutdown_that_nobody_heard(host):
     time.sleep(2)
     host.start_daemon()
     assert host.wait_state("deb", "stopped", 60)["reason"] is None
-    host.fcm("start", "deb", user=USER)
+    host.fcm("start", "deb", user=USER, timeout=240)
     settled(host)
     assert lines(host, "/root/stopped") == before + 1
 
@@ -174,7 +176,7 @@ def test_stop_ends_services_and_leaves_a_clean_disk(host, judge):
     assert answer["state"] == "stopped" and time.monotonic() - begun < 20
     report = judge(host.vm("deb"))
     assert is_clean(report), report
-    host.fcm("start", "deb", user=USER)
+    host.fcm("start", "deb", user=USER, timeout=240)
     settled(host)
     assert not recovered(host) and lines(host, "/root/stopped") == before + 1
     assert said(host, "cat /root/count").isdigit() and said(host, "cat /root/f*  | wc -l") == "200"
@@ -188,8 +190,6 @@ def test_a_service_that_does_not_end_is_overtaken(host, judge):
     took = time.monotonic() - begun
     report = judge(host.vm("deb"))
     assert took < 15 and is_clean(report), report
-    host.fcm("start", "deb", user=USER)
-    settled(host)
 
 
 @pytest.fixture(scope="module")
