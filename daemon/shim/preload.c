@@ -63,6 +63,6 @@ int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 		errno = EOPNOTSUPP;
 		return -1;
 	}
-	return mmap64(mapped + offset, (size_t)len, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? -1
-													: 0;
+	void *p = mmap64(mapped + offset, (size_t)len, PROT_READ | PROT_WRITE, flags, -1, 0);
+	return p == MAP_FAILED ? -1 : 0;
 }

@@ -15,9 +15,8 @@
 #include "daemon/vmm/vmm.h"
 
 enum {
-	WINDOW = 16 << 20, /* copied between two looks at the deadline */
-	MAPS_MAX =
-		8 << 20, /* of the text of /proc/PID/maps: as many lines as there can be (vm.max_map_count) */
+	WINDOW = 16 << 20,  /* copied between two looks at the deadline */
+	MAPS_MAX = 8 << 20, /* of /proc/PID/maps: 65530 lines, with the usual vm.max_map_count */
 };
 
 /* Where the next bytes begin that aren't a hole, from `at` on; `size` where there are none. The memory of a process knows of no

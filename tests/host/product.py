@@ -9,8 +9,10 @@ import host as hosts
 
 PACKAGES = Path(os.environ.get("FCM_PACKAGES") or hosts.BUILD / "packages")
 USER = "ada"
-# Each number in a line of its own, whole or not at all; not flushed, so only a clean end keeps the last ones.
-COUNTER = "(n=$(cat /root/count 2>/dev/null | tail -n 1); while sleep 1; do n=$((n + 1)); echo $n >>/root/count; done) >/dev/null 2>&1 &"
+# Each second a number in a line of its own, whole or not at all; not flushed, so only a clean end keeps the last ones. In a guest
+# within a host a sleep(1) would be a tenth of the work, so the shell waits by itself.
+COUNTER = ("(set -e; n=$(cat /root/count 2>/dev/null | tail -n 1); rm -f /run/tick; mkfifo /run/tick; exec 3<>/run/tick; "
+           "while :; do read -t 1 x <&3 || n=$((n + 1)); echo $n >>/root/count; done) >/dev/null 2>&1 &")
 
 
 def deb(release):

@@ -167,7 +167,7 @@ def test_a_vmm_that_hangs_is_ended(product):
     assert product.vm("one")["reason"]["code"] == "host_shutdown"
 
 
-@pytest.mark.one_release
+@pytest.mark.whole
 def test_without_a_daemon_the_unit_still_ends_them(product):
     product.host.run("systemctl restart fcmd")
     product.settle({"one": "running"})

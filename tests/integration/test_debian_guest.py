@@ -15,7 +15,7 @@ UNIT = """[Unit]
 Description=A service of a test
 
 [Service]
-ExecStart=/bin/sh -c 'echo boot >>/root/boots; while :; do echo $((n = n + 1)) >/root/new; mv /root/new /root/count; sleep 0.2; done'
+ExecStart=/bin/sh -c 'echo boot >>/root/boots; while :; do echo $((n = n + 1)) >/root/new; mv /root/new /root/count; sleep 1; done'
 ExecStop=/bin/sh -c 'sleep 1; echo stopped >>/root/stopped'
 
 [Install]
