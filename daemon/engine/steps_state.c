@@ -87,20 +87,26 @@ static int end(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	const struct op_table *t = op->table;
 	enum vm_state state = t == &table_ended ? op->end_state : t->end;
-	int64_t used = (int64_t)disk_used(vm->dirfd);
+	bool runs = state == VM_RUNNING || state == VM_PAUSED;
+
 	if (state == VM_STOPPED || state == VM_FAILED)
 		note_exit(op);
-	struct vm_reason reason = state == VM_RUNNING ? vm_network(vm) : vm->view.reason;
+	struct vm_view now = vm->view;
+	now.disk_used = (int64_t)disk_used(vm->dirfd);
+	now.state = state;
+	if (state == VM_RUNNING)
+		now.reason = vm_network(vm);
+	now.started = !runs ? 0 : now.started ? now.started : clock_wall();
 
-	VM_SET(vm, view->disk_used = used; view->state = state; view->reason = reason;
-		if (state != VM_RUNNING && state != VM_PAUSED) view->started = 0;
-		else if (view->started == 0) view->started = clock_wall());
-	if (store_vm_save(&vm->view, err) < 0) {
+	/* Written before it is shown: what somebody has seen the next daemon knows, too. */
+	if (store_vm_save(&now, err) < 0) {
 		if (t == &table_create || t == &table_start)
 			return -1;
 		log_error(LOG_LEVEL_WARN, vm->id.s, err); /* it is true, written or not */
 	}
-	return state == VM_RUNNING || state == VM_PAUSED ? supervise_watch(vm, err) : 0;
+	VM_SET(vm, view->disk_used = now.disk_used; view->state = now.state; view->reason = now.reason;
+		view->started = now.started);
+	return runs ? supervise_watch(vm, err) : 0;
 }
 
 static void describe_end(const struct op *op, bool undo, struct strv *ret)
