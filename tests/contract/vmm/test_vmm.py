@@ -402,7 +402,7 @@ def test_auto_with_kvm():
 
 def test_every_driver_took_part(request):
     """Last in the file. A driver that somebody adds, and nobody drives, is found here as well."""
-    if request.session.testscollected < 20:
+    if COVERED != set(ASKED) and request.session.testscollected < 20:
         pytest.skip("only some tests were chosen")
     print("\nvmm contract: covered " + " ".join(sorted(COVERED)))
     assert COVERED == set(ASKED)
