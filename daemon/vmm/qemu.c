@@ -397,15 +397,13 @@ static int save_state(
 static int qemu_save(struct vmm *vmm, const struct vmm_saving *what, int64_t deadline, struct fcm_error *err)
 {
 	struct keep_ram ram;
-	bool found = keep_find_ram(what->process, what->mem_mib, &ram, err) == 0;
-	auto_close int fd = ram.fd;
+	int rc = keep_find_ram(what->process, what->mem_mib, &ram, err);
+	auto_close int fd = ram.fd; /* -1: in no file */
 
-	if (!found && err->code != FCM_NOT_FOUND)
-		return -1;
-	if (save_state(vmm, what, !found, deadline, err) < 0)
+	if ((rc < 0 && err->code != FCM_NOT_FOUND) || save_state(vmm, what, fd < 0, deadline, err) < 0)
 		return -1;
 	/* Behind it: what a device still did to the memory when it was saved is in the copy. */
-	if (!found || keep_copy(ram, (off_t)what->mem_mib << 20, what->dirfd, VMM_MEMORY, deadline, err) == 0)
+	if (fd < 0 || keep_copy(ram, (off_t)what->mem_mib << 20, what->dirfd, VMM_MEMORY, deadline, err) == 0)
 		return 0;
 	unlinkat(what->dirfd, VMM_STATE, 0);
 	return -1;
