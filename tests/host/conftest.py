@@ -26,9 +26,8 @@ BOOT_IDS = []
 
 @pytest.fixture(scope="module")
 def release(request):
-    wanted = os.environ.get("FCM_HOST_RELEASE") or hosts.RELEASES[0]
     allowed = getattr(request.module, "RELEASES", hosts.RELEASES)
-    return wanted if wanted in allowed else allowed[0]
+    return hosts.RELEASE if hosts.RELEASE in allowed else allowed[0]
 
 
 @pytest.fixture(scope="module", name="host")
@@ -120,9 +119,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if os.environ.get("FCM_ACCEPTANCE") == "whole":
+    if hosts.WHOLE:
         return
-    marks = ("whole",) if hosts.is_first_release() else ("whole", "one_release")
+    marks = ("whole",) if hosts.FIRST else ("whole", "one_release")
     deselected = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]

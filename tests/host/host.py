@@ -39,6 +39,9 @@ BUILD = Path(os.environ.get("FCM_BUILD") or TOP / "build")
 WORK = Path(os.environ.get("FCM_TEST_WORK") or BUILD / "test-work")
 CACHE = Path(os.environ["XDG_CACHE_HOME"]) / "fcm" if os.environ.get("XDG_CACHE_HOME") else TOP / ".cache"
 RELEASES = ("bookworm", "trixie")
+RELEASE = os.environ.get("FCM_HOST_RELEASE") or RELEASES[0]
+FIRST = RELEASE == RELEASES[0]  # the one on which more tests run
+WHOLE = os.environ.get("FCM_ACCEPTANCE") == "whole"  # all of them, on both
 # No more than 3 GiB: above, a microvm's memory is in two pieces.
 MEMORY_MIB = 3072
 TSC_TOLERANCE = 0.001
@@ -57,12 +60,6 @@ python3 -c 'import json, socket, subprocess, pytest, http.client, ssl'
 systemctl status
 journalctl -n 1
 """.strip()
-
-
-def is_first_release():
-    """Whether tests run on that one, on which more of them do."""
-    return os.environ.get("FCM_HOST_RELEASE", RELEASES[0]) == RELEASES[0]
-
 
 panics = 0  # machines whose kernel panicked, of this process
 
@@ -509,7 +506,7 @@ def _owned_by_root(entry):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", default=os.environ.get("FCM_HOST_RELEASE", RELEASES[0]), choices=RELEASES)
+    parser.add_argument("--release", default=RELEASE, choices=RELEASES)
     parser.add_argument("command", choices=("build", "shell", "exec", "run"))
     parser.add_argument("words", nargs=argparse.REMAINDER)
     options = parser.parse_args()

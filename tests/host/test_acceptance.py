@@ -42,7 +42,7 @@ HEART = (
     *(f"test_snapshot_guest.py::{name}" for name in ("test_clones_are_others", "test_data_is_apart", "test_restore")),
     "test_suspend_guest.py::test_suspend", "test_main_guest.py::test_output_and_status",
 )
-CHOSEN = WHOLE if os.environ.get("FCM_ACCEPTANCE") == "whole" else HEART
+CHOSEN = WHOLE if hosts.WHOLE else HEART
 RELEASES = ("bookworm",)  # Firecracker and the guests are the same on trixie; test_systemd, test_package and test_reboot run them there
 
 

@@ -8,7 +8,7 @@ import pytest
 import host as hosts
 import product as products
 
-NAMES = ("one", "two", "three")[:3 if hosts.is_first_release() else 1]
+NAMES = ("one", "two", "three")[:3 if hosts.FIRST else 1]
 # Where files of a package or of its services may stay.
 FOLDERS = "/etc /usr /opt /srv /home /root /run /var"
 # What belongs to others: dpkg's and systemd's own records, logs, the journal, what the test put there.

@@ -6,7 +6,7 @@ import product as products
 
 # name: (restart policy, state before, state after); each costs time at each boot
 VMS = {
-    "steady": ("unless-stopped" if hosts.is_first_release() else "always", "running", "running"),
+    "steady": ("unless-stopped" if hosts.FIRST else "always", "running", "running"),
     "once": ("no", "running", "stopped"),
     "resting": ("always", "stopped", "stopped"),
 }

@@ -1,15 +1,13 @@
 """The contract of the drivers (tests/contract/vmm) where KVM works: QEMU with it, and the real Firecracker."""
-import os
 import re
 
 import host as hosts
 
 # Firecracker is the same program on both releases; QEMU is 7.2 on bookworm, where test_switch.py runs it with KVM, too, and 10.0 on
 # trixie. What FCM_ACCEPTANCE=whole tries beyond that takes ten minutes.
-WHOLE = os.environ.get("FCM_ACCEPTANCE") == "whole"
-DRIVERS = "firecracker qemu-kvm" if WHOLE else "firecracker" if hosts.is_first_release() else "qemu-kvm"
+DRIVERS = "firecracker qemu-kvm" if hosts.WHOLE else "firecracker" if hosts.FIRST else "qemu-kvm"
 # What is the same without KVM is tried there (tests/contract); of QEMU with it what a VM's life needs.
-TESTS = ("" if WHOLE else "not flipped and not spoilt and not limit and not freed" if hosts.is_first_release() else
+TESTS = ("" if hosts.WHOLE else "not flipped and not spoilt and not limit and not freed" if hosts.FIRST else
          "life or soft_off or saved_and_loaded or auto or took_part")
 FOLDER = "/srv/vmm"
 CONTRACT = hosts.TOP / "tests/contract/vmm"
@@ -25,7 +23,7 @@ def test_contract(firecracker, kernel_tar, tiny_tar, note):
         firecracker.put(f"{FOLDER}/assets/{path.name}", path.read_bytes())
     env = f"FCM_BUILD={FOLDER}/build FCM_ASSETS={FOLDER}/assets FCM_VMM_DRIVERS='{DRIVERS}'"
     done = firecracker.run(f"cd {FOLDER}/tests/contract/vmm && {env} python3 -B -m pytest -p no:cacheprovider -v -s -rs --durations=12 -k '{TESTS}' .",
-                           timeout=1800 if WHOLE else 900, check=False)
+                           timeout=1800 if hosts.WHOLE else 900, check=False)
     print(done.both)
     assert done.status == 0
     covered = re.search(r"^vmm contract: covered (.*)$", done.text, re.M)

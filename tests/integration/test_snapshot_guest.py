@@ -69,7 +69,8 @@ def warm(host, source):
     """A snapshot, taken while the source counts and a command runs in it."""
     before = host.vm(source)
     taken = take(host, source, "warm", note="counts")
-    assert taken["memory"] and taken["frozen"] and 0 < taken["pause_ms"] < 30000
+    longest = 30000 if os.environ.get("FCM_REAL") else 5000  # in the test host all is slow
+    assert taken["memory"] and taken["frozen"] and 0 < taken["pause_ms"] < longest
     assert [f["name"] for f in taken["files"]][0] == "disk" and taken["vm"]["name"] == source
     after = host.vm(source)
     assert (after["vmm_pid"], after["boot_id"], after["state"]) == (before["vmm_pid"], before["boot_id"], "running")
