@@ -19,11 +19,13 @@
 #include "daemon/shim/shim.h"
 
 enum {
-	SLICE_MS = 200,	  /* how often a wait looks whether it still makes sense */
-	BANNER_MS = 1000, /* one try to read sshd's banner */
-	PROBE_MS = 10000, /* one question to the guest */
-	FAIR_MS = 1000,	  /* what one should have at least */
-	BETWEEN_MS = 250, /* from one to the next, when the user doesn't say */
+	SLICE_MS = 200, /* how often a wait looks whether it still makes sense */
+	CONNECT_MS =
+		1000, /* one try to connect: TCP would wait longer before it sends a SYN again that was lost */
+	BANNER_MS = 60000, /* what a connected sshd may take to begin */
+	PROBE_MS = 10000,  /* one question to the guest */
+	FAIR_MS = 1000,	   /* what one should have at least */
+	BETWEEN_MS = 250,  /* from one to the next, when the user doesn't say */
 	BANNER_EACH_MS = 20,
 	WHAT_MAX = 240,
 };
@@ -180,32 +182,61 @@ static int wait_line(struct gate *g, struct fcm_error *err)
 
 /* ---- auto ---- */
 
-/* One try: connect to port 22 and read "SSH-" (RFC 4253, section 4.2). */
-static bool banner(const struct vm *vm)
+/* A connection to the guest's port 22, or -1. */
+static int ssh_connect(const struct vm *vm)
 {
 	auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(22), .sin_addr = vm->view.ip};
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int failed = 0;
+	socklen_t size = sizeof failed;
+
+	if (fd < 0 || (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS) ||
+		poll(&p, 1, CONNECT_MS) != 1 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &size) < 0 ||
+		failed)
+		return -1;
+	return STEAL_FD(fd);
+}
+
+static int sshd_goes_on(struct op *op, const struct ready_spec *r, int64_t deadline, struct fcm_error *err)
+{
+	return wait_goes_on(op, deadline, ready_ms(r), "the guest's sshd did not answer", err);
+}
+
+/*
+ * Read "SSH-" (RFC 4253, section 4.2). 1, or 0 when it doesn't come, or -1. A connection is sshd's work of seconds where all is
+ * slow; to drop it and ask anew would keep such a guest from ever getting up.
+ */
+static int read_banner(
+	struct op *op, int fd, const struct ready_spec *r, int64_t deadline, struct fcm_error *err)
+{
 	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int64_t until = clock_in(BANNER_MS);
 	char text[4];
 
-	if (fd < 0 || (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS))
-		return false;
-	return poll(&p, 1, BANNER_MS) == 1 && recv(fd, text, sizeof text, MSG_WAITALL) == 4 &&
-	       memcmp(text, "SSH-", 4) == 0;
+	while (clock_left(until)) {
+		if (sshd_goes_on(op, r, deadline, err) < 0)
+			return -1;
+		if (poll(&p, 1, SLICE_MS) == 1)
+			return recv(fd, text, sizeof text, 0) == 4 && memcmp(text, "SSH-", 4) == 0;
+	}
+	return 0;
 }
 
 static int wait_banner(struct op *op, const struct ready_spec *r, struct fcm_error *err)
 {
 	int64_t deadline = clock_in(ready_ms(r));
+	int rc;
 
 	if (strcmp(op->vm->sshd, "none") == 0)
 		return 0;
-	while (!banner(op->vm)) {
-		if (wait_goes_on(op, deadline, ready_ms(r), "the guest's sshd did not answer", err) < 0)
-			return -1;
+	do {
+		auto_close int fd = ssh_connect(op->vm);
+		if (fd >= 0 && (rc = read_banner(op, fd, r, deadline, err)) != 0)
+			return rc < 0 ? -1 : 0;
 		clock_sleep(BANNER_EACH_MS);
-	}
-	return 0;
+	} while (sshd_goes_on(op, r, deadline, err) == 0);
+	return -1;
 }
 
 /* ---- */

@@ -44,6 +44,14 @@ def test_it_waits_for_what_comes_late(host, ready):
     assert time.monotonic() - begun > 1
 
 
+def test_an_sshd_that_takes_its_time(host):
+    """It is asked once and waited for; asked again and again, a slow guest would never come up."""
+    host.fcm("exec", "-i", "web", "sh", "-c", "cp /etc/fcm/rc /root/rc; cat >/root/slow; chmod 755 /root/slow; "
+             "sed -i 's|^/usr/sbin/dropbear.*|nc -ll -p 22 -e /root/slow \\&|' /etc/fcm/rc", input="#!/bin/sh\necho >>/run/asked\nsleep 3\necho SSH-2.0-slow\n")
+    assert restart(host, mode="auto").ok()["state"] == "running"
+    assert host.fcm("exec", "web", "sh", "-c", "wc -l </run/asked; mv /root/rc /etc/fcm/rc").stdout == "1\n"
+
+
 @pytest.mark.parametrize("ready, why", [
     ({"mode": "tcp", "port": 9}, "Connection refused"),
     ({"mode": "http", "url": "http://127.0.0.1:22/"}, "no HTTP answer"),
