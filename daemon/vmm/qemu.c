@@ -94,7 +94,8 @@ static void add_machine(const struct vmm_config *config, struct strv *argv)
 	switch (config->accel) {
 	case VMM_TCG:
 		add(argv, "-machine", tcg);
-		add(argv, "-accel", "tcg,tb-size=32");
+		/* MiB of translated code. With 32 systemd's boot throws it away again and again: a fifth more work. */
+		add(argv, "-accel", "tcg,tb-size=64");
 		add(argv, "-cpu", "max");
 		break;
 	case VMM_KVM:

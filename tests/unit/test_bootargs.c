@@ -25,7 +25,7 @@ static void check_args(const struct vmm_config *c, enum boot_machine machine, co
 }
 
 #define TCG_LINE                                                                                             \
-	"console=ttyS0 quiet reboot=t panic=-1 tsc=reliable no_timer_check cryptomgr.notests noreplace-smp " \
+	"console=ttyS0 quiet reboot=t panic=-1 tsc=reliable mitigations=off no_timer_check cryptomgr.notests noreplace-smp " \
 	"pci=off "                                                                                           \
 	"8250.nr_uarts=1 random.trust_cpu=on tsc_early_khz=2596137 "                                         \
 	"ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on"
@@ -67,7 +67,7 @@ static void test_plan_tcg(void **state)
 		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,acpi="
 		"on,"
 		"dump-guest-core=off,memory-backend=microvm.ram",
-		"-accel", "tcg,tb-size=32", "-cpu", "max", "-bios", "qboot.rom", "-m", "512", "-object",
+		"-accel", "tcg,tb-size=64", "-cpu", "max", "-bios", "qboot.rom", "-m", "512", "-object",
 		"memory-backend-file,id=microvm.ram,x-use-canonical-path-for-ramblock-id=off,size=512M,dump="
 		"off,mem-path=/ram/memory,share=on",
 		"-smp", "2", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot",
@@ -116,7 +116,7 @@ static void test_plan_kvm(void **state)
 		"auto-kernel-cmdline=off,acpi=on,dump-guest-core=off,memory-backend=microvm.ram"));
 	assert_true(strv_has(&plan.argv, "kvm,kernel-irqchip=on"));
 	assert_true(strv_has(&plan.argv, "host"));
-	assert_false(strv_has(&plan.argv, "tcg,tb-size=32"));
+	assert_false(strv_has(&plan.argv, "tcg,tb-size=64"));
 	assert_true(strv_has(&plan.binds, "/dev/kvm:/dev/kvm:dev"));
 }
 
