@@ -9,19 +9,36 @@
 #include "common/core/log.h"
 #include "daemon/engine/op.h"
 
-/* What FCM_FAULT asks for at this row, or "". A fault strikes once. */
-static const char *fault_at(const struct op *op, const struct step *step)
+enum fault { FAULT_NONE, FAULT_FAIL, FAULT_FAIL_AFTER, FAULT_KILL, FAULT_KILL_AFTER, FAULT_HANG };
+
+static const char *const FAULTS[] = {
+	[FAULT_FAIL] = "fail",
+	[FAULT_FAIL_AFTER] = "fail-after",
+	[FAULT_KILL] = "kill",
+	[FAULT_KILL_AFTER] = "kill-after",
+	[FAULT_HANG] = "hang",
+};
+
+/* What FCM_FAULT asks for at this row. */
+static enum fault fault_at(const struct op *op, const struct step *step)
 {
-	static atomic_flag spent = ATOMIC_FLAG_INIT;
-	const char *fault = getenv("FCM_FAULT"), *colon = fault ? strchr(fault, ':') : NULL;
+	static atomic_uint spent; /* a bit each */
+	const char *one = getenv("FCM_FAULT");
 	char here[64];
 
-	if (colon == NULL)
-		return "";
-	fcm_format(here, sizeof here, "%s/%s", op->table->name, step->name);
-	if (strlen(here) != (size_t)(colon - fault) || strncmp(here, fault, strlen(here)) != 0)
-		return "";
-	return atomic_flag_test_and_set(&spent) ? "" : colon + 1;
+	fcm_format(here, sizeof here, "%s/%s:", op->table->name, step->name);
+	size_t n = strlen(here);
+	for (unsigned bit = 1; one && *one; bit <<= 1, one += strcspn(one, " "), one += strspn(one, " ")) {
+		if (strncmp(one, here, n) != 0)
+			continue;
+		for (enum fault fault = FAULT_FAIL; fault <= FAULT_HANG; fault++) {
+			size_t len = strlen(FAULTS[fault]);
+
+			if (strncmp(one + n, FAULTS[fault], len) == 0 && strchr(" ", one[n + len]))
+				return atomic_fetch_or(&spent, bit) & bit ? FAULT_NONE : fault;
+		}
+	}
+	return FAULT_NONE;
 }
 
 static int run_row(struct op *op, size_t i, struct fcm_error *err)
@@ -29,20 +46,23 @@ static int run_row(struct op *op, size_t i, struct fcm_error *err)
 	const struct step *step = op->table->rows[i].step;
 	bool undo = op->table->rows[i].way == STEP_UNDO;
 	int (*act)(struct op *, struct fcm_error *) = undo ? step->undo : step->run;
-	const char *fault = fault_at(op, step);
+	enum fault fault = fault_at(op, step);
 	int rc = 0;
 
-	if (strcmp(fault, "kill") == 0)
+	if (fault != FAULT_NONE)
+		log_line(LOG_LEVEL_WARN, op->vm ? op->vm->id.s : NULL, "fault injected: %s/%s:%s",
+			op->table->name, step->name, FAULTS[fault]);
+	if (fault == FAULT_KILL)
 		raise(SIGKILL);
-	if (strcmp(fault, "hang") == 0)
-		clock_sleep(30000);
-	if (strcmp(fault, "fail") == 0)
+	if (fault == FAULT_HANG)
+		clock_sleep(120000);
+	if (fault == FAULT_FAIL)
 		rc = fcm_fail(err, FCM_INTERNAL, "fault injected before the step");
 	else if (act)
 		rc = act(op, err);
-	if (strcmp(fault, "kill-after") == 0)
+	if (fault == FAULT_KILL_AFTER)
 		raise(SIGKILL);
-	if (rc == 0 && strcmp(fault, "fail-after") == 0)
+	if (rc == 0 && fault == FAULT_FAIL_AFTER)
 		rc = fcm_fail(err, FCM_INTERNAL, "fault injected after the step");
 	if (rc < 0)
 		fcm_copy(err->step, sizeof err->step, step->name);

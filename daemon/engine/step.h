@@ -9,12 +9,12 @@
  * middle starts again from there. An undo that fails ends the roll-back, for what is below it may still be in use
  * (a directory by a VMM that doesn't die): stop, destroy and the next daemon go on from there.
  *
- * Fault points (tests): FCM_FAULT=<table>/<step>:<what>, once a process, where <what> is
+ * Fault points (tests): FCM_FAULT="<table>/<step>:<what> ...", each once a process, where <what> is
  *	fail		the step does not run and fails
  *	fail-after	the step runs and fails all the same
  *	kill		the daemon is killed before the step
  *	kill-after	the daemon is killed after the step
- *	hang		the step takes 30 seconds longer
+ *	hang		the step takes two minutes longer
  */
 #pragma once
 

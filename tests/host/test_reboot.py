@@ -4,6 +4,7 @@ import pytest
 import host as hosts
 import product as products
 
+RELEASES = hosts.RELEASES if hosts.WHOLE else ("bookworm",)
 # name: (restart policy, state before, state after); each costs time at each boot
 VMS = {
     "steady": ("unless-stopped" if hosts.FIRST else "always", "running", "running"),
@@ -11,7 +12,6 @@ VMS = {
     "resting": ("always", "stopped", "stopped"),
 }
 AFTER = {name: after for name, (_, _, after) in VMS.items()}
-ALONE = {"steady": "running"}  # who is there when the power goes in the middle of something
 DROP_IN = "/etc/systemd/system/fcmd.service.d/fault.conf"
 
 
@@ -19,7 +19,7 @@ DROP_IN = "/etc/systemd/system/fcmd.service.d/fault.conf"
 def product(packaged, kernel_tar, tiny_tar):
     it = packaged
     it.install()
-    it.add_assets(kernel_tar, tiny_tar)
+    it.add_assets(kernel_tar, tiny=tiny_tar)
     for name, (policy, state, _) in VMS.items():
         it.create(name, "--restart", policy)
         if state == "stopped":
@@ -45,8 +45,9 @@ def whole(product):
     assert taps == {vm["id"] for vm in vms if vm["state"] == "running"}
 
 
-def back(product, before, boot_id):
-    product.settle(AFTER, 120)
+def back(product, before, boot_id, **others):
+    """VMS are as they shall be, and so are others: name=state."""
+    product.settle({**AFTER, **others}, 120)
     truth(product)
     now = product.vms()
     for name in VMS:
@@ -76,56 +77,31 @@ def test_guest_that_switched_itself_off(product):
     product.fcm("start", "steady")
 
 
-@pytest.mark.one_release
-def test_power_cut(product, note):
-    before, boot_id = product.vms(), product.boot_id("steady")
-    product.host.run("sync")
-    note(f"power cut and back in {product.host.power_cut():.1f} s")
-    back(product, before, boot_id)
-
-
-@pytest.fixture(scope="module")
-def alone(product):
-    """The product with one VM."""
-    for name in VMS.keys() - ALONE.keys():
-        product.fcm("destroy", "-f", name)
-    return product
-
-
-def cut_in(product, at, command):
-    """The power goes while `command` stands still at a step."""
-    product.host.put(DROP_IN, f"[Service]\nEnvironment=FCM_FAULT={at}:hang\n")
-    before = product.states()
+def cut_in(product, before, *commands):
+    """The power goes while each of `commands` stands still at a step: (step, command)."""
+    faults = " ".join(f"{step}:hang" for step, _ in commands)
+    product.host.put(DROP_IN, f"[Service]\nEnvironment='FCM_FAULT={faults}'\n")
     product.host.run("systemctl daemon-reload; systemctl restart fcmd")
     product.settle(before)
-    product.host.run(f"{command} >/dev/null 2>&1 & sleep 3; rm {DROP_IN}; sync")
-    product.host.power_cut()
+    for number, (_, command) in enumerate(commands, 1):
+        product.host.run(f"{command} >/dev/null 2>&1 & for i in $(seq 30); do "
+                         f"test $(journalctl -o cat -u fcmd | grep -c 'fault injected') = {number} && exit; sleep 1; done; exit 1", timeout=90)
+    product.host.run(f"rm {DROP_IN}; sync")
+    return product.host.power_cut()
 
 
-@pytest.mark.one_release
-@pytest.mark.parametrize("step", [pytest.param("vmm", marks=pytest.mark.whole), "guest"])
-def test_power_cut_in_create(alone, step):
-    """Half a VM is none; one whose guest was coming up is whole, and its policy decides."""
-    cut_in(alone, f"create/{step}", "fcm create --name new --image tiny --mem 96")
-    if step == "guest":
-        alone.settle({**ALONE, "new": "running"}, 120)
-        assert alone.in_guest("new", "echo well") == "well\n"
-        alone.fcm("destroy", "-f", "new")
-    alone.settle(ALONE, 120)
-    whole(alone)
-
-
-@pytest.mark.one_release
-def test_power_cut_in_destroy(alone):
-    alone.create("doomed", "--restart", "no")
-    cut_in(alone, "destroy/directory", "fcm destroy doomed")
-    alone.settle(ALONE, 120)
-    whole(alone)
-
-
-@pytest.mark.one_release
-def test_power_cut_in_stop(alone):
-    cut_in(alone, "stop/quiet", "fcm stop steady")
-    alone.settle({"steady": "stopped"}, 120)
-    alone.fcm("start", "steady")
-    assert alone.in_guest("steady", "cat /root/mine") == "mine\n"
+def test_power_cut(product, note):
+    """In the middle of create, stop and destroy: half a VM is none, one whose guest was coming up is whole, and so is what was
+    stopped; who had nothing to do with it runs again."""
+    product.create("ending", "--restart", "always")
+    product.create("doomed", "--restart", "no")
+    before, boot_id = product.vms(), product.boot_id("steady")
+    took = cut_in(product, {**AFTER, "ending": "running", "doomed": "running"},
+                  ("create/vmm", "fcm create --image tiny --mem 96 --name half"), ("create/guest", "fcm create --image tiny --mem 96 --name new"),
+                  ("stop/quiet", "fcm stop ending"), ("destroy/directory", "fcm destroy -f doomed"))
+    note(f"power cut and back in {took:.1f} s")
+    back(product, before, boot_id, new="running", ending="stopped")
+    assert product.in_guest("new", "echo well") == "well\n"
+    whole(product)
+    product.fcm("start", "ending")
+    assert product.in_guest("ending", "echo well") == "well\n"
