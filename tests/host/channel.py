@@ -163,7 +163,8 @@ class Channel:
             if frame is None:
                 if time.monotonic() > deadline:
                     raise Failed(f"the agent didn't answer {kind!r} within {timeout:g} s")
-                self._move(min(1, deadline - time.monotonic()))
+                self._poke()
+                self._move(min(POKE_EVERY, deadline - time.monotonic()))
 
     # ---- the session ----
 
@@ -190,7 +191,7 @@ class Channel:
         self.refresh()  # what comes before its answer are answers to the other HELLOs
         return self.boot_id
 
-    def refresh(self, timeout=10):
+    def refresh(self, timeout=30):
         """Give the machine the time and fresh random numbers, which a snapshot can't have."""
         self._send(b"T", struct.pack("<q", time.time_ns()) + os.urandom(32))
         self._expect(b"T", timeout)
