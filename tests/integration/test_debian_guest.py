@@ -43,8 +43,8 @@ def said(host, script, **kwargs):
 
 def settled(host):
     """What systemd says of itself once it has started what it wants to start."""
-    return wait_for("systemd settles", lambda: (state := said(host, "systemctl is-system-running", check=False)) not in
-                    ("", "starting", "initializing") and state, 200, 0.5)
+    return wait_for("systemd settles", lambda: (state := said(host, "systemctl is-system-running --wait", check=False, timeout=200)) not in
+                    ("", "offline", "starting", "initializing") and state, 200, 0.5)
 
 
 def in_guest(host, command):
@@ -155,10 +155,9 @@ def judge(host):
     host.create("judge", image="base", memory=256, disk=1024)
 
     def verdict(vm):
-        disk = f"/var/lib/firecracker/{vm['id']}/rootfs.img"
-        look = ("gunzip | dd of=/root/disk bs=64k conv=sparse status=none && e2fsck -fn /root/disk; echo status $?; "
-                "dumpe2fs -h /root/disk; rm /root/disk")
-        return host.run("bash", "-c", f"set -o pipefail; gzip -1 <{disk} | fcm exec -i judge sh -c '{look}'").stdout
+        look = "tar -x && e2fsck -fn rootfs.img; echo status $?; dumpe2fs -h rootfs.img; rm rootfs.img"
+        return host.run("bash", "-c", f"set -o pipefail; tar -C /var/lib/firecracker/{vm['id']} --sparse -c rootfs.img | "
+                                      f"fcm exec -i -w /root judge sh -c '{look}'").stdout
     yield verdict
     host.api.delete("/v1/vms/judge?force=1").ok()
 
