@@ -42,8 +42,8 @@ class Product:
         self.host.put("/root/fcm.deb", Path(package or self.package).read_bytes())
         return self.host.run(["dpkg", "-i", *options, "/root/fcm.deb"], timeout=120)
 
-    def add_assets(self, kernel_tar, *image_tars):
-        images = [("POST", f"images/import?name={Path(tar).stem}", tar) for tar in image_tars]
+    def add_assets(self, kernel_tar, **image_tars):
+        images = [("POST", f"images/import?name={name}", tar) for name, tar in image_tars.items()]
         for method, path, tar in (("PUT", "kernels/default", kernel_tar), *images):
             self.host.put("/root/asset.tar", Path(tar).read_bytes())
             self.host.run(f"curl -sSf --unix-socket /run/fcm/fcmd.sock -H 'Content-Type: application/octet-stream' -X {method} "

@@ -23,8 +23,8 @@ FILES = ("common/routes.def", "docs/REMOTE.md", "tests/host/by_hand.py")  # whic
 # The scripted VMM fails and dies at every step; here are those where the real one answers something else.
 UNDO_FAILS = ("fail-after-create/vmm", "fail-create/attach", "fail-after-create/boot", "fail-after-start/vmm", "fail-stop/vmm")
 UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "stop/guest:kill")
-# FCM_ACCEPTANCE=whole runs all of these, more than an hour of nested guests; without it the heart is run. The README, which
-# test_readme.py runs in a host, tells the story of test_seed_verification.py.
+# FCM_ACCEPTANCE=whole runs all of these, more than an hour of nested guests; without it the heart is run. README and TUTORIAL, which
+# test_readme.py runs in a host, tell the story of test_seed_verification.py, and have snapshots, clones, a suspended VM and statuses.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
     "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_ready_guest.py", "test_stats_guest.py",
@@ -37,13 +37,10 @@ WHOLE = (
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
     *(f"{UNDO}test_fails[{step}]" for step in UNDO_FAILS), *(f"{UNDO}test_killed[{fault}]" for fault in UNDO_KILLS),
 )
-HEART = (
-    *(f"test_guest_power.py::{name}" for name in ("test_reboot", "test_panic", "test_killed[vmm]")),
-    *(f"test_snapshot_guest.py::{name}" for name in ("test_clones_are_others", "test_data_is_apart", "test_restore")),
-    "test_suspend_guest.py::test_suspend", "test_main_guest.py::test_output_and_status",
-)
+HEART = (*(f"test_guest_power.py::{name}" for name in ("test_reboot", "test_panic", "test_killed[vmm]")), "test_snapshot_guest.py::test_clones_are_others")
 CHOSEN = WHOLE if hosts.WHOLE else HEART
-RELEASES = ("bookworm",)  # Firecracker and the guests are the same on trixie; test_systemd, test_package and test_reboot run them there
+# Firecracker and the guests are the same on trixie; test_systemd and test_package run them there.
+RELEASES = hosts.RELEASES if hosts.WHOLE else ("bookworm",)
 
 
 def nodes():

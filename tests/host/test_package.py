@@ -52,7 +52,7 @@ def test_install(product, before, kernel_tar, tiny_tar):
     shown = run("fcmd --example-config").text
     assert shown == run("cat /etc/fcm/fcmd.conf").text and "#pool = 172.16.0.0/24" in shown
     assert not run("dpkg --verify fcm | grep -vE ' /usr/share/(doc|man)(/|$)'", check=False).text, "the host's dpkg leaves documents out"
-    product.add_assets(kernel_tar, tiny_tar)
+    product.add_assets(kernel_tar, tiny=tiny_tar)
 
 
 def test_an_ordinary_user(product):
@@ -97,28 +97,21 @@ def test_disabled_stays_disabled(product):
 
 
 def test_remove(product):
-    """VMs end; what is theirs stays for the next installation, and nothing of them is left in the kernel."""
+    """VMs end; what is theirs stays for the next installation, also where the configuration goes and the state shall stay, and
+    nothing of them is left in the kernel."""
     boot_id, ip = product.boot_id("one"), product.vm("one")["ip"]
-    product.host.run("dpkg -r fcm", timeout=120)
-    assert product.traces() == ""
     run = product.host.run
+    run("dpkg -r fcm", timeout=120)
+    assert product.traces() == ""
     assert not run("systemctl list-unit-files --no-legend 'fcm*' | grep -v masked", check=False).text
     assert run("ls /etc/fcm").text == "fcmd.conf\n"
+    run("touch /var/lib/firecracker/.keep; dpkg -P fcm")
+    assert not run("ls -d /etc/fcm; getent group fcm", check=False).text
+    assert len(run("ls -d /var/lib/firecracker/*/config.json").text.split()) == 1
     product.install()
     product.settle({"one": "running"})
     assert product.vm("one")["ip"] == ip
     assert product.count("one") > 0 and product.boot_id("one") != boot_id
-
-
-@pytest.mark.one_release
-def test_purge_keeps_the_state_if_asked(product):
-    run = product.host.run
-    run("touch /var/lib/firecracker/.keep; dpkg -P fcm", timeout=120)
-    assert product.traces() == "" and not run("getent group fcm", check=False).text
-    assert len(run("ls -d /var/lib/firecracker/*/config.json").text.split()) == 1
-    product.install()
-    product.settle({"one": "running"})
-    assert product.count("one") > 0
 
 
 def test_purge(product, before):

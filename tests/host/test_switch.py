@@ -12,7 +12,7 @@ def product(firecracker, kernel_tar, tiny_tar):
     firecracker.install()
     firecracker.run("groupadd --system fcm; systemctl daemon-reload; systemctl start fcmd")
     it = products.Product(firecracker)
-    it.add_assets(kernel_tar, tiny_tar)
+    it.add_assets(kernel_tar, tiny=tiny_tar)
     return it
 
 

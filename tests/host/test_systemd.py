@@ -15,7 +15,7 @@ DROP_IN = "/etc/systemd/system/fcmd.service.d/test.conf"
 def product(packaged, kernel_tar, tiny_tar):
     it = packaged
     it.install()
-    it.add_assets(kernel_tar, tiny_tar)
+    it.add_assets(kernel_tar, tiny=tiny_tar)
     it.create("one")
     it.in_guest("one", products.COUNTER)
     return it

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.skipif(not os.environ.get("FCM_LONG"), reason="two host
 SAME = ("vmm", "vmm_version", "accel", "cpu", "cpu_flags")  # of whoever wants to go on
 
 
-def product_in(host, *tars):
+def product_in(host, kernel_tar, tiny_tar):
     host.install()
     host.run("groupadd --system fcm; systemctl daemon-reload; systemctl start fcmd", timeout=180)
     it = products.Product(host)
-    it.add_assets(*tars)
+    it.add_assets(kernel_tar, tiny=tiny_tar)
     return it
 
 
