@@ -132,7 +132,7 @@ def beside(kind, parts_):
 
 
 def integration_parts(build, asan):
-    result = [pytest(file.stem, [file], build, 900) for file in test_files("integration")]
+    result = [pytest(file.stem, [file], build, 1500) for file in test_files("integration")]
     sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
     return [*result, pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10")]
 

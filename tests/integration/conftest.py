@@ -85,6 +85,8 @@ def host(request):
     config = options.get("config")
     if fake:
         config = f"qemu = {FAKE_VMM}\n" + (config or "")
+    if REAL:  # where a guest within a guest takes its time
+        config = "boot_seconds = 200\n" + (config or "")
     folder = WORK / f"{request.module.__name__}-{os.getpid()}"
     machine = hosts.Host(folder, BUILD, config, options.get("caddyfile"), kvm=not fake)
     request.module.__fcm_host__ = machine

@@ -149,7 +149,7 @@ def test_a_lease(guest):
     time.sleep(1.2)
     assert is_frozen(guest)
     wait_for("it goes on", lambda: not is_frozen(guest), 10, 0.05)
-    assert 2.9 < guest.uptime() - begin < 5
+    assert 2.9 < guest.uptime() - begin < 8
     assert guest.ok("thaw").get("thawed") is None
 
 
@@ -248,18 +248,18 @@ KEYS["debian"] = KEYS["base"]
 def test_the_host_key_of_a_clone(host, vms, guest, image):
     """OpenSSH since 9.8 takes it by the image's hook, before, and dropbear, for each connection. Who is connected stays so."""
     def shown():
-        return host.run("ssh-keyscan", "-t", "ed25519", vms[image]["ip"], check=False).stdout.split()[2:3]
+        return host.run("ssh-keyscan", "-T", "30", "-t", "ed25519", vms[image]["ip"], check=False).stdout.split()[2:3]
     path, make = KEYS[image]
     key = host.work / f"key-{image}"
     new = next(word for word in host.run("sh", "-c", make.format(key)).stdout.split() if word.startswith("AAAA"))
-    old = wait_for("it shows one", shown, 20)
+    old = wait_for("it shows one", shown, 60)
     hold_open(guest, image, "127.0.0.1", 22)
     wait_for("somebody is connected", lambda: "0100007F" in established(guest), 20)
     guest.ok("file", path=path, mode=600, raw=key.read_bytes())
     assert old != [new]
     answer, failed, said = guest.open([("op", "hooks"), *NAMES.items()])
     assert (answer.get("exit"), failed) == ("0", ""), (answer, failed, said)
-    wait_for("it shows the new one", lambda: shown() == [new], 20)
+    wait_for("it shows the new one", lambda: shown() == [new], 60)
     assert "0100007F" in established(guest)
 
 

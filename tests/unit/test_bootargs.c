@@ -25,7 +25,8 @@ static void check_args(const struct vmm_config *c, enum boot_machine machine, co
 }
 
 #define TCG_LINE                                                                                             \
-	"console=ttyS0 quiet reboot=t panic=-1 tsc=reliable mitigations=off no_timer_check cryptomgr.notests noreplace-smp " \
+	"console=ttyS0 quiet reboot=t panic=-1 tsc=reliable mitigations=off no_timer_check "                 \
+	"cryptomgr.notests noreplace-smp "                                                                   \
 	"pci=off "                                                                                           \
 	"8250.nr_uarts=1 random.trust_cpu=on tsc_early_khz=2596137 "                                         \
 	"ip=172.16.0.50::172.16.0.1:255.255.255.0:cosmic-comet:eth0:on"
