@@ -147,11 +147,19 @@ static int64_t frame_deadline(const struct channel *c)
 	return MIN(c->heard + FRAME_SILENCE_MS, c->began + CHANNEL_FRAME_MS);
 }
 
+/* Without KVM QEMU looks whether a port takes what waits for it when its main loop turns, and a guest that opens the port
+ * doesn't turn it (7.2: hw/char/virtio-console.c, set_guest_connected() and chr_can_read()). A timer of the guest's does, so one
+ * that sleeps has one until it is spoken to: else nobody was heard for a minute, once in some hundred boots. */
+static int64_t first_byte_deadline(const struct channel *c)
+{
+	return c->fd >= 0 && c->listen_fd < 0 && c->heard == 0 ? clock_in(CHANNEL_FIRST_MS) : FCM_FOREVER;
+}
+
 int64_t channel_deadline(const struct channel *c)
 {
 	int64_t hearing = c->fd >= 0 && clock_ms() < c->deaf_until ? c->deaf_until : FCM_FOREVER;
 
-	return MIN(frame_deadline(c), hearing);
+	return MIN(MIN(frame_deadline(c), hearing), first_byte_deadline(c));
 }
 
 void channel_tick(struct channel *c)

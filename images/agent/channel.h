@@ -26,6 +26,7 @@ enum {
 	CHANNEL_OUT_MAX = 65536, /* bytes that wait for the host before we stop reading */
 	CHANNEL_FRAME_MS = 1000, /* for the whole of a frame */
 	CHANNEL_HANGUP_MS = 100, /* how long we look away when no host is there */
+	CHANNEL_FIRST_MS = 250,	 /* from one look to the next before the first byte */
 	CHANNEL_LINGER_S = 1,
 	CHANNEL_PORT = 52, /* vsock port, docs/AGENT.md */
 };
