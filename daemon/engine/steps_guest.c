@@ -456,8 +456,17 @@ static int setup(struct op *op, struct fcm_error *err)
 	return note_renewed(vm, err);
 }
 
+static bool channel_is_lost(struct vm *vm)
+{
+	struct guest_hello hello;
+	struct fcm_error err;
+
+	return guest_hello(vm->guest, clock_in(0), &hello, &err) < 0;
+}
+
 /* Every request of the setup may be repeated, so an adopted guest simply gets it again: the last daemon may
- * have been killed anywhere in it. */
+ * have been killed anywhere in it. So does one that goes on from its memory, if it closes the new channel with the old ones: that
+ * these are of another time (virtio 1.2, section 5.10.6.7, VIRTIO_VSOCK_EVENT_TRANSPORT_RESET) a busy one hears late. */
 static int guest_up(struct op *op, struct fcm_error *err)
 {
 	op->vm->set_up = false;
@@ -465,10 +474,18 @@ static int guest_up(struct op *op, struct fcm_error *err)
 		supervise_new(op->vm); /* set it up when nobody waits */
 		return 0;
 	}
-	if (guest_reach(op, clock_in(patience_ms(op)), err) < 0)
+	int64_t deadline = clock_in(patience_ms(op));
+	bool again = op->vm->run.loaded != LOADED_NOT;
+
+	if (guest_reach(op, deadline, err) < 0)
 		return -1;
-	if (setup(op, err) < 0)
-		return op_last_words(op, err);
+	while (setup(op, err) < 0) {
+		if (!again || !channel_is_lost(op->vm))
+			return op_last_words(op, err);
+		if (guest_reach(op, deadline, err) < 0)
+			return -1;
+		again = false;
+	}
 	op->vm->set_up = true;
 	return 0;
 }

@@ -124,6 +124,11 @@ static void parse(struct machine *m)
 		ssize_t n = frame_parse(in->p, in->n, &f);
 		if (n == 0)
 			return;
+		if (m->fault == FAULT_RESET && n > 0 && f.type == FRAME_REQ) {
+			m->fault = FAULT_NONE;
+			peer_hang_up(&m->agent);
+			return;
+		}
 		if (n > 0 && f.type == FRAME_HELLO)
 			answer_hello(m, &f);
 		if (n > 0 && f.type == FRAME_REQ)
@@ -175,6 +180,7 @@ void agent_input(struct machine *m)
 	case FAULT_ORDER:
 	case FAULT_TWICE:
 	case FAULT_LOST:
+	case FAULT_RESET:
 	case FAULT_NOISE:
 	case FAULT_NOSAVE:
 	case FAULT_BIGSAVE:

@@ -84,6 +84,7 @@ static void say(struct fc *f, const char *answer)
 	case FAULT_CONSOLE:
 	case FAULT_ORDER:
 	case FAULT_LOST:
+	case FAULT_RESET:
 	case FAULT_NOISE:
 	case FAULT_NOSAVE:
 	case FAULT_BIGSAVE:

@@ -40,6 +40,7 @@ static const struct {
 	{"lost", FAULT_LOST,
 		"fake-firecracker: the first connection to the agent is closed at once, the second never "
 		"answered"},
+	{"reset", FAULT_RESET, "closes the channel to the agent at its first request"},
 	{"noise", FAULT_NOISE, "fake-firecracker: rubbish in place of the answer to CONNECT"},
 	{"console", FAULT_CONSOLE, "prints 8 MiB to the console at start"},
 	{"nosave", FAULT_NOSAVE,

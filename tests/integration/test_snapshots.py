@@ -102,6 +102,14 @@ def test_suspend(host, api):
     assert back["expose"]["domain"] == before["expose"]["domain"] and not saved(host).exists()
 
 
+@fake_only
+def test_the_channel_is_closed_once_more(host, api):
+    """A guest that hears late that its connections are of another time closes the new one, too."""
+    host.create("fault-sreset")
+    api.post("/v1/vms/fault-sreset/suspend").ok()
+    assert api.post("/v1/vms/fault-sreset/start").ok()["resumed"] is True
+
+
 def test_stop_drops_the_memory(host, api):
     before = host.create("web")
     api.post("/v1/vms/web/suspend").ok()
