@@ -96,6 +96,7 @@ def test_disabled_stays_disabled(product):
     product.host.run("systemctl enable fcmd")
 
 
+@pytest.mark.one_release
 def test_remove(product):
     """VMs end; what is theirs stays for the next installation, also where the configuration goes and the state shall stay, and
     nothing of them is left in the kernel."""

@@ -6,9 +6,8 @@ import host as hosts
 # Firecracker is the same program on both releases; QEMU is 7.2 on bookworm, where test_switch.py runs it with KVM, too, and 10.0 on
 # trixie. What FCM_ACCEPTANCE=whole tries beyond that takes ten minutes.
 DRIVERS = "firecracker qemu-kvm" if hosts.WHOLE else "firecracker" if hosts.FIRST else "qemu-kvm"
-# What is the same without KVM is tried there (tests/contract); of QEMU with it what a VM's life needs.
-TESTS = ("" if hosts.WHOLE else "not flipped and not spoilt and not limit and not freed" if hosts.FIRST else
-         "life or soft_off or saved_and_loaded or auto or took_part")
+# What is the same without KVM is tried there (tests/contract); here what a VM's life needs.
+TESTS = "" if hosts.WHOLE else "life or soft_off or saved_and_loaded or jail or killed_vmm or recorded or auto or took_part"
 FOLDER = "/srv/vmm"
 CONTRACT = hosts.TOP / "tests/contract/vmm"
 
