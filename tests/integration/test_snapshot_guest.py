@@ -10,9 +10,12 @@ import time
 import pytest
 from host import wait_for
 
-# One that counts, and one that is always in the middle of reading random bytes.
-COUNTER = """(n=0; while sleep 0.2; do n=$((n+1)); echo $n >/run/n.new; mv /run/n.new /run/n; done) >/dev/null 2>&1 </dev/null &
-(while sleep 0.2; do head -c 16 /dev/urandom | od -An -tx1 >/run/random.new; mv /run/random.new /run/random; done) >/dev/null 2>&1 </dev/null &"""
+# One that counts, and one that reads random bytes again and again. The shells wait by themselves: a sleep(1) each time would be more
+# work than all else in each clone.
+COUNTER = """mkfifo /run/tick /run/tock
+(exec 3<>/run/tick; n=0; while :; do read -t 0.2 x <&3; n=$((n+1)); echo $n >>/run/n; done) >/dev/null 2>&1 </dev/null &
+(exec 3<>/run/tock; while :; do read -t 1 x <&3; head -c 16 /dev/urandom | od -An -tx1 >/run/random.new; mv /run/random.new /run/random; done) \
+>/dev/null 2>&1 </dev/null &"""
 HOOK = """#!/bin/sh
 echo "$FCM_OLD_NAME $FCM_OLD_IP -> $FCM_NAME $FCM_IP" >/run/hook"""
 CLONES = 4
@@ -34,7 +37,7 @@ def shell(host, vm, line):
 
 
 def count(host, vm):
-    return int(shell(host, vm, "cat /run/n 2>/dev/null || echo 0"))
+    return int(shell(host, vm, "tail -n 1 /run/n | grep . || echo 0"))
 
 
 def goes_on(host, vm):
