@@ -50,6 +50,7 @@ def test_an_sshd_that_takes_its_time(host):
              "sed -i 's|^/usr/sbin/dropbear.*|nc -ll -p 22 -e /root/slow \\&|' /etc/fcm/rc", input="#!/bin/sh\necho >>/run/asked\nsleep 3\necho SSH-2.0-slow\n")
     assert restart(host, mode="auto").ok()["state"] == "running"
     assert host.fcm("exec", "web", "sh", "-c", "wc -l </run/asked; mv /root/rc /etc/fcm/rc").stdout == "1\n"
+    restart(host, mode="ssh").ok()  # with dropbear again
 
 
 @pytest.mark.parametrize("ready, why", [
