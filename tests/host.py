@@ -90,6 +90,13 @@ class Failed(AssertionError):
     """A command or a wait that didn't end well."""
 
 
+def counter(path, every):
+    """A shell command for a guest of busybox: a number in a line of its own each `every` seconds, from 1 on, in the background. The
+    shell waits by itself: a sleep(1) each time would be more work than all else in a guest."""
+    return (f"mkfifo /run/tick; (exec 3<>/run/tick; n=0; while :; do read -t {every} x <&3; n=$((n + 1)); echo $n >>{path}; done) "
+            ">/dev/null 2>&1 </dev/null &")
+
+
 def wait_for(what, probe, timeout=30.0, every=0.05):
     """Call probe() until it returns something true, and return that. `what` names it in the error."""
     deadline = time.monotonic() + timeout

@@ -1,7 +1,6 @@
 """The host goes down: all VMs end gently, at one time, and come back by their policy; what was stopped stays so."""
-from host import wait_for
+from host import counter, wait_for
 
-COUNTER = "mkfifo /run/tick; (exec 3<>/run/tick; n=0; while :; do read -t 0.2 x <&3; n=$((n + 1)); echo $n >>/root/count; done) >/dev/null 2>&1 &"
 POLICIES = {"always": "always", "usual": "unless-stopped", "once": "no"}
 
 
@@ -15,7 +14,7 @@ def test_park(host):
         host.create(name, restart=policy)
     host.create("resting")
     host.api.post("/v1/vms/resting/stop").ok()
-    host.ssh("usual", COUNTER)
+    host.ssh("usual", counter("/root/count", 0.2))
     wait_for("the guest to count", lambda: int(host.ssh("usual", "wc -l </root/count")) >= 5)
     before = {name: host.vm(name) for name in POLICIES}
     boot = host.boot_id("usual")

@@ -8,12 +8,11 @@ import re
 import time
 
 import pytest
-from host import wait_for
+from host import counter, wait_for
 
-# One that counts, and one that reads random bytes again and again. The shells wait by themselves: a sleep(1) each time would be more
-# work than all else in each clone.
-COUNTER = """mkfifo /run/tick /run/tock
-(exec 3<>/run/tick; n=0; while :; do read -t 0.2 x <&3; n=$((n+1)); echo $n >>/run/n; done) >/dev/null 2>&1 </dev/null &
+# One that counts, and one that reads random bytes again and again.
+PROGRAMS = counter("/run/n", 0.2) + """
+mkfifo /run/tock
 (exec 3<>/run/tock; while :; do read -t 1 x <&3; head -c 16 /dev/urandom | od -An -tx1 >/run/random.new; mv /run/random.new /run/random; done) \
 >/dev/null 2>&1 </dev/null &"""
 HOOK = """#!/bin/sh
@@ -57,7 +56,7 @@ def clone(host, snapshot, name, **more):
 @pytest.fixture(scope="module")
 def source(host):
     host.create("source", labels={"role": "source"}, memory=256)
-    shell(host, "source", COUNTER)
+    shell(host, "source", PROGRAMS)
     shell(host, "source", "echo first >/root/note")
     shell(host, "source", f"mkdir -p /etc/fcm/clone.d; echo '{HOOK}' >/etc/fcm/clone.d/mine; chmod 755 /etc/fcm/clone.d/mine")
     wait_for("the counter", lambda: count(host, "source") > 5)

@@ -2,7 +2,7 @@
 import time
 
 import pytest
-from host import wait_for
+from host import counter, wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +27,7 @@ def count(host, vm):
 @pytest.fixture(scope="module")
 def vm(host):
     host.create("still")
-    shell(host, "still", "mkfifo /run/tick; (exec 3<>/run/tick; n=0; while :; do read -t 0.1 x <&3; n=$((n+1)); echo $n >>/run/n; done) "
-          ">/dev/null 2>&1 </dev/null &")
+    shell(host, "still", counter("/run/n", 0.1))
     wait_for("the counter", lambda: count(host, "still") > 5)
     yield "still"
     host.api.delete("/v1/vms/still?force=1")
