@@ -26,9 +26,11 @@ static enum fault fault_at(const struct op *op, const struct step *step)
 	const char *one = getenv("FCM_FAULT");
 	char here[64];
 
+	if (one == NULL)
+		return FAULT_NONE;
 	fcm_format(here, sizeof here, "%s/%s:", op->table->name, step->name);
 	size_t n = strlen(here);
-	for (unsigned bit = 1; one && *one; bit <<= 1, one += strcspn(one, " "), one += strspn(one, " ")) {
+	for (unsigned bit = 1; *one; bit <<= 1, one += strcspn(one, " "), one += strspn(one, " ")) {
 		if (strncmp(one, here, n) != 0)
 			continue;
 		for (enum fault fault = FAULT_FAIL; fault <= FAULT_HANG; fault++) {
