@@ -3,6 +3,7 @@
 
     residue.py [--state DIR] [--run DIR] [--caddy DIR]... > before
     residue.py ... > after; diff before after
+    residue.py ... --each-line    again and again: for each line that it reads, ended by an empty one
     residue.py --self-test
 
 Taken before a VM is created and after it is destroyed, the two texts must be byte-identical. The program knows nothing
@@ -45,12 +46,11 @@ def ip_json(*argv):
 
 
 def links():
-    for link in ip_json("-d", "link", "show"):
+    for link in ip_json("-d", "addr", "show"):
         kind = link.get("linkinfo", {}).get("info_kind", link.get("link_type"))
         yield "link {} kind={} mtu={} group={} address={} flags={}".format(
             link["ifname"], kind, link["mtu"], link.get("group"), link.get("address"),
             ",".join(sorted(link["flags"])))
-    for link in ip_json("addr", "show"):
         for address in link.get("addr_info", []):
             yield "address {} {}/{} peer={}".format(
                 link["ifname"], address.get("local"), address.get("prefixlen"), address.get("address"))
@@ -350,12 +350,15 @@ def main():
     parser.add_argument("--run", default="/run/fcm")
     parser.add_argument("--caddy", action="append", help="a directory of Caddy's (repeats; default /etc/caddy)")
     parser.add_argument("--cgroup", metavar="NAME", help="only cgroups below one of this name")
+    parser.add_argument("--each-line", action="store_true", help="for each line of stdin, not once")
     parser.add_argument("--self-test", action="store_true")
     options = parser.parse_args()
     if options.self_test:
         in_own_namespaces()
         return self_test()
-    sys.stdout.write(snapshot(options.state, options.run, options.caddy or ["/etc/caddy"], options.cgroup))
+    for _ in sys.stdin if options.each_line else [None]:
+        print(snapshot(options.state, options.run, options.caddy or ["/etc/caddy"], options.cgroup),
+              end="\n" if options.each_line else "", flush=True)
     return 0
 
 
