@@ -4,8 +4,8 @@
     readme.py FILE...                list the blocks with commands, and why one isn't run
     readme.py --run LINE FILE        run the block that begins there, as the user who calls; a report in JSON
 
-tests/host/test_readme.py calls it in a test host, a login for each block, in the user's home; a command gets no stdin, and a
-terminal for its output. Lines behind it that begin with "> " belong to it. A comment in front of a block says how it is taken:
+tests/host/test_readme.py calls it in a test host, a login for each block, tests/integration/test_tutorial_guest.py in namespaces;
+both in the user's home. A command gets no stdin, and a terminal for its output. Lines behind it that begin with "> " belong to it. A comment in front of a block says how it is taken:
 
     <!-- not run: WHY -->            it isn't, for that reason
     <!-- checked -->                 what it prints is compared: each line, in this order, where "..." leaves lines out; a word

@@ -19,19 +19,19 @@ TOP = "/srv/fcm"  # in the host
 LIMIT = 1800  # seconds for a file
 DRIVER = "firecracker"
 UNDO = "test_undo.py::"
-FILES = ("common/routes.def", "docs/REMOTE.md", "tests/host/by_hand.py")  # which the tests read, beside tests/*.py
+FILES = ("common/routes.def", "docs/REMOTE.md", "docs/TUTORIAL.md", "tests/host/by_hand.py")  # which the tests read, beside tests/*.py
 # The scripted VMM fails and dies at every step; here are those where the real one answers something else.
 UNDO_FAILS = ("fail-after-create/vmm", "fail-create/attach", "fail-after-create/boot", "fail-after-start/vmm", "fail-stop/vmm")
 UNDO_KILLS = ("create/attach:kill", "create/boot:kill", "adopt/guest:kill", "stop/guest:kill")
-# FCM_ACCEPTANCE=whole runs all of these, more than an hour of nested guests; without it the heart is run. README and TUTORIAL, which
-# test_readme.py runs in a host, tell the story of test_seed_verification.py, and have snapshots, clones, a suspended VM and statuses.
+# FCM_ACCEPTANCE=whole runs all of these, more than an hour of nested guests; without it the heart is run. README.md, which
+# test_readme.py runs in a host, tells the story of test_seed_verification.py.
 WHOLE = (
     "test_seed_verification.py", "test_guest_power.py", "test_isolation.py", "test_caddy.py", "test_park.py",
     "test_exec_guest.py", "test_cp_guest.py", "test_console_guest.py", "test_ready_guest.py", "test_stats_guest.py",
     "test_guest_facts.py", "test_debian_guest.py", "test_freeze_guest.py", "test_suspend_guest.py", "test_snapshot_guest.py",
     "test_main_guest.py", "test_publish_guest.py", "test_volumes_guest.py", "test_update_guest.py", "test_images_guest.py",
     "test_import_guest.py", "test_pull_guest.py", "test_build_guest.py", "test_software_guest.py", "test_remote_guest.py",
-    "test_alpine_guest.py::test_in_fcm",
+    "test_alpine_guest.py::test_in_fcm", "test_tutorial_guest.py",
     *(f"test_restart.py::{name}" for name in (
         "test_killed_at_random_times", "test_the_steady_one_never_noticed", "test_sigterm_leaves_the_vms_running",
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),

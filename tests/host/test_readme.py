@@ -1,4 +1,5 @@
-"""README and TUTORIAL, as a user reads them: every command that they show, on a fresh machine with the package, in order."""
+"""README.md, as a user reads it: every command that it shows, on a fresh machine, in order. docs/TUTORIAL.md, which begins where
+it ends, is run by tests/integration/test_tutorial_guest.py."""
 import html
 import json
 import sys
@@ -12,14 +13,14 @@ sys.path.insert(0, str(hosts.TOP / "tests"))
 import readme  # noqa: E402  pylint: disable=wrong-import-position
 
 RELEASES = ("bookworm",)
-DOCUMENTS = ("README.md", "docs/TUTORIAL.md")
-ADDRESS = "203.0.113.10"  # which the documents name, too
-SITES = [f"{name}.{ADDRESS.replace('.', '-')}.sslip.io" for name in ("web", "site")]
+DOCUMENT = "README.md"
+ADDRESS = "203.0.113.10"  # which the document names, too
+SITE = f"web.{ADDRESS.replace('.', '-')}.sslip.io"
 # The site that is there already has Caddy make its authority at once.
 CADDYFILE = "{\n\tlocal_certs\n}\n\nlocalhost {\n\trespond ok\n}\n"
 AUTHORITY = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 HOME = f"/home/{products.USER}"
-BLOCKS = [(document, block) for document in DOCUMENTS for block in readme.blocks((hosts.TOP / document).read_text(encoding="utf-8"))]
+BLOCKS = readme.blocks((hosts.TOP / DOCUMENT).read_text(encoding="utf-8"))
 # The block isn't run, but what it makes is put there; `tiny` for `base`, for Debian's sshd and python cost minutes in a host
 # (test_seed_verification.py boots `base`; with FCM_ACCEPTANCE=whole it is here, too).
 IMAGES = "fcm image build"
@@ -35,39 +36,37 @@ def product(firecracker, package):
     run = firecracker.run
     run(f"ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up; ip addr add {ADDRESS}/24 dev up0; "
         "ip route add default via 203.0.113.1")
-    run(f"echo '{ADDRESS} {' '.join(SITES)}' >>/etc/hosts")
+    run(f"echo '{ADDRESS} {SITE}' >>/etc/hosts")
     firecracker.put("/etc/caddy/Caddyfile", CADDYFILE)
     run(f"systemctl start caddy; timeout 20 sh -c 'until cat {AUTHORITY} >>/etc/ssl/certs/ca-certificates.crt; do sleep 0.5; done'")
     run(f"useradd -m -s /bin/bash {products.USER}; echo '{products.USER} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{products.USER}")
     firecracker.put(f"{HOME}/build/packages/bookworm/{package.name}", package.read_bytes())
     firecracker.put(f"{HOME}/readme.py", (hosts.TOP / "tests/readme.py").read_bytes())
-    for document in DOCUMENTS:
-        firecracker.put(f"{HOME}/{document}", (hosts.TOP / document).read_bytes())
+    firecracker.put(f"{HOME}/{DOCUMENT}", (hosts.TOP / DOCUMENT).read_bytes())
     run(f"chown -R {products.USER}: {HOME}")
     return products.Product(firecracker, package)
 
 
-@pytest.mark.parametrize("document, block", [pytest.param(document, block, id=f"{document.rpartition('/')[2]}-{block.line}")
-                                             for document, block in BLOCKS if is_taken(block)])
-def test_block(product, document, block, kernel_tar, tiny_tar, base_tar):
+@pytest.mark.parametrize("block", [block for block in BLOCKS if is_taken(block)], ids=lambda block: str(block.line))
+def test_block(product, block, kernel_tar, tiny_tar, base_tar):
     if block.why:
         product.add_assets(kernel_tar, tiny=tiny_tar, base=base_tar if hosts.WHOLE else tiny_tar)
         return
-    command = f"python3 -B readme.py --run {block.line} {document}"
+    command = f"python3 -B readme.py --run {block.line} {DOCUMENT}"
     done = product.host.run(["su", "-", products.USER, "-c", command], timeout=300)
     reports = json.loads(done.text)
-    (product.host.folder / f"{document.rpartition('/')[2]}-{block.line}.json").write_text(done.text)
+    (product.host.folder / f"{DOCUMENT}-{block.line}.json").write_text(done.text)
     for report in reports:
         shown = "\n".join([f"$ {report['command']}", *report["lines"]])
-        assert report["status"] == 0, f"{document}: status {report['status']}:\n{shown}"
-        assert not report.get("missing"), f"{document} shows {report['missing']!r}, but it is\n{shown}"
+        assert report["status"] == 0, f"status {report['status']}:\n{shown}"
+        assert not report.get("missing"), f"{DOCUMENT} shows {report['missing']!r}, but it is\n{shown}"
     assert len(reports) == len(block.steps)
 
 
 def test_picture():
     """It shows the README's last block of commands (tests/picture.py draws it anew)."""
     picture = (hosts.TOP / "docs/session.svg").read_text(encoding="utf-8")
-    for command, _ in [block for document, block in BLOCKS if document == "README.md"][-1].steps:
+    for command, _ in BLOCKS[-1].steps:
         assert f">{html.escape(command)}</tspan>" in picture, command
 
 
