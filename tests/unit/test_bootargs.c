@@ -68,7 +68,8 @@ static void test_plan_tcg(void **state)
 		"microvm,x-option-roms=off,pit=off,pic=off,rtc=on,isa-serial=on,auto-kernel-cmdline=off,acpi="
 		"on,"
 		"dump-guest-core=off,memory-backend=microvm.ram",
-		"-accel", "tcg,tb-size=64", "-cpu", "max,-erms,-fsrm", "-bios", "qboot.rom", "-m", "512", "-object",
+		"-accel", "tcg,tb-size=64", "-cpu", "max,-erms,-fsrm", "-bios", "qboot.rom", "-m", "512",
+		"-object",
 		"memory-backend-file,id=microvm.ram,x-use-canonical-path-for-ramblock-id=off,size=512M,dump="
 		"off,mem-path=/ram/memory,share=on",
 		"-smp", "2", "-nodefaults", "-no-user-config", "-display", "none", "-S", "-no-reboot",
