@@ -51,13 +51,16 @@ OUT_OF_REACH = re.compile(r"Could not (resolve|connect)|Unable to connect|Tempor
 SKIPPED = 77  # the status of `build` then
 IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 
-# What tests often run: read into the page cache once, before the snapshot.
+# What tests often run: read into the page cache once, before the snapshot; and the modules that the product's first rules load.
 WARM_UP = """
+modprobe -a nft_chain_nat nft_ct nft_fib_inet nft_limit nft_masq nft_reject_inet
 for program in curl nft ip tar sshd caddy qemu-system-x86_64 strace socat; do
     $program --version || $program -V || true
 done
 python3 -c 'import json, socket, subprocess, pytest, http.client, ssl'
+systemctl daemon-reload
 systemctl status
+perl -MFile::Find -MFile::Temp -MGetopt::Long -e 1
 journalctl -n 1
 """.strip()
 
