@@ -34,9 +34,10 @@ LANES, HOSTS = 3, 2
 RELEASES = ("bookworm", "trixie")
 SPACE, HOST = "in a namespace", "in a host"
 # Of the parts that run beside others these begin first, so that all lanes end together.
-LONGEST = ("host", "test_undo", "test_snapshot_guest", "contract", "test_debian_guest", "test_restart", "test_guest_power", "test_cp_guest", "test_ready_guest",
-           "test_build_guest", "test_ways_out", "test_software_guest", "fuzz", "test_ready", "test_exec_guest", "test_exec", "api-asan",
-           "test_package", "test_reboot", "test_readme", "test_acceptance", "test_systemd", "test_switch")
+LONGEST = ("host", "test_undo", "contract", "test_software_guest", "test_debian_guest", "test_build_guest", "test_main_guest", "test_guest_power",
+           "test_snapshot_files", "test_restart", "test_volumes_guest", "test_freeze_guest", "test_snapshot_guest", "test_ready_guest", "fuzz",
+           "clang-tidy", "test_cp_guest", "test_remote_guest", "test_tutorial_guest", "test_exec_guest", "test_schemathesis", "test_ways_out",
+           "test_package", "test_reboot", "test_acceptance", "test_readme", "test_vmm", "test_host", "test_switch")
 
 
 class Part:
@@ -176,7 +177,7 @@ def parts(options):
     slow = [
         Part("clang-tidy", [*lint, "clang-tidy"], count_line, 300),
         ctest("units-asan", asan, 400),
-        Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz], count_line, 300),
+        Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz, "--seconds", "4"], count_line, 300),
         *integration_parts(build, asan),
     ]
     return [*beside(SPACE, [*quick, *slow]), *beside(HOST, [*making_hosts(build), *host_parts(build)])]

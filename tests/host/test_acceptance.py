@@ -37,9 +37,9 @@ WHOLE = (
         "test_a_vm_that_dies_while_nobody_looks", "test_a_second_daemon_is_refused", "test_steady_goes_in_the_end")),
     *(f"{UNDO}test_fails[{step}]" for step in UNDO_FAILS), *(f"{UNDO}test_killed[{fault}]" for fault in UNDO_KILLS),
 )
-HEART = (*(f"test_guest_power.py::{name}" for name in ("test_reboot", "test_panic", "test_killed[vmm]")), "test_snapshot_guest.py::test_clones_are_others")
+HEART = (*(f"test_guest_power.py::{name}" for name in ("test_reboot", "test_panic")), "test_snapshot_guest.py::test_clones_are_others")
 CHOSEN = WHOLE if hosts.WHOLE else HEART
-# Firecracker and the guests are the same on trixie; test_systemd and test_package run them there.
+# Firecracker and the guests are the same on trixie; test_package runs them there.
 RELEASES = hosts.RELEASES if hosts.WHOLE else ("bookworm",)
 
 

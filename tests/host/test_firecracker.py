@@ -13,7 +13,7 @@ RELEASES = ("bookworm",)  # it is one program
 
 HERE = Path(__file__).resolve().parent
 FOLDER = "/srv/fc"
-BOOTS = 5
+BOOTS = 2
 
 
 @pytest.fixture(scope="module")
