@@ -5,7 +5,8 @@
     readme.py --run LINE FILE        run the block that begins there, as the user who calls; a report in JSON
 
 tests/host/test_readme.py calls it in a test host, a login for each block, tests/integration/test_tutorial_guest.py in namespaces;
-both in the user's home. A command gets no stdin, and a terminal for its output. Lines behind it that begin with "> " belong to it. A comment in front of a block says how it is taken:
+both in the user's home. A command gets no stdin, and a terminal for its output. Lines behind it that begin with "> " belong to it. A
+comment in front of a block says how it is taken:
 
     <!-- not run: WHY -->            it isn't, for that reason
     <!-- checked -->                 what it prints is compared: each line, in this order, where "..." leaves lines out; a word
@@ -120,6 +121,15 @@ def run(block):
         if block.checked:
             report["missing"] = missing(expected, lines)
         yield report
+
+
+def check(block, reports):
+    """Fail unless each command of the block was run, ended well, and printed what the document shows."""
+    for report in reports:
+        shown = "\n".join([f"$ {report['command']}", *report["lines"]])
+        assert report["status"] == 0, f"status {report['status']}:\n{shown}"
+        assert not report.get("missing"), f"the document shows {report['missing']!r}, but it is\n{shown}"
+    assert len(reports) == len(block.steps)
 
 
 def main():
