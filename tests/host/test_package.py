@@ -18,7 +18,7 @@ DROP_IN = "/etc/systemd/system/fcmd.service.d/test.conf"
 FOLDERS = "/etc /usr /opt /srv /home /root /run /var"
 # What belongs to others: dpkg's and systemd's own records, logs, the journal, what the test put there.
 OTHERS = ("/var/lib/dpkg/|/var/log/|/var/cache/|/run/log/|/run/systemd/|/run/udev/|/run/user/|/run/lock|/run/dbus|/var/tmp/|/tmp/"
-          "|/root/fcm.deb|/root/.ssh|/root/.fcm|/root/.local|/root/.config|/root/.cache"
+          "|/root/fcm.deb|/root/.ssh|/root/.fcm|/root/.local|/root/.config|/root/.cache|/run/sudo/|/var/lib/caddy/"
           "|/etc/.pwd.lock|/etc/(group|gshadow|passwd|shadow|subuid|subgid)-|/var/lib/systemd/")
 
 
