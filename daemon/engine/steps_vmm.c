@@ -21,6 +21,7 @@
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
+#include "daemon/shim/lastword.h"
 #include "daemon/shim/shim.h"
 
 enum {
@@ -173,13 +174,31 @@ static void read_tail(const struct vm *vm, struct buf *ret)
 		buf_drop(ret, ret->n - (size_t)(total - begin));
 }
 
+/* Where nobody asked the agent. */
+static enum guest_power kernels_wish(const char *text, size_t n)
+{
+	switch (last_word(text, n)) {
+	case WORD_HALTED:
+	case WORD_POWER_OFF:
+		return GUEST_POWEROFF;
+	case WORD_RESTART:
+		return GUEST_REBOOT;
+	case WORD_NONE:
+		break;
+	}
+	return GUEST_CRASHED;
+}
+
 enum guest_power vm_last_wish(const struct vm *vm)
 {
 	_cleanup_(buf_done) struct buf tail = {0};
 
 	if (vm->intent == GUEST_CRASHED)
 		read_tail(vm, &tail);
-	return tail.n ? intake_console(tail.p, tail.n) : (enum guest_power)vm->intent;
+	if (tail.n == 0)
+		return (enum guest_power)vm->intent;
+	enum guest_power agents = intake_console(tail.p, tail.n);
+	return agents == GUEST_CRASHED ? kernels_wish(tail.p, tail.n) : agents;
 }
 
 int vm_main_exit(const struct vm *vm)

@@ -172,7 +172,7 @@ bool registry_admit(struct vm *vm, uint64_t usable, uint64_t *ret_used);
 int op_last_words(const struct op *op, struct fcm_error *err);
 
 /* What the guest of a VMM that ended meant by it: its agent's last word, on the channel or, when nobody listened there, on
- * the console. */
+ * the console; or the kernel's own, where the agent wasn't asked. */
 enum guest_power vm_last_wish(const struct vm *vm);
 
 /* How the main process of a VM that ended did so, likewise: 0 to 255, or -1. */

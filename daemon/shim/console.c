@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -157,6 +159,7 @@ static bool output_take(struct console *c)
 	if (n > 0) {
 		mark_time(c);
 		ring_put(c, chunk, (size_t)n);
+		halt_output(&c->halt, chunk, (size_t)n);
 	}
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		fcm_closep(&c->out_fd);
@@ -201,7 +204,18 @@ static void serve(struct console *c, const struct pollfd p[P_N])
 		reader_new(c);
 }
 
-void console_run(struct console *c, int pidfd, int out_fd, int in_fd)
+/* Processor time of all its threads; -1 when it has ended. */
+static int64_t cpu_ns(pid_t pid)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) < 0)
+		return -1;
+	return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+void console_run(struct console *c, pid_t pid, int pidfd, int out_fd, int in_fd)
 {
 	struct pollfd p[P_N] = {0};
 
@@ -209,8 +223,11 @@ void console_run(struct console *c, int pidfd, int out_fd, int in_fd)
 	c->in_fd = in_fd;
 	while (p[P_PID].revents == 0) {
 		fill_poll(c, pidfd, p);
-		if (poll(p, P_N, -1) > 0)
+		int n = poll(p, P_N, halt_patience_ms(&c->halt));
+		if (n > 0)
 			serve(c, p);
+		else if (n == 0 && halt_look(&c->halt, cpu_ns(pid)))
+			kill(pid, SIGKILL); /* a child that isn't reaped yet */
 	}
 	/* The pipe holds 64 KiB at most, but a child that the VMM left behind could go on for ever. */
 	for (size_t n = 0; n < SHIM_RING && c->out_fd >= 0 && output_take(c); n += CHUNK)

@@ -12,6 +12,7 @@
 
 #include "common/core/error.h"
 #include "common/core/util.h"
+#include "daemon/shim/halt.h"
 #include "daemon/shim/plan.h"
 
 enum { CONSOLE_INPUT = 4096 };
@@ -32,12 +33,13 @@ struct console {
 	struct console_reader readers[SHIM_READERS];
 	char input[CONSOLE_INPUT];
 	size_t input_n;
+	struct halt halt;
 };
 
 /* Map the ring and listen at `socket`. times_fd is where the marks go. Both files stay the caller's. */
 int console_open(
 	struct console *c, int ring_fd, int times_fd, const char *socket, struct fcm_error *err) must_check;
 
-/* Carry bytes until the process behind pidfd has ended, then take what is left of its output. out_fd and
- * in_fd are taken over, and must not block. */
-void console_run(struct console *c, int pidfd, int out_fd, int in_fd);
+/* Carry bytes until the child `pid`, whose pidfd is given, too, has ended, then take what is left of its output. One whose guest
+ * has halted is killed. out_fd and in_fd are taken over, and must not block. */
+void console_run(struct console *c, pid_t pid, int pidfd, int out_fd, int in_fd);

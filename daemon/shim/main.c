@@ -272,7 +272,7 @@ int main(void)
 	close(SHIM_PLAN_FD);
 	dup2(STDIN_FILENO, STDERR_FILENO); /* nobody shall wait for us at the end of the daemon's stderr */
 
-	console_run(&console, pidfd, p.out[0], p.in[1]);
+	console_run(&console, pid, pidfd, p.out[0], p.in[1]);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	record_end(exit_fd, status);

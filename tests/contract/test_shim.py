@@ -439,6 +439,22 @@ def test_last_words(vm):
     assert vm.exit()["signal"] == "9"
 
 
+HALTED = "echo '[    8.274077] reboot: System halted'; "
+
+
+def test_a_guest_that_halted_is_ended(vm):
+    vm.sh(f"echo up; {HALTED} sleep 100")
+    vm.ends(8)
+    assert vm.exit()["signal"] == "9" and vm.ring().endswith(b"System halted\n")
+
+
+def test_one_that_works_or_writes_on_is_not(vm):
+    """Whatever it says."""
+    vm.sh(f"(sleep 4; echo end) & {HALTED} while :; do :; done")
+    read_until(vm.attach(), b"end\n")
+    assert alive(vm.vmm)
+
+
 def test_too_many_readers(vm):
     vm.sh("echo up; read x")
     held = [vm.attach() for _ in range(8)]

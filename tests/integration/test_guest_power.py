@@ -91,6 +91,19 @@ def test_reboot(host, vm):
     assert host.boot_id(vm) == now["boot_id"]
 
 
+@pytest.mark.parametrize("command", ["poweroff", "halt"])
+def test_without_the_agent(host, vm, command):
+    """A program that calls reboot(2) itself. No VMM ends where a kernel halts, as it does for a poweroff, too, on Firecracker."""
+    type_in_guest(host, vm, f"exec /bin/busybox {command} -f")
+    assert host.wait_state(vm, "stopped", 20)["reason"] is None
+
+
+def test_reboot_without_the_agent(host, vm):
+    old = host.vm(vm)
+    type_in_guest(host, vm, "exec /bin/busybox reboot -f")
+    assert rebooted(host, vm, old)["boots"] == old["boots"] + 1
+
+
 def test_panic(host, vm):
     type_in_guest(host, vm, "echo c >/proc/sysrq-trigger")
     now = host.wait_state(vm, "failed")
