@@ -17,7 +17,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module", autouse=True)
 def web(host):
     host.start_caddy()
-    wait_for("the API's site", lambda: host.api.get("/v1").ok()["remote"]["status"] == "active")
+    wait_for("the API's site", lambda: host.api.get("/v1").ok()["remote"]["status"] == "active", 90)
     host.make_known(DOMAIN)
     token = host.fcm("token", "create").stdout
     afar(host, "connect", f"https://{DOMAIN}", "--name", "prod", input=token)
