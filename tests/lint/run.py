@@ -35,7 +35,7 @@ ARROWS = {
     "daemon/store": [*BASE, "daemon/proc"],
     "daemon/oci": ["common", "daemon/proc"],
     "daemon/http": [*BASE, "daemon/store/token.h"],
-    "daemon/engine": [*LEAVES, *BASE, "daemon/shim/shim.h", "daemon/oci/job.h", "daemon/conf.h"],
+    "daemon/engine": [*LEAVES, *BASE, "daemon/shim/shim.h", "daemon/shim/lastword.h", "daemon/oci/job.h", "daemon/conf.h"],
     "daemon/api": ["daemon/http/http.h", "daemon/engine", *LEAVES, "daemon/shim", "daemon/conf.h", "daemon/check.h", *BASE],
     "tests": ["common", "daemon", "client", "images", "tests"],
     **{leaf: BASE for leaf in LEAVES if leaf != "daemon/store"},
