@@ -4,8 +4,8 @@
     run.py --build DIR --build-asan DIR [--assets DIR] quick|all|FILE...
 
 Each part runs on its own, with a limit, its output in DIR/test-logs/<part>.log; a part that fails shows the end of it.
-The end names each test that failed, and the last line is the sum: "N passed, N failed, N skipped". FILE is the path of a
-pytest file or the name of a part.
+The end names each test that failed, and each that did so only beside others; the last line is the sum: "N passed, N failed,
+N skipped". FILE is the path of a pytest file or the name of a part.
 """
 import argparse
 import concurrent.futures
@@ -46,7 +46,7 @@ class Part:
 
     def __init__(self, name, argv, count, limit, env=None):
         self.name, self.argv, self.count, self.limit, self.env = name, argv, count, limit, env or {}
-        self.failures = []  # the names of what failed in it
+        self.failures, self.recovered = [], []  # the names of what failed in it, and of what passed when it ran again, alone
 
 
 # ---- counting: each takes the log and the exit status and returns (passed, failed, skipped) ----
@@ -249,7 +249,9 @@ def run(part, logs, seconds_left, env):
     lines[0] += f"{passed} passed, {failed} failed, {skipped} skipped in {time.monotonic() - begun:.0f} s"
     lines[0] += " (out of time)" if late else ""
     if recovered:
-        lines.append(f"    {recovered} failed first and passed alone: {log_path.with_suffix('.first.log')}")
+        first = log_path.with_suffix(".first.log")
+        part.recovered = failures(first.read_text(errors="replace"))
+        lines.append(f"    {recovered} failed first and passed alone: {first}")
     if failed:
         lines += ["    " + line for line in excerpt(log)] + [f"    the whole log: {log_path}"]
         part.failures = failures(log) or [f"{failed} failed, status {status}"]
@@ -353,6 +355,8 @@ def main():
     for part in todo:
         for name in part.failures:
             print(f"FAILED {part.name}: {name}")
+        for name in part.recovered:
+            print(f"PASSED ALONE {part.name}: {name}")
     print(f"whole: {time.monotonic() - begun:.0f} s")
     print(", ".join(f"{n} {word}" for n, word in zip(totals, WORDS)))
     return 1 if totals[1] or not totals[0] else 0
