@@ -30,7 +30,7 @@ def prepare(host):
     for path in (TOP / "tests/bench/in_host.py", TOP / "tests/host/by_hand.py"):
         host.put(f"{FOLDER}/{path.name}", path.read_bytes())
     host.run("systemctl start fcmd")
-    product.Product(host).add_assets(ASSETS / "kernel.tar", ASSETS / "tiny.tar")
+    product.Product(host).add_assets(ASSETS / "kernel.tar", tiny=ASSETS / "tiny.tar")
 
 
 def by_turns_in_host(host, options):
