@@ -3,7 +3,8 @@
  * reset, but neither does at a halt, and that is also what a power-off becomes on Firecracker, which has none.
  *
  * That the console ends with the kernel's last word proves nothing, for a program may have written it. That the VMM uses no
- * processor at all meanwhile does: a Linux that lives has a timer or two each second.
+ * processor at all meanwhile does: a Linux that lives has a timer or two each second. (One that is paused uses none, either: who
+ * forges that line in a guest, as its last, and is then paused has ended his own machine.)
  */
 #pragma once
 
