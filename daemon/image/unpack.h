@@ -1,5 +1,5 @@
 /*
- * A tar with exactly the files that it should hold, and nothing else: the only user of libarchive.
+ * A tar with exactly the files that it should hold, and nothing else.
  */
 #pragma once
 
