@@ -12,6 +12,7 @@
 #include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/ops.h"
+#include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 
 enum {
@@ -173,13 +174,31 @@ static int stop_again(struct op *op, struct fcm_error *err)
 	return claimed_run(op, &table_stop, err);
 }
 
+enum repair repair_due(const struct vm *vm)
+{
+	struct found f = {
+		.state = vm->view.state,
+		.desired = vm->view.desired,
+		.restart = vm->view.spec.restart,
+		.lives = vm->shim_pidfd >= 0,
+		.booted = vm->run.booted,
+		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
+		.saved = saved_there(vm),
+		.throwaway = vm->view.throwaway,
+		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
+	};
+
+	return vm->broken ? REPAIR_NONE : reconcile(&f);
+}
+
+/* Requests come meanwhile, and one of them may have been first: what is due is what is due now. */
 int op_repair_run(struct op *op, struct fcm_error *err)
 {
 	int rc = 0;
 
 	if (claimed_begin(op, err) < 0)
 		return -1;
-	switch (op->repair) {
+	switch (repair_due(op->vm)) {
 	case REPAIR_NONE:
 		break;
 	case REPAIR_ADOPT:

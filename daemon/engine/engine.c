@@ -17,7 +17,6 @@
 #include "daemon/engine/events.h"
 #include "daemon/engine/mainlog.h"
 #include "daemon/engine/ops.h"
-#include "daemon/engine/saved.h"
 #include "daemon/engine/site.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/timekeeper.h"
@@ -146,23 +145,6 @@ static struct vm *load_vm(const char *id)
 	return vm;
 }
 
-static enum repair what_to_do(const struct vm *vm)
-{
-	struct found f = {
-		.state = vm->view.state,
-		.desired = vm->view.desired,
-		.restart = vm->view.spec.restart,
-		.lives = vm->shim_pidfd >= 0,
-		.booted = vm->run.booted,
-		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
-		.saved = saved_there(vm),
-		.throwaway = vm->view.throwaway,
-		.parked = strcmp(vm->view.reason.code, REASON_HOST_SHUTDOWN) == 0,
-	};
-
-	return vm->broken ? REPAIR_NONE : reconcile(&f);
-}
-
 static int by_created(const void *a, const void *b)
 {
 	const struct vm *x = *(struct vm *const *)a, *y = *(struct vm *const *)b;
@@ -241,7 +223,7 @@ static void remove_orphans(struct vm **all, size_t n)
 static void repair_all(struct vm **all, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		enum repair repair = what_to_do(all[i]);
+		enum repair repair = repair_due(all[i]);
 		if (repair == REPAIR_NONE) {
 			supervise_remove(all[i]);
 			continue;
@@ -249,9 +231,7 @@ static void repair_all(struct vm **all, size_t n)
 		log_line(LOG_LEVEL_INFO, all[i]->id.s, "found %s, wanted %s: %s",
 			vm_state_names[all[i]->view.state], vm_desired_names[all[i]->view.desired],
 			repair_names[repair]);
-		struct op *op = op_new(&table_adopt, all[i], op_repair_run);
-		op->repair = repair;
-		supervise_run(op);
+		supervise_run(op_new(&table_adopt, all[i], op_repair_run));
 	}
 }
 

@@ -11,7 +11,6 @@
 #include "common/core/error.h"
 #include "common/core/publish.h"
 #include "common/core/util.h"
-#include "daemon/engine/reconcile.h"
 #include "daemon/engine/step.h"
 #include "daemon/engine/update.h"
 #include "daemon/engine/vm.h"
@@ -75,7 +74,6 @@ struct op {
 	int64_t patience_ms;		  /* how long the guest's agent may take to answer; 0: boot_seconds */
 	struct ready_spec
 		ready;		/* start: what is waited for, where it says anything; else what the VM says */
-	enum repair repair;	/* what the daemon found when it started */
 	struct image_pull pull; /* pull, and check */
 	struct image_import import; /* import */
 	struct image_build build;   /* build */

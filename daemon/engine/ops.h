@@ -4,6 +4,7 @@
 #pragma once
 
 #include "daemon/engine/op.h"
+#include "daemon/engine/reconcile.h"
 
 /* What the API asks for. */
 int op_create_run(struct op *op, struct fcm_error *err);
@@ -23,7 +24,7 @@ int op_keys_run(struct op *op, struct fcm_error *err);
 int op_update_run(struct op *op, struct fcm_error *err);
 
 /* What nobody asked for: the VMM ended; a start is due, after a crash or a boot of the host; what the daemon found when it
- * started (op->repair, see reconcile.h); the agent's channel broke; it isn't healthy; its TAP is gone; a pending
+ * started (see reconcile.h); the agent's channel broke; it isn't healthy; its TAP is gone; a pending
  * site. */
 int op_ended_run(struct op *op, struct fcm_error *err);
 /* Attach to a VM that lives, as a daemon does that has just begun; whoever holds it. */
@@ -34,6 +35,7 @@ int claimed_reach(struct op *op, struct fcm_error *err);
 int op_revive_run(struct op *op, struct fcm_error *err);
 int op_unhealthy_run(struct op *op, struct fcm_error *err);
 int op_repair_run(struct op *op, struct fcm_error *err);
+enum repair repair_due(const struct vm *vm); /* by what is known of it now */
 int op_reconnect_run(struct op *op, struct fcm_error *err);
 int op_remove_run(struct op *op, struct fcm_error *err);
 int op_tap_gone_run(struct op *op, struct fcm_error *err);

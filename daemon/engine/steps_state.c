@@ -8,6 +8,7 @@
 #include "common/core/log.h"
 #include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/reconcile.h"
 #include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 

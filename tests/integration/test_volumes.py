@@ -1,8 +1,11 @@
 """Volumes against the scripted VMM: what is made, refused, shown and removed."""
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -83,6 +86,25 @@ def test_with_a_machine(host, api):
     assert host.vm("web")["volumes"] == vm["volumes"] and api.delete("/v1/volumes/data").code == "wrong_state"
     api.delete("/v1/vms/web?force=1").ok()
     assert names(api) == ["data", "logs"]
+
+
+def test_a_new_daemon_may_hear_of_a_kill_first(host, api):
+    """It has yet to adopt the VM, which then is none that crashed."""
+    for n in range(12):
+        create(api, name=f"vm{n}", restart="no").ok(201)
+    host.stop_daemon()
+    host.start_daemon(wait=False)
+    killed = set()
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        def kill(name):
+            while name not in killed:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    api.post(f"/v1/vms/{name}/kill").ok()
+                    killed.add(name)
+        list(pool.map(kill, [f"vm{n}" for n in range(12)]))
+    time.sleep(0.5)  # for what it had planned
+    for vm in api.get("/v1/vms").ok()["vms"]:
+        assert (vm["state"], vm["reason"]) == ("stopped", None), vm
 
 
 def test_one_writes_or_many_read(host, api):
