@@ -14,7 +14,8 @@
 
 enum {
 	OUTPUT_MAX = 1 << 20, /* bytes of stdout and of stderr in the plain form */
-	HELLO_MS = 5000,      /* for a session that is just being mended */
+	HELLO_MS = 5000,      /* for a session that is just being made or mended */
+	LOOK_MS = 50,	      /* how often to look whether there is one */
 };
 
 /* ---- the request ---- */
@@ -76,13 +77,22 @@ static void write_request(const struct exec_request *b, struct buf *rq)
 	add_number(rq, "detach", b->detach);
 }
 
-struct guest *exec_guest(struct vm *vm, struct fcm_error *err)
+static struct guest *session(struct vm *vm, enum vm_state *ret_state)
 {
 	registry_lock();
-	enum vm_state state = vm->view.state;
+	*ret_state = vm->view.state;
 	registry_unlock();
-	struct guest *g = state == VM_RUNNING ? vm_guest(vm) : NULL;
+	return *ret_state == VM_RUNNING ? vm_guest(vm) : NULL;
+}
 
+struct guest *exec_guest(struct vm *vm, struct fcm_error *err)
+{
+	int64_t deadline = clock_in(HELLO_MS);
+	enum vm_state state;
+	struct guest *g;
+
+	while ((g = session(vm, &state)) == NULL && state == VM_RUNNING && clock_left(deadline) > 0)
+		clock_sleep(LOOK_MS);
 	if (g)
 		return g;
 	if (state == VM_RUNNING) {
