@@ -46,8 +46,11 @@ def type_in_guest(host, vm, command):
 
 
 def rebooted(host, vm, old):
-    return wait_for(f"{vm} booted again", lambda: (now := host.vm(vm))["state"] == "running"
-                    and now["boot_id"] not in ("", old["boot_id"]) and now, 60)
+    now = wait_for(f"{vm} booted again", lambda: (now := host.vm(vm))["state"] == "running"
+                   and now["boot_id"] not in ("", old["boot_id"]) and now, 60)
+    if os.environ.get("FCM_REAL"):  # sshd may need longer there than a start waits for it
+        wait_for(f"{vm}'s sshd", lambda: host.ssh(vm, "true", check=False).returncode == 0, 90)
+    return now
 
 
 def test_poweroff(host, vm):
