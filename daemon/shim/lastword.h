@@ -8,6 +8,6 @@
 
 enum last_word { WORD_NONE, WORD_HALTED, WORD_POWER_OFF, WORD_RESTART };
 
-/* Of the end of a console: what comes behind it, the kernel did not live to say. Whoever may write there can forge it, and is then
- * believed only where his own machine is meant. */
+/* `text`: the last n bytes of a console. A word counts as its last line only: behind it nothing is printed any more. Whoever may write
+ * there can forge one, for his own machine. */
 enum last_word last_word(const char *text, size_t n);
