@@ -24,8 +24,8 @@ struct exec_result {
 	char error[200]; /* why it couldn't be run (exit is 126 or 127), or "" */
 };
 
-/* The session with the agent of a VM that runs; the caller's (guest_unref()). Waits a few seconds for one: after a start of the daemon, or
- * where the create waited for nothing. NULL with FCM_WRONG_STATE, or FCM_UNAVAILABLE. */
+/* The session with the agent of a VM that runs; the caller's (guest_unref()). Waits a few seconds for one: after a start of the
+ * daemon, or where the create waited for nothing. NULL with FCM_WRONG_STATE, or FCM_UNAVAILABLE. */
 struct guest *exec_guest(struct vm *vm, struct fcm_error *err);
 
 /* Its result when guest_stream_read() said GUEST_RESULT or GUEST_BROKEN. FCM_GUEST when there is none. */

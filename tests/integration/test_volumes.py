@@ -1,13 +1,12 @@
 """Volumes against the scripted VMM: what is made, refused, shown and removed."""
 import concurrent.futures
-import contextlib
-import http.client
 import json
 import os
 import signal
 import time
 
 import pytest
+from host import wait_for
 
 HOST = {"fake": True}
 
@@ -94,14 +93,12 @@ def test_a_new_daemon_may_hear_of_a_kill_first(host, api):
         create(api, name=f"vm{n}", restart="no").ok(201)
     host.stop_daemon()
     host.start_daemon(wait=False)
-    killed = set()
+
+    def kill(n):
+        wait_for("an answer", lambda: api.post(f"/v1/vms/vm{n}/kill"), 20, 0.01).ok()
+
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        def kill(name):
-            while name not in killed:
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    api.post(f"/v1/vms/{name}/kill").ok()
-                    killed.add(name)
-        list(pool.map(kill, [f"vm{n}" for n in range(12)]))
+        list(pool.map(kill, range(12)))
     time.sleep(0.5)  # for what it had planned
     for vm in api.get("/v1/vms").ok()["vms"]:
         assert (vm["state"], vm["reason"]) == ("stopped", None), vm
