@@ -167,33 +167,48 @@ static void set_status(struct vm *vm, enum health status)
 	registry_unlock();
 }
 
+static struct checks *new_checks(struct vm *vm)
+{
+	struct checks *c = xalloc(sizeof *c);
+
+	*c = (struct checks){.vm = vm, .early_until = clock_in(vm->view.spec.health.start_period * 1000ll)};
+	set_status(vm, HEALTH_STARTING);
+	return c;
+}
+
 int health_watch(struct vm *vm, struct fcm_error *err)
 {
 	const struct health_spec *spec = &vm->view.spec.health;
 
-	if (vm->checks || spec->interval == 0 || vm->view.spec.hold)
+	if (spec->interval == 0 || vm->view.spec.hold)
 		return 0;
-	struct checks *c = xalloc(sizeof *c);
-	*c = (struct checks){.vm = vm, .early_until = clock_in(spec->start_period * 1000ll)};
+	if (vm->checks == NULL)
+		vm->checks = new_checks(vm);
+	struct checks *c = vm->checks;
+	if (c->timer)
+		return 0;
 	/* not due before c->timer is set */
-	if (loop_add_timer(engine()->loop, FCM_FOREVER, on_timer, c, &c->timer, err) < 0) {
-		free(c);
+	if (loop_add_timer(engine()->loop, FCM_FOREVER, on_timer, c, &c->timer, err) < 0)
 		return -1;
-	}
-	vm->checks = c;
-	set_status(vm, HEALTH_STARTING);
 	loop_set_timer(c->timer, clock_in(MIN(FIRST_MS, spec->interval * 1000ll)));
 	return 0;
 }
 
-void health_unwatch(struct vm *vm)
+void health_rest(struct vm *vm)
 {
-	struct checks *c = STEAL(vm->checks);
+	struct checks *c = vm->checks;
 
 	if (c == NULL)
 		return;
-	loop_remove(c->timer);
+	loop_remove(STEAL(c->timer));
 	end_probe(c);
-	free(c);
+}
+
+void health_unwatch(struct vm *vm)
+{
+	if (vm->checks == NULL)
+		return;
+	health_rest(vm);
+	free(STEAL(vm->checks));
 	set_status(vm, HEALTH_NONE);
 }

@@ -5,9 +5,12 @@
 
 #include "daemon/engine/vm.h"
 
-/* Begin to look after a VM whose user wants that, anew; nothing changes where it is done already. Called by the holder of
- * the busy slot, and health_unwatch() as well. */
+/* Begin to look after a VM whose user wants that, or go on after health_rest(); nothing changes where it is done already.
+ * Called by the holder of the busy slot, and so are the other two. */
 int health_watch(struct vm *vm, struct fcm_error *err) must_check;
+
+/* Ask nothing while it stands still; what is known of it stays. */
+void health_rest(struct vm *vm);
 
 /* No longer: it ends. */
 void health_unwatch(struct vm *vm);

@@ -91,17 +91,17 @@ static int halt(struct op *op, struct fcm_error *err)
 		return 0; /* a VM that is stopped has its disk copied */
 	if (vm->vmm == NULL)
 		return fcm_fail(err, FCM_VMM, "there is no connection to the VMM of '%s' now", vm->view.name);
-	health_unwatch(vm);
+	health_rest(vm);
 	op->paused_at = clock_ms();
-	if (vm->driver->pause(vm->vmm, clock_in(HALT_MS), err) < 0)
-		return -1;
-	vm->paused = true;
-	return 0;
+	vm->paused =
+		true; /* one that doesn't answer in time may be halted all the same: the undo lets it run */
+	return vm->driver->pause(vm->vmm, clock_in(HALT_MS), err);
 }
 
 static int go_on(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
+	struct fcm_error why;
 
 	if (!vm->paused || op->was_paused)
 		return 0;
@@ -111,6 +111,8 @@ static int go_on(struct op *op, struct fcm_error *err)
 		return -1;
 	vm->paused = false;
 	op->pause_ms = op->paused_at ? clock_ms() - op->paused_at : 0;
+	if (health_watch(vm, &why) < 0)
+		log_error(LOG_LEVEL_WARN, vm->id.s, &why);
 	if (vm->set_up)
 		guest_set_clock(vm);
 	else

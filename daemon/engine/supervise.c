@@ -74,7 +74,9 @@ static void on_end(void *arg, uint32_t events)
 
 int supervise_watch(struct vm *vm, struct fcm_error *err)
 {
-	if (!vm->paused && health_watch(vm, err) < 0)
+	if (vm->paused)
+		health_unwatch(vm);
+	else if (health_watch(vm, err) < 0)
 		return -1;
 	if (vm->watch)
 		return 0;

@@ -142,6 +142,15 @@ def test_no_column_for_nobody(host, api):
     assert host.fcm("ls", "-o", "name,health").stdout.split()[-1] == "-"
 
 
+def test_health_during_a_snapshot(host, api):
+    """It isn't asked while it stands still, and what is known of it stays; then it is asked again."""
+    create(api, restart="no", health={"cmd": "flips 3", "interval": 1, "retries": 1}).ok(201)
+    wait_for("it is healthy", lambda: health(host) == "healthy", 5)
+    api.post("/v1/vms/web/snapshots", {}).ok(201)
+    assert health(host) in ("healthy", "unhealthy")
+    wait_for("it is unhealthy", lambda: health(host) == "unhealthy", 20)
+
+
 @pytest.mark.parametrize("check, why", [({"cmd": "exit 7"}, "exit status 7"), ({"http": "http://127.0.0.1:100/"}, "closed"),
                                         ({"cmd": "sleep", "timeout": 1}, "no answer within 1 s")])
 def test_unhealthy_runs_on_without_a_policy(host, api, check, why):
