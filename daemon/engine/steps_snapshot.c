@@ -109,16 +109,21 @@ static int copy_memory(struct op *op, struct fcm_error *err)
 	if (vm->view.state == VM_SUSPENDED)
 		return copy_saved(op, err);
 	op->hold.snapshot.frozen = vm->frozen;
-	if (saved_write(op, op->hold.fd, err) < 0)
-		return -1;
-	return op->was_paused ? run_a_moment(vm, err) : 0;
+	return saved_write(op, op->hold.fd, err);
 }
 
+/* The disks are those that the memory knows: nothing runs until they are copied. */
 static int copy(struct op *op, struct fcm_error *err)
 {
-	if (op->hold.snapshot.memory && copy_memory(op, err) < 0)
+	bool memory = op->hold.snapshot.memory;
+	struct fcm_error ignored;
+
+	if (memory && copy_memory(op, err) < 0)
 		return -1;
-	return copy_disk(op, err) < 0 ? -1 : copy_volumes(op, err);
+	int r = copy_disk(op, err) < 0 ? -1 : copy_volumes(op, err);
+	if (memory && op->was_paused && run_a_moment(op->vm, r < 0 ? &ignored : err) < 0)
+		return -1;
+	return r;
 }
 
 static void describe_copy(const struct op *op, bool undo, struct strv *ret)

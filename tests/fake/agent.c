@@ -187,6 +187,8 @@ void agent_input(struct machine *m)
 	case FAULT_CUTSAVE:
 	case FAULT_BADSAVE:
 	case FAULT_BADLOAD:
+	case FAULT_BADSTOP:
+	case FAULT_WRITES:
 		break;
 	}
 	parse(m);

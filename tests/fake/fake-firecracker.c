@@ -91,6 +91,8 @@ static void say(struct fc *f, const char *answer)
 	case FAULT_CUTSAVE:
 	case FAULT_BADSAVE:
 	case FAULT_BADLOAD:
+	case FAULT_BADSTOP:
+	case FAULT_WRITES:
 		break;
 	}
 	buf_add(out, answer, n);

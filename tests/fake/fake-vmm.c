@@ -17,6 +17,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/core/frame.h"
+#include "daemon/vmm/vmm.h"
 #include "tests/fake/fake.h"
 
 enum {
@@ -257,10 +258,22 @@ static bool migration_command(struct machine *m, const char *line, long long id)
 	return true;
 }
 
+static void write_disk(void)
+{
+	static unsigned runs;
+	auto_close int fd = open(VMM_DISK, O_WRONLY | O_CLOEXEC);
+	auto_free char *text = xprintf("%08u", ++runs);
+
+	if (fd >= 0)
+		(void)!pwrite(fd, text, strlen(text), 0);
+}
+
 static void run(struct machine *m)
 {
 	stream.done = false;
 	machine_boot(m);
+	if (m->fault == FAULT_WRITES)
+		write_disk();
 }
 
 /* Our daemon writes commands without spaces; this is no JSON parser. */
@@ -298,7 +311,11 @@ static void command(struct machine *m, const char *line)
 		return;
 	if (is_command(line, "cont"))
 		run(m);
-	else if (is_command(line, "stop"))
+	else if (is_command(line, "stop") && m->fault == FAULT_BADSTOP) {
+		m->running = false;
+		answer(m, "\"error\": {\"class\": \"GenericError\", \"desc\": \"later\"}", id);
+		return;
+	} else if (is_command(line, "stop"))
 		m->running = false;
 	else if (is_command(line, "quit") || (is_command(line, "send-key") && strstr(line, "\"delete\"")))
 		m->ended = m->ended || m->fault != FAULT_NOPOWER;

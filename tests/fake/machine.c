@@ -50,6 +50,8 @@ static const struct {
 	{"badsave", FAULT_BADSAVE,
 		"ends the stream and saves on for ever; fake-firecracker: a link in place of the memory"},
 	{"badload", FAULT_BADLOAD, "never has it loaded; fake-firecracker: has, and dies"},
+	{"badstop", FAULT_BADSTOP, "fake-vmm: halts its CPUs, and says that it could not"},
+	{"writes", FAULT_WRITES, "fake-vmm: begins its disk with how often its CPUs were let run"},
 };
 
 static enum fault fault_find(const char *kind, size_t n)

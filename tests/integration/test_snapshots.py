@@ -85,6 +85,16 @@ def test_pause(host, api):
     assert api.post("/v1/vms/web/stop", {"time": 1}).ok()["state"] == "stopped"
 
 
+@fake_only
+def test_a_vmm_that_halts_too_late(host, api):
+    """What wasn't done in time may be done all the same: the guest runs on."""
+    host.create("fault-badstop")
+    for verb in ("pause", "suspend", "snapshots"):
+        assert api.post(f"/v1/vms/fault-badstop/{verb}", {} if verb == "snapshots" else None).code == "vmm"
+        assert host.vm("fault-badstop")["state"] == "running"
+        assert api.post("/v1/vms/fault-badstop/exec", {"cmd": ["true"]}, timeout=10).status == 200, verb
+
+
 def test_suspend(host, api):
     before = host.create("web", publish=["8080:80"], expose=8000)
     asleep = api.post("/v1/vms/web/suspend").ok()
@@ -213,6 +223,19 @@ def test_of_each_state(host, api):
     assert not cold["memory"] and [f["name"] for f in cold["files"]] == ["disk"] and cold["pause_ms"] == 0
     for name in ("paused", "paused-again", "suspended", "stopped"):
         assert clone(api, name).ok(201)["vms"][0]["resumed"] is (name != "stopped")
+
+
+@fake_only
+def test_the_disk_of_one_that_is_paused(host, api):
+    """Its memory can be saved again only when it ran for a moment: that is after its disk was copied, too."""
+    vm = host.create("fault-writes")
+    api.post("/v1/vms/fault-writes/pause").ok()
+    for runs in (1, 2):
+        taken = take(api, "fault-writes").ok(201)
+        with open(host.state_dir / "snapshots" / taken["id"] / "disk", "rb") as disk:
+            assert int(disk.read(8)) == runs
+    with open(host.state_dir / vm["id"] / "rootfs.img", "rb") as disk:
+        assert int(disk.read(8)) == 3
 
 
 def test_stop_with_it(host, api):
