@@ -9,13 +9,27 @@
 #include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 
-enum { CLAIM_MS = 120000 }; /* how long an operation waits for the one before it */
+enum {
+	CLAIM_MS = 120000, /* how long a request waits for the operation before it */
+	LOOK_MS = 1000,	   /* how often one that nobody waits for looks whether the daemon stops */
+};
+
+/* What nobody asked for is due once: the end of a VMM isn't told again. */
+static int claim(struct op *op, struct fcm_error *err)
+{
+	int64_t wait = op->alone ? LOOK_MS : CLAIM_MS;
+
+	while (registry_claim(op->vm, op, clock_in(wait), err) < 0)
+		if (!op->alone || err->code != FCM_BUSY || engine_stopping())
+			return -1;
+	return 0;
+}
 
 int claimed_begin(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (registry_claim(vm, op, clock_in(CLAIM_MS), err) < 0)
+	if (claim(op, err) < 0)
 		return -1;
 	if (!vm->broken || op->run == op_destroy_run)
 		return 0;

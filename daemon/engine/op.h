@@ -95,6 +95,7 @@ struct op {
 	bool over;
 	atomic_bool given_up;
 	bool alone;	     /* nobody waits for it: a failure is logged when it ends */
+	struct op *later;    /* it has no thread yet, and so has the next one (supervise.c) */
 	int wake;	     /* eventfd: something new */
 	struct buf progress; /* NDJSON lines not yet taken */
 };

@@ -1,5 +1,6 @@
 #include "daemon/engine/supervise.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,18 +22,48 @@ enum {
 	SITE_RETRY_MS = 5000, /* between tries of pending sites; doubles to the maximum */
 	SITE_RETRY_MAX_MS = 60000,
 	SITE_TRIES = 8, /* sites retried at a time */
+	LATE_MS = 1000, /* before an operation without a thread is tried again */
 };
 
-bool supervise_run(struct op *op)
+/* ---- operations that nobody asked for ---- */
+
+/* Those for which there was no thread. A leaf lock. */
+static struct {
+	pthread_mutex_t lock;
+	struct op *first;
+	struct loop_source *timer;
+} late = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+void supervise_run(struct op *op)
 {
 	struct fcm_error err;
 
 	op->alone = true;
-	bool runs = op_start(op, &err) == 0;
-	if (!runs)
-		log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
-	op_unref(op);
-	return runs;
+	if (op_start(op, &err) == 0) {
+		op_unref(op);
+		return;
+	}
+	log_error(LOG_LEVEL_ERROR, op->vm->id.s, &err);
+	pthread_mutex_lock(&late.lock);
+	op->later = late.first;
+	late.first = op;
+	pthread_mutex_unlock(&late.lock);
+	loop_set_timer(late.timer, clock_in(LATE_MS));
+}
+
+static void on_late(void *arg, uint32_t events)
+{
+	struct op *op, *next;
+
+	(void)arg;
+	(void)events;
+	pthread_mutex_lock(&late.lock);
+	op = STEAL(late.first);
+	pthread_mutex_unlock(&late.lock);
+	for (; op; op = next) {
+		next = STEAL(op->later);
+		supervise_run(op);
+	}
 }
 
 /* ---- the end of a VMM ---- */
@@ -149,8 +180,7 @@ static void plan_setup(struct vm *vm, bool anew)
 	registry_lock();
 	op->boots = vm->view.boots;
 	registry_unlock();
-	if (!supervise_run(op))
-		vm->reconnecting = false;
+	supervise_run(op);
 }
 
 void supervise_lost(void *arg)
@@ -229,6 +259,8 @@ int supervise_host(struct fcm_error *err)
 	const struct net_events events = {.changed = on_network_change, .tap_gone = on_tap_gone};
 
 	if (net_watch(engine()->loop, &events, err) < 0)
+		return -1;
+	if (loop_add_timer(engine()->loop, FCM_FOREVER, on_late, NULL, &late.timer, err) < 0)
 		return -1;
 	return loop_add_timer(engine()->loop, clock_in(SITE_RETRY_MS), on_site_timer, NULL, &site_timer, err);
 }

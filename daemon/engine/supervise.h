@@ -42,9 +42,9 @@ struct verdict {
 struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_restart policy,
 	enum vm_desired desired, unsigned crashes);
 
-/* Run `op` on a thread and drop the reference; failures are logged. For work that nobody waits for. False when there is no
- * thread for it. */
-bool supervise_run(struct op *op);
+/* Run `op`, whose reference is taken over, on a thread, as soon as there is one for it; failures are logged. For work that nobody
+ * waits for. */
+void supervise_run(struct op *op);
 
 /* Retry the sites that are pending, soon. */
 void supervise_sites(void);

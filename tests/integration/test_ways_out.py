@@ -315,6 +315,21 @@ def test_a_kill_ends_a_boot_that_hangs(host):
     assert time.monotonic() - begun < 5 and made.result().code == "cancelled"
 
 
+def test_an_end_for_which_there_is_no_thread(host):
+    """It is told once, and what is to be done then waits for a thread."""
+    create(host, "ends")
+    limit = next(path / "pids.max" for path in host.groups.paths if (path / "pids.max").exists())
+    limit.write_text("1")
+    try:
+        kill_vmm(host, "ends")
+        wait_for("it can't be done now", lambda: "no thread for the operation" in host.log_tail(20))
+        assert host.vm("ends")["state"] == "running"
+    finally:
+        limit.write_text("max")
+    wait_for("it is done", lambda: host.vm("ends")["state"] == "failed", 10)
+    destroy(host, "ends")
+
+
 def test_a_kill_waits_little_for_an_adoption(host):
     """A VMM that hangs when the daemon starts is given up soon."""
     vm = create(host, "hangs")
