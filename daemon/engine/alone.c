@@ -75,8 +75,8 @@ static int ended_claimed(struct op *op, struct fcm_error *err)
 	describe_end(vm, &why);
 	if (strcmp(v.code, "exited") == 0)
 		fcm_format(why.msg, sizeof why.msg, "its main process ended with %d", vm_main_exit(vm));
+	vm->crashes += v.code[0] || v.restart;
 	if (v.code[0]) {
-		vm->crashes++;
 		vm_set_reason(vm, v.code, &why);
 		log_line(LOG_LEVEL_WARN, vm->id.s, "%s", why.msg);
 	}

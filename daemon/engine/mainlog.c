@@ -21,8 +21,7 @@ enum {
 	MAGIC = 0x4c4d4346, /* "FCML" */
 	RECORD_HEAD = 3,    /* of the agent's records */
 	RETRY_MS = 200,	    /* for a guest that has no session just now */
-	PACE_MS = 2,	    /* between two answers that are full: a flood leaves the loop to others */
-	FULL = FRAME_MAX / 2,
+	PACE_MS = 2,	    /* between two answers: a flood leaves the loop to others */
 };
 
 struct mainlog {
@@ -212,8 +211,8 @@ static void ask(struct mainlog *m)
 	guest_unref(g);
 }
 
-/* Returns the bytes that came, -1 when the agent talks nonsense or has no main process. */
-static int64_t take(struct mainlog *m, const struct buf *answer)
+/* False when the agent talks nonsense or has no main process. */
+static bool take(struct mainlog *m, const struct buf *answer)
 {
 	_cleanup_(buf_done) struct buf records = {0};
 	int64_t pos = kv_i64(answer->p, answer->n, "pos", 0, INT64_MAX, -1);
@@ -221,15 +220,15 @@ static int64_t take(struct mainlog *m, const struct buf *answer)
 	const void *p = kv_raw(answer->p, answer->n, &n);
 
 	if (pos < 0 || (uint64_t)pos < m->pos || p == NULL)
-		return -1;
+		return false;
 	int64_t bytes = mainlog_records(p, n, m->boot, (uint64_t)pos, clock_wall(), &records);
 	if (bytes < 0)
-		return -1;
+		return false;
 	if (bytes > 0)
 		append(m, &records);
 	m->pos = (uint64_t)(pos + bytes);
 	m->over = kv_get(answer->p, answer->n, "exit") != NULL;
-	return bytes;
+	return true;
 }
 
 static void finish_question(struct mainlog *m)
@@ -242,16 +241,12 @@ static void finish_question(struct mainlog *m)
 		again_in(m, RETRY_MS);
 		return;
 	}
-	int64_t bytes = take(m, answer);
+	bool good = take(m, answer);
 	end_question(m);
 	if (m->over)
 		m->vm->main_over = true;
-	else if (bytes < 0)
-		again_in(m, RETRY_MS * 10);
-	else if (bytes > FULL)
-		again_in(m, PACE_MS);
 	else
-		ask(m);
+		again_in(m, good ? PACE_MS : RETRY_MS * 10);
 }
 
 static void on_news(void *arg, uint32_t events)

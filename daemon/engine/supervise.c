@@ -17,6 +17,7 @@
 enum {
 	BACKOFF_MS = 1000, /* before the first restart after a crash; doubles each time */
 	BACKOFF_MAX_MS = 60000,
+	REBOOTS = 5,	      /* in a row, of runs that were short, that begin at once */
 	RECONNECT_MS = 1000,  /* before a guest without a session is tried again; doubles up to a minute */
 	STEADY_MS = 60000,    /* a session that held that long begins anew */
 	SITE_RETRY_MS = 5000, /* between tries of pending sites; doubles to the maximum */
@@ -68,6 +69,11 @@ static void on_late(void *arg, uint32_t events)
 
 /* ---- the end of a VMM ---- */
 
+static int64_t backoff(unsigned crashes)
+{
+	return MIN((int64_t)BACKOFF_MS << MIN(crashes, 6u), (int64_t)BACKOFF_MAX_MS);
+}
+
 struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_restart policy,
 	enum vm_desired desired, unsigned crashes)
 {
@@ -81,10 +87,14 @@ struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_re
 		v.state = VM_FAILED;
 		v.code = "exited";
 		v.restart = true;
-		v.delay_ms = MIN((int64_t)BACKOFF_MS << MIN(crashes, 6u), (int64_t)BACKOFF_MAX_MS);
+		v.delay_ms = backoff(crashes);
 		return v;
 	case GUEST_REBOOT:
 		v.restart = desired == WANT_RUNNING;
+		if (v.restart && crashes >= REBOOTS) {
+			v.state = VM_STARTING;
+			v.delay_ms = backoff(crashes - REBOOTS);
+		}
 		return v;
 	case GUEST_CRASHED:
 		break;
@@ -92,8 +102,7 @@ struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_re
 	v.state = VM_FAILED;
 	v.code = "crashed";
 	v.restart = policy != RESTART_NO && desired == WANT_RUNNING;
-	v.delay_ms = BACKOFF_MS << MIN(crashes, 6u);
-	v.delay_ms = MIN(v.delay_ms, (int64_t)BACKOFF_MAX_MS);
+	v.delay_ms = backoff(crashes);
 	return v;
 }
 

@@ -53,7 +53,7 @@ struct vm {
 	_Atomic int main_exit;	   /* how it ended, as the agent says; -1: not yet */
 	_Atomic bool offered;	   /* who waits for its end knows it: one that is auto_remove may go */
 	struct loop_source *timer; /* the next restart after a crash */
-	unsigned crashes;	   /* in a row */
+	unsigned crashes;	   /* in a row, and reboots of runs that were short (supervise.h) */
 	_Atomic bool reconnecting; /* another try is planned; who sets this may write the next two */
 	unsigned tries;		   /* to set the guest up, in a row */
 	int64_t tried_at;

@@ -186,6 +186,20 @@ static void what_an_end_means(void **unused)
 	assert_false(supervise_verdict(GUEST_CRASHED, -1, RESTART_ALWAYS, WANT_STOPPED, 0).restart);
 }
 
+/* One that does nothing else would keep the host busy. */
+static void a_guest_that_reboots_for_ever_waits(void **unused)
+{
+	(void)unused;
+	for (unsigned crashes = 0; crashes < 100; crashes++) {
+		struct verdict v = supervise_verdict(GUEST_REBOOT, -1, RESTART_NO, WANT_RUNNING, crashes);
+		assert_true(v.restart);
+		assert_int_equal(v.delay_ms > 0, crashes >= 5);
+		assert_int_equal(v.state, v.delay_ms ? VM_STARTING : VM_STOPPED);
+		assert_true(v.delay_ms <= 60000);
+		assert_string_equal(v.code, "");
+	}
+}
+
 /* A main process that ended means what it does to docker. */
 static void what_an_exit_means(void **unused)
 {
@@ -338,6 +352,7 @@ int main(void)
 		cmocka_unit_test(what_an_end_means),
 		cmocka_unit_test(what_an_exit_means),
 		cmocka_unit_test(backoff_grows_and_ends),
+		cmocka_unit_test(a_guest_that_reboots_for_ever_waits),
 		cmocka_unit_test(all_that_is_made_is_released),
 		cmocka_unit_test(what_was_done_is_undone),
 		cmocka_unit_test(a_failed_undo_ends_the_roll_back),
