@@ -195,6 +195,22 @@ static int network_up(struct vm **all, size_t n, struct fcm_error *err)
 	return net_init(&config, c->state_dir, parts, live, err);
 }
 
+/* The sockets of published ports went with the last daemon. They are held again before anybody is served, who might publish the same;
+ * that one is taken each VM's own adoption says. */
+static void hold_ports(struct vm **all, size_t n)
+{
+	struct publish_list ports;
+	struct fcm_error err;
+
+	for (size_t i = 0; i < n; i++) {
+		const struct net_vm part = {all[i]->id, all[i]->view.ip, all[i]->view.uid, NULL};
+		if (all[i]->shim_pidfd < 0 || publish_of(all[i], &ports, &err) < 0)
+			continue;
+		if (net_publish(&part, all[i]->view.name, &ports, &err) < 0)
+			log_error(LOG_LEVEL_WARN, all[i]->id.s, &err);
+	}
+}
+
 static bool known(struct vm **all, size_t n, const char *id)
 {
 	for (size_t i = 0; i < n; i++)
@@ -269,6 +285,7 @@ int engine_init(const struct fcmd_config *config, struct loop *loop, struct fcm_
 			 ? -1
 			 : 0;
 	if (rc == 0) {
+		hold_ports(all, n);
 		remove_orphans(all, n);
 		repair_all(all, n);
 		site_sync();

@@ -110,7 +110,7 @@ def test_changing(host, api):
     assert api.post("/v1/vms/web/publish", {"publish": ["9000:1"]}).status == 400
     host.restart_daemon()
     assert host.vm("web")["publish"] == ["0.0.0.0:9000:90/tcp"]
-    wait_for("its port is held again", lambda: listening(host) == {("tcp", "0.0.0.0:9000")}, 10)
+    assert listening(host) == {("tcp", "0.0.0.0:9000")}, "nobody else is served before it is held again"
     assert api.post("/v1/vms/web/unpublish", {"publish": ["0.0.0.0:9000:90/tcp"]}).ok()["publish"] == []
 
 
