@@ -88,7 +88,8 @@ int guest_reach(struct op *op, int64_t deadline, struct fcm_error *err)
 
 static int call(struct vm *vm, struct buf *request, struct buf *answer, struct fcm_error *err)
 {
-	int rc = guest_call(vm->guest, request, clock_in(CALL_MS), answer, err);
+	int rc = wait_wanted(vm, err) < 0 ? -1
+					  : guest_call(vm->guest, request, clock_in(CALL_MS), answer, err);
 
 	buf_done(request);
 	return rc;
@@ -110,7 +111,8 @@ static void batch_done(struct batch *b)
 
 static int batch_call(struct vm *vm, struct batch *b, struct fcm_error *err)
 {
-	return guest_call_all(vm->guest, b->asks, b->n, clock_in(CALL_MS), err);
+	return wait_wanted(vm, err) < 0 ? -1
+					: guest_call_all(vm->guest, b->asks, b->n, clock_in(CALL_MS), err);
 }
 
 static struct buf *add_request(struct batch *b, const char *op)

@@ -30,6 +30,14 @@ enum {
 	WHAT_MAX = 240,
 };
 
+int wait_wanted(const struct vm *vm, struct fcm_error *err)
+{
+	if (engine_stopping())
+		return fcm_fail(err, FCM_UNAVAILABLE,
+			"the daemon is stopping; the VM goes on and the next daemon adopts it");
+	return vm->urgent ? fcm_fail(err, FCM_CANCELLED, "another request kills the VM") : 0;
+}
+
 int wait_goes_on(
 	struct op *op, int64_t deadline, int64_t patience_ms, const char *what, struct fcm_error *err)
 {
@@ -37,11 +45,8 @@ int wait_goes_on(
 		fcm_fail(err, FCM_GUEST, "the VM ended while it was booting");
 		return op_last_words(op, err);
 	}
-	if (engine_stopping())
-		return fcm_fail(err, FCM_UNAVAILABLE,
-			"the daemon is stopping; the VM goes on and the next daemon adopts it");
-	if (op->vm->urgent)
-		return fcm_fail(err, FCM_CANCELLED, "another request kills the VM");
+	if (wait_wanted(op->vm, err) < 0)
+		return -1;
 	if (clock_left(deadline) == 0) {
 		fcm_fail(err, FCM_TIMEOUT, "%s within %lld s; the VM is left running", what,
 			(long long)patience_ms / 1000);

@@ -138,7 +138,8 @@ static int ask_mount(
 	kv_add(&rq, "path", ref->path);
 	if (ref->read_only)
 		kv_add(&rq, "ro", "1");
-	if (guest_call(op->vm->guest, &rq, clock_in(MOUNT_MS), &answer, err) < 0)
+	if (wait_wanted(op->vm, err) < 0 ||
+		guest_call(op->vm->guest, &rq, clock_in(MOUNT_MS), &answer, err) < 0)
 		return fcm_wrap(err, "volume '%s'", ref->name.s);
 	*ret_new = kv_i64(answer.p, answer.n, "new", 0, 1, 0) == 1;
 	return 0;

@@ -6,6 +6,10 @@
 #include "daemon/engine/op.h"
 #include "daemon/engine/probe.h"
 
+/* Is the guest's next answer still wanted? Not when somebody wants the VM killed or the daemon stops. Asked before each request of a
+ * setup, which a guest may answer as late as it can. (steps_ready.c) */
+int wait_wanted(const struct vm *vm, struct fcm_error *err) must_check;
+
 /* Does waiting on still make sense? Not when the VMM ended, the daemon stops, somebody wants the VM killed, or the deadline
  * has come (FCM_TIMEOUT: "<what> within <patience> s", with the console's last line and where to read more). */
 int wait_goes_on(struct op *op, int64_t deadline, int64_t patience_ms, const char *what,
