@@ -48,17 +48,25 @@ static void note_cpu(struct snapshot_machine *m)
 	crypt_sha256_hex(h, m->cpu_flags);
 }
 
-struct snapshot_machine saved_here(const struct vm *vm)
+static struct snapshot_machine describe_machine(const struct vmm_driver *driver, const char *accel)
 {
-	const struct vmm_driver *driver = vm->vmm ? vm->driver : engine()->driver;
-	const char *accel = engine()->probe.accel == VMM_KVM ? "kvm" : "tcg";
 	struct snapshot_machine m = {0};
 
 	fcm_copy(m.vmm, sizeof m.vmm, driver ? driver->name : "");
 	fcm_copy(m.vmm_version, sizeof m.vmm_version, engine()->probe.version);
-	fcm_copy(m.accel, sizeof m.accel, vm->vmm ? vm->view.accel : accel);
+	fcm_copy(m.accel, sizeof m.accel, accel);
 	note_cpu(&m);
 	return m;
+}
+
+struct snapshot_machine saved_of(const struct vm *vm)
+{
+	return describe_machine(vm->driver, vm->view.accel);
+}
+
+struct snapshot_machine saved_here(void)
+{
+	return describe_machine(engine()->driver, engine()->probe.accel == VMM_KVM ? "kvm" : "tcg");
 }
 
 int saved_write(struct op *op, int dirfd, struct fcm_error *err)
@@ -72,6 +80,10 @@ int saved_write(struct op *op, int dirfd, struct fcm_error *err)
 		return fcm_fail(err, FCM_VMM, "there is no connection to the VMM of '%s' now", vm->view.name);
 	if ((vm->driver->caps & VMM_CAP_SAVE) == 0)
 		return fcm_fail(err, FCM_VMM, "%s can't save a machine", vm->driver->name);
+	if (vm->run.loaded == LOADED_CLONE) /* what is saved would be taken for its own */
+		return fcm_fail(err, FCM_WRONG_STATE,
+			"the guest of '%s' doesn't know yet that it is another VM than '%s'", vm->view.name,
+			vm->run.was_name);
 	struct vmm_saving what = {
 		.process = &vm->run.vmm, .run_dirfd = run, .dirfd = dirfd, .mem_mib = vm->view.spec.mem_mib};
 	return vm->driver->save(vm->vmm, &what, clock_in(SAVE_MS), err);
@@ -98,7 +110,7 @@ bool saved_memory(const struct vm *vm)
 
 int saved_read(const struct vm *vm, struct snapshot *ret, struct fcm_error *err)
 {
-	struct snapshot_machine here = saved_here(vm);
+	struct snapshot_machine here = saved_here();
 	struct snapshot s = {0};
 	auto_close int fd = dir_open(vm->dirfd, SAVED, err);
 
@@ -183,7 +195,7 @@ static void describe_self(const struct vm *vm, struct snapshot *s)
 {
 	*s = (struct snapshot){.created = clock_wall(), .memory = true, .frozen = vm->frozen, .vm = vm->view};
 	fcm_copy(s->id, sizeof s->id, vm->id.s);
-	s->machine = saved_here(vm);
+	s->machine = saved_of(vm);
 }
 
 static int save(struct op *op, struct fcm_error *err)

@@ -10,8 +10,9 @@
 
 #define SAVED "saved"
 
-/* Where and by what a VM of ours runs now, or would. */
-struct snapshot_machine saved_here(const struct vm *vm);
+/* Where and by what a VM runs now; and where and by what one would be started, and a saved machine loaded. */
+struct snapshot_machine saved_of(const struct vm *vm);
+struct snapshot_machine saved_here(void);
 
 /* Save the paused machine of op->vm to files in dirfd. */
 int saved_write(struct op *op, int dirfd, struct fcm_error *err) must_check;

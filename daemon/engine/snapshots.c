@@ -267,7 +267,7 @@ static void describe(struct op *op)
 	s->vm = op->vm->view;
 	fcm_copy(s->parent, sizeof s->parent, op->vm->view.snapshot);
 	if (s->memory && op->vm->view.state != VM_SUSPENDED)
-		s->machine = saved_here(op->vm);
+		s->machine = saved_of(op->vm);
 }
 
 /* What was written down, with the sums of its files, is the result; until then its lists are those of the VM. */
@@ -349,7 +349,7 @@ int snapshot_enter(struct op *op, struct fcm_error *err)
 int snapshot_loads(const struct op *op, struct fcm_error *err)
 {
 	const struct snapshot_hold *h = &op->hold;
-	struct snapshot_machine here = saved_here(op->vm);
+	struct snapshot_machine here = saved_here();
 
 	if (h->fd < 0)
 		return 0;

@@ -313,6 +313,18 @@ def test_half_made_ones_are_swept_up(host, api):
 
 # ---- clone ----
 
+@fake_only
+def test_a_clone_that_does_not_know_it_yet(host, api):
+    """Its memory, saved, would be taken for its own, and it went on under the source's names."""
+    host.create("web")
+    take(api, name="warm").ok(201)
+    clone(api, "warm", name="fault-late", ready={"mode": "none"}).ok(201)
+    for answer in (api.post("/v1/vms/fault-late/suspend"), take(api, "fault-late")):
+        refused(answer, "wrong_state", "'fault-late' doesn't know yet that it is another VM than 'web'")
+    assert host.vm("fault-late")["state"] == "running" and names(api) == ["warm"]
+    assert not take(api, "fault-late", disk_only=True).ok(201)["memory"]
+
+
 def test_clone(host, api):
     web = host.create("web", env={"KEY": "secret"}, labels={"a": "b"}, memory=128, publish=["8080:80"], expose=8000)
     taken = take(api, name="warm").ok(201)
