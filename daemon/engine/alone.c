@@ -202,6 +202,8 @@ int op_repair_run(struct op *op, struct fcm_error *err)
 	case REPAIR_NONE:
 		break;
 	case REPAIR_ADOPT:
+		if (op->vm->view.state == VM_SUSPENDING) /* which is taken back */
+			VM_SET(op->vm, view->desired = WANT_RUNNING);
 		rc = claimed_adopt(op, err);
 		break;
 	case REPAIR_ENDED:
@@ -316,7 +318,12 @@ static int unhealthy_claimed(struct op *op, struct fcm_error *err)
 	log_line(LOG_LEVEL_WARN, vm->id.s, "%s; it is started again", why.msg);
 	op->want_running = true;
 	op->grace_ms = engine()->config->stop_seconds * 1000ll;
-	if (step_begin.run(op, err) < 0 || step_quiet.run(op, err) < 0)
+	struct vm_reason reason = vm->view.reason;
+	if (step_begin.run(op, err) < 0) { /* not written down, so not begun */
+		VM_SET(vm, view->state = VM_RUNNING; view->reason = reason);
+		return -1;
+	}
+	if (step_quiet.run(op, err) < 0)
 		return -1;
 	vm_set_reason(vm, "unhealthy", &why);
 	return claimed_release(op, VM_FAILED, err) < 0 ? -1 : supervise_restart_in(vm, v.delay_ms, err);

@@ -97,10 +97,9 @@ static bool stands(const struct op *op, const struct before *b)
 static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	bool ends_running = op->table->desired == WANT_RUNNING; /* else `publish` is undone, behind `begin` */
+	bool starts = op->table == &table_start; /* elsewhere `publish` is undone, behind `begin` */
 	bool untouched = stands(op, b) || strcmp(err->step, "admit") == 0 ||
-			 (ends_running && strcmp(err->step, "publish") == 0) ||
-			 strcmp(err->step, "begin") == 0;
+			 (starts && strcmp(err->step, "publish") == 0) || strcmp(err->step, "begin") == 0;
 	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
 
 	if (same) {

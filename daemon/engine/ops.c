@@ -140,23 +140,25 @@ int claimed_reach(struct op *op, struct fcm_error *err)
 }
 
 /* Run `table` on a VM in state `from`, unless it is what it becomes by that. */
-static int change(struct op *op, enum vm_state from, enum vm_state also, struct fcm_error *err)
+static int change_claimed(struct op *op, enum vm_state from, enum vm_state also, struct fcm_error *err)
 {
-	struct vm *vm = op->vm;
 	const struct op_table *table = op->table;
-	int rc = 0;
-
-	if (claimed_begin(op, err) < 0)
-		return -1;
-	enum vm_state is = vm->view.state;
+	enum vm_state is = op->vm->view.state;
 	bool lives = op_vmm_lives(op);
+
 	if ((is == from || is == also) && lives) {
 		op->changed = true;
-		rc = claimed_reach(op, err) < 0 ? -1 : claimed_run(op, table, err);
-	} else if (is != table->end || (vm_state_up(is) && !lives)) {
-		rc = fail_state(vm, err);
+		return claimed_reach(op, err) < 0 ? -1 : claimed_run(op, table, err);
 	}
-	registry_drop(vm);
+	return is != table->end || (vm_state_up(is) && !lives) ? fail_state(op->vm, err) : 0;
+}
+
+static int change(struct op *op, enum vm_state from, enum vm_state also, struct fcm_error *err)
+{
+	if (claimed_begin(op, err) < 0)
+		return -1;
+	int rc = change_claimed(op, from, also, err);
+	registry_drop(op->vm);
 	return rc;
 }
 
@@ -170,13 +172,18 @@ int op_resume_run(struct op *op, struct fcm_error *err)
 	return change(op, VM_PAUSED, VM_PAUSED, err);
 }
 
-/* One whose machine is saved already has a suspend behind it that got stuck. */
-static int finish_suspend(struct op *op, struct fcm_error *err)
+int op_suspend_run(struct op *op, struct fcm_error *err)
 {
+	int rc;
+
 	if (claimed_begin(op, err) < 0)
 		return -1;
-	op->changed = true;
-	int rc = claimed_release(op, VM_SUSPENDED, err);
+	if (op->vm->view.state == VM_FAILED && saved_there(op->vm)) {
+		op->changed = true; /* a suspend that got stuck behind its saved machine is finished */
+		rc = claimed_release(op, VM_SUSPENDED, err);
+	} else {
+		rc = change_claimed(op, VM_RUNNING, VM_PAUSED, err);
+	}
 	registry_drop(op->vm);
 	return rc;
 }

@@ -1,6 +1,8 @@
 """Pause, suspend, snapshots, clones and restore against the scripted VMM: what is made, refused, shown and removed. What a real
 guest makes of it is test_suspend_guest's and test_snapshot_guest's."""
 import concurrent.futures
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -93,6 +95,41 @@ def test_a_vmm_that_halts_too_late(host, api):
         assert api.post(f"/v1/vms/fault-badstop/{verb}", {} if verb == "snapshots" else None).code == "vmm"
         assert host.vm("fault-badstop")["state"] == "running"
         assert api.post("/v1/vms/fault-badstop/exec", {"cmd": ["true"]}, timeout=10).status == 200, verb
+
+
+@fake_only
+def test_a_vmm_that_is_late_when_the_daemon_begins(host, api):
+    """Of one that is paused nothing else is believed; a stop reaches one that runs before it asks."""
+    vms = [host.create("paused"), host.create("web")]
+    api.post("/v1/vms/paused/pause").ok()
+    host.stop_daemon()
+    for vm in vms:
+        os.kill(vm["vmm_pid"], signal.SIGSTOP)
+    host.start_daemon()
+    try:
+        for vm in vms:
+            wait_for("it is late", lambda vm=vm: host.vm(vm["name"])["reason"], 15)
+    finally:
+        for vm in vms:
+            os.kill(vm["vmm_pid"], signal.SIGCONT)
+    assert api.post("/v1/vms/web/stop", {"time": 10}).ok()["forced"] is False
+    assert host.vm("paused")["state"] == "paused"
+    assert api.post("/v1/vms/paused/start").ok()["resumed"] and host.vm("paused")["state"] == "running"
+    assert api.post("/v1/vms/paused/exec", {"cmd": ["true"]}).ok()["exit"] == 0
+
+
+@fake_only
+def test_a_suspend_that_a_new_daemon_takes_back(host, api):
+    """Its VM runs on, and is wanted to."""
+    host.create("web")
+    host.stop_daemon()
+    host.start_daemon(env={"FCM_FAULT": "suspend/save:kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        api.post("/v1/vms/web/suspend")
+    host.stop_daemon()
+    host.start_daemon()
+    wait_for("it runs", lambda: host.vm("web")["state"] == "running", 10)
+    assert host.vm("web")["desired"] == "running"
 
 
 def test_suspend(host, api):
