@@ -167,9 +167,7 @@ int claimed_adopt(struct op *op, struct fcm_error *err)
 /* A stop was under way, and the guest may still be shutting down: it gets the time that it would have had. */
 static int stop_again(struct op *op, struct fcm_error *err)
 {
-	struct fcm_error deaf;
-
-	if (op_vmm_lives(op) && step_attach.run(op, &deaf) == 0)
+	if (op_vmm_lives(op))
 		op->grace_ms = engine()->config->stop_seconds * 1000ll;
 	return claimed_run(op, &table_stop, err);
 }

@@ -62,14 +62,15 @@ void claimed_keep(struct vm *vm, const struct fcm_error *why)
 
 	if (engine_stopping())
 		return;
-	if (vm->view.state != VM_RUNNING || strcmp(vm->view.reason.code, code) != 0) {
+	enum vm_state state = vm->paused ? VM_PAUSED : VM_RUNNING;
+	if (vm->view.state != state || strcmp(vm->view.reason.code, code) != 0) {
 		vm_set_reason(vm, code, why);
-		VM_SET(vm, view->state = VM_RUNNING; if (view->started == 0) view->started = clock_wall());
+		VM_SET(vm, view->state = state; if (view->started == 0) view->started = clock_wall());
 		vm_save(vm);
 	}
 	if (supervise_watch(vm, &err) < 0)
 		log_error(LOG_LEVEL_ERROR, vm->id.s, &err);
-	if (!vm->set_up)
+	if (!vm->set_up && !vm->paused)
 		supervise_lost(vm);
 }
 

@@ -21,8 +21,8 @@ int claimed_release(struct op *op, enum vm_state state, struct fcm_error *err) m
 /* Release what is left of an earlier run, then start. */
 int claimed_start(struct op *op, struct fcm_error *err) must_check;
 
-/* Leave a VM running whose guest didn't answer in time, with the reason; it is set up when it does. A daemon that stops
- * leaves that to the next one. */
+/* Leave a VM running whose guest didn't answer in time, with the reason; it is set up when it does. One that its user has paused
+ * stays so. A daemon that stops leaves that to the next one. */
 void claimed_keep(struct vm *vm, const struct fcm_error *why);
 
 /* Record why a VM is not what its user wants. */

@@ -65,7 +65,7 @@ int op_start_run(struct op *op, struct fcm_error *err)
 	int rc = 0;
 	if (vm->view.state == VM_PAUSED && op_vmm_lives(op)) {
 		op->changed = op->resumed = true;
-		rc = claimed_run(op, &table_resume, err);
+		rc = claimed_reach(op, err) < 0 ? -1 : claimed_run(op, &table_resume, err);
 	} else if (vm->view.state != VM_RUNNING || !op_vmm_lives(op)) {
 		op->changed = true;
 		vm->crashes = 0;
@@ -186,15 +186,6 @@ int op_suspend_run(struct op *op, struct fcm_error *err)
 	}
 	registry_drop(op->vm);
 	return rc;
-}
-
-int op_suspend_run(struct op *op, struct fcm_error *err)
-{
-	registry_lock();
-	bool failed = op->vm->view.state == VM_FAILED;
-	registry_unlock();
-	return failed && saved_there(op->vm) ? finish_suspend(op, err)
-					     : change(op, VM_RUNNING, VM_PAUSED, err);
 }
 
 int op_park_run(struct op *op, struct fcm_error *err)

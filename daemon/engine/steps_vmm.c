@@ -17,6 +17,7 @@
 #include "daemon/engine/saved.h"
 #include "daemon/engine/supervise.h"
 #include "daemon/engine/volumes.h"
+#include "daemon/engine/wait.h"
 #include "daemon/guest/intake.h"
 #include "daemon/image/image.h"
 #include "daemon/net/net.h"
@@ -35,6 +36,7 @@ enum {
 	CONSOLE_TAIL = 2048, /* bytes of console looked at for an error message, or for the guest's intent */
 	LAST_MS = 3000,	     /* of the time to shut down: for what the agent does when no process is left */
 	ASK_MS = 2000,	     /* for the guest to say that it heard the wish to shut down */
+	REACH_MS = 5000,     /* for a new channel to ask it on */
 	SLICE_MS = 200,	     /* how often a wait for its end looks whether it still makes sense */
 };
 
@@ -402,7 +404,6 @@ static int with_last_words(const struct op *op, struct fcm_error *err)
 /* A daemon that was killed while it made a snapshot left its VM paused. */
 static int wake(struct vm *vm, struct fcm_error *err)
 {
-	vm->paused = vm->view.state == VM_PAUSED;
 	return vm->paused ? 0 : vm->driver->resume(vm->vmm, clock_in(ADOPT_MS), err);
 }
 
@@ -415,6 +416,8 @@ static int attach(struct op *op, struct fcm_error *err)
 
 	if (vm->vmm)
 		return 0; /* only the guest's session is begun anew */
+	if (adopt)
+		vm->paused = vm->view.state == VM_PAUSED;
 	auto_close int run = dir_open(vm->dirfd, "jail/run", err);
 	if (run < 0)
 		return -1;
@@ -505,6 +508,18 @@ static bool ask_machine(struct vm *vm)
 	       vm->driver->soft_off(vm->vmm, clock_in(ASK_MS), &err) == 0;
 }
 
+/* What a daemon has that just began, or whose VMM didn't answer in time, isn't enough to ask nicely. */
+static void reach(struct op *op)
+{
+	struct vm *vm = op->vm;
+	struct fcm_error err;
+
+	if (vm->vmm == NULL && (!op_vmm_lives(op) || attach(op, &err) < 0))
+		return;
+	if (vm->guest == NULL)
+		(void)!guest_reach(op, clock_in(MIN(op->grace_ms, (int64_t)REACH_MS)), &err);
+}
+
 /* One that stands still can't end by itself. */
 static void let_run(struct vm *vm)
 {
@@ -521,6 +536,8 @@ static int quiet(struct op *op, struct fcm_error *err)
 
 	(void)err;
 	supervise_unwatch(vm); /* the end that comes now is wanted */
+	if (op->grace_ms > 0)
+		reach(op);
 	let_run(vm);
 	if (op->grace_ms > 0 && (ask_agent(vm, op->grace_ms) || ask_machine(vm)) && ends_by(vm, deadline))
 		return 0;
