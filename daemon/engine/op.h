@@ -53,7 +53,6 @@ struct op {
 	bool urgent;		 /* it kills the VM: what waits for the guest shall not keep it waiting */
 	enum vm_state end_state; /* of table_ended: the state that the VM is left in */
 	bool want_running;	 /* a stop that is half of a restart */
-	bool discard;		 /* a start: without the saved machine */
 	bool park;		 /* the host goes down: keep `desired`, and say why in `reason` */
 	struct vm_expose expose,
 		before;		   /* expose and unexpose: what is wanted, and what was; sync: the status */

@@ -146,7 +146,7 @@ def test_health_during_a_snapshot(host, api):
     """It isn't asked while it stands still, and what is known of it stays; then it is asked again."""
     create(api, restart="no", health={"cmd": "flips 3", "interval": 1, "retries": 1}).ok(201)
     wait_for("it is healthy", lambda: health(host) == "healthy", 5)
-    api.post("/v1/vms/web/snapshots", {}).ok(201)
+    api.delete(f"/v1/snapshots/{api.post('/v1/vms/web/snapshots', {}).ok(201)['id']}").ok()
     assert health(host) in ("healthy", "unhealthy")
     wait_for("it is unhealthy", lambda: health(host) == "unhealthy", 20)
 
