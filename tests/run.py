@@ -8,6 +8,7 @@ The end names each test that failed, and each that did so only beside others; th
 N skipped". FILE is the path of a pytest file or the name of a part.
 """
 import argparse
+import collections
 import concurrent.futures
 import contextlib
 import json
@@ -29,12 +30,12 @@ WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
 # How many parts of a kind run beside others. A host is one processor's work; those in namespaces often wait for a time to pass,
-# so together with one host they are three, and at the end there are two hosts.
-LANES, HOSTS = 3, 2
+# so together with one host they are three, and at the end there are two hosts. What is made for them often waits for the network.
+LANES, HOSTS, MAKERS = 4, 2, 2
 RELEASES = ("bookworm", "trixie")
-SPACE, HOST = "in a namespace", "in a host"
+SPACE, HOST, MAKER = "in a namespace", "in a host", "made for others"
 # Of the parts that run beside others these begin first, so that all lanes end together.
-LONGEST = ("host", "test_undo", "contract", "test_software_guest", "test_debian_guest", "test_build_guest", "test_main_guest", "test_guest_power",
+LONGEST = ("host", "package", "base", "debian", "asan", "fuzzers", "test_undo", "contract", "test_software_guest", "test_debian_guest", "test_build_guest", "test_main_guest", "test_guest_power",
            "test_snapshot_files", "test_restart", "test_volumes_guest", "test_freeze_guest", "test_snapshot_guest", "test_ready_guest", "fuzz",
            "clang-tidy", "test_cp_guest", "test_remote_guest", "test_tutorial_guest", "test_exec_guest", "test_schemathesis", "test_ways_out",
            "test_package", "test_reboot", "test_acceptance", "test_readme", "test_vmm", "test_host", "test_switch")
@@ -42,7 +43,8 @@ LONGEST = ("host", "test_undo", "contract", "test_software_guest", "test_debian_
 
 class Part:
     """A command, how long it may take, how its output is counted, and of which kind it is, if it may run beside others."""
-    beside = after = None  # the kind, and the name of what must be over before it begins
+    beside = None  # the kind
+    after = ()  # the names of those that must be over before it begins
 
     def __init__(self, name, argv, count, limit, env=None):
         self.name, self.argv, self.count, self.limit, self.env = name, argv, count, limit, env or {}
@@ -132,28 +134,40 @@ def beside(kind, parts_):
     return sorted(parts_, key=lambda part: rank(part.name))
 
 
+def after(part, *names):
+    part.after = tuple(names)
+    return part
+
+
 def integration_parts(build, asan):
-    result = [pytest(file.stem, [file], build, 1500) for file in test_files("integration")]
+    for file in test_files("integration"):
+        assets = re.search(r'^HOST = .*"assets": \((.*?)\)', file.read_text(), re.M)
+        yield after(pytest(file.stem, [file], build, 1500), *re.findall("base|debian", assets[1] if assets else ""))
     sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
-    return [*result, pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10")]
+    yield after(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"), "asan")
 
 
-def making_hosts(build):
-    """What all files of a release start from."""
+def makers(build):
+    """What several others need, by `./bootstrap make` and host.py; one that can't be had here is skipped, and so are those."""
     for release in RELEASES:
         argv = [PYTHON, "-B", TOP / "tests/host/host.py", "--release", release, "build"]
-        yield Part(f"host-{release}", argv, count_status, 400, {"FCM_BUILD": str(build)})
+        yield Part(f"host-{release}", argv, count_status, 600, {"FCM_BUILD": str(build)})
+        yield Part(f"package-{release}", [TOP / "bootstrap", "package", release], count_status, 900)
+    for name in ("base", "debian", "asan", "fuzzers"):
+        yield Part(name, [TOP / "bootstrap", "make", name], count_status, 900)
 
 
 def host_parts(build):
     """The test host: each file on each release, or on those of its RELEASES."""
     for file in test_files("host"):
-        only = re.search(r"^RELEASES = (hosts.RELEASES if hosts.WHOLE else )?\((.*?)\)", file.read_text(), re.M)
+        text = file.read_text()
+        only = re.search(r"^RELEASES = (hosts.RELEASES if hosts.WHOLE else )?\((.*?)\)", text, re.M)
+        needs = ["base", "debian"] if WHOLE else ["base"] if "base_tar" in text else []
         for release in RELEASES:
             if not only or release in only[2] or (WHOLE and only[1]):
                 part = pytest(f"{file.stem}-{release}", [file], build, TOTAL_LIMIT if WHOLE else 1500, FCM_HOST_RELEASE=release)
-                part.after = f"host-{release}"
-                yield part
+                packages = [f"package-{release}"] if re.search(r"def \w+\(.*\bpackaged?\b", text) else []
+                yield after(part, f"host-{release}", *packages, *needs)
 
 
 def pytest_folder(name):
@@ -176,15 +190,15 @@ def parts(options):
         return [*quick, pytest("boot", [boot], build, 120, "-k", "test_life")]
     slow = [
         Part("clang-tidy", [*lint, "clang-tidy"], count_line, 300),
-        ctest("units-asan", asan, 400),
-        Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz, "--seconds", "4"], count_line, 300),
+        after(ctest("units-asan", asan, 400), "asan"),
+        after(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz, "--seconds", "4"], count_line, 300), "fuzzers"),
         *integration_parts(build, asan),
     ]
-    return [*beside(SPACE, [*quick, *slow]), *beside(HOST, [*making_hosts(build), *host_parts(build)])]
+    return [*beside(MAKER, list(makers(build))), *beside(SPACE, [*quick, *slow]), *beside(HOST, list(host_parts(build)))]
 
 
 def chosen(options):
-    """The parts that the command line asks for; a file makes a part of its own."""
+    """The parts that the command line asks for, with what these need; a file makes a part of its own."""
     if options.what in ([], ["all"], ["quick"]):
         return parts(options)
     everything = {part.name: part for part in parts(options)}
@@ -197,7 +211,7 @@ def chosen(options):
             result.append(pytest(name, [TOP / word], options.build, 1200))
         else:
             raise SystemExit(f"no part or file '{word}'; parts: {' '.join(everything)}")
-    return result
+    return list(dict.fromkeys([*(everything[name] for part in result for name in part.after), *result]))
 
 
 # ---- running ----
@@ -272,12 +286,17 @@ class Lanes:
 
     def __init__(self, parts_, go):
         self.waiting, self.unfinished, self.go = list(parts_), {part.name for part in parts_}, go
-        self.changed, self.hosts = threading.Condition(), 0
+        self.changed, self.run_now = threading.Condition(), collections.Counter()
 
     def choose(self):
-        """The next to begin, or None: a host if there is none, then others, then a second host."""
-        first = {part.beside: part for part in reversed(self.waiting) if part.after not in self.unfinished}
-        if HOST in first and self.hosts < (1 if SPACE in first else HOSTS):
+        """The next to begin, or None: what others need, then a host if there is none, then others, then a second host."""
+        now = self.run_now
+        first = {part.beside: part for part in reversed(self.waiting) if self.unfinished.isdisjoint(part.after)}
+        if MAKER in first and now[MAKER] < MAKERS:
+            return first[MAKER]
+        if now[HOST] + now[SPACE] + (now[MAKER] > 0) >= LANES - 1:
+            return None
+        if HOST in first and now[HOST] < (1 if SPACE in first else HOSTS):
             return first[HOST]
         return first.get(SPACE)
 
@@ -286,7 +305,7 @@ class Lanes:
             while self.waiting:
                 if part := self.choose():
                     self.waiting.remove(part)
-                    self.hosts += part.beside == HOST
+                    self.run_now[part.beside] += 1
                     return part
                 self.changed.wait()
         return None
@@ -299,7 +318,7 @@ class Lanes:
             finally:
                 with self.changed:
                     self.unfinished.remove(part.name)
-                    self.hosts -= part.beside == HOST
+                    self.run_now[part.beside] -= 1
                     self.changed.notify_all()
         return results
 
