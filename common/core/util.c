@@ -236,6 +236,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 
 void buf_drop(struct buf *b, size_t n)
 {
+	n = MIN(n, b->n);
 	if (n == 0)
 		return;
 	memmove(b->p, b->p + n, b->n - n);

@@ -87,7 +87,7 @@ struct buf {
 void buf_add(struct buf *b, const void *data, size_t n);
 void buf_str(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_drop(struct buf *b, size_t n); /* remove the first n bytes */
+void buf_drop(struct buf *b, size_t n); /* remove the first n bytes, or all */
 void buf_done(struct buf *b);		/* free the contents; the buffer is empty again */
 
 /* An owned list of owned strings; zero-initialised is empty. */

@@ -32,15 +32,15 @@ struct logs {
 /* Cut all but the last `lines` lines. */
 static void keep_lines(struct buf *b, int64_t lines)
 {
-	const char *p = b->p + b->n;
+	size_t at = b->n;
 
-	if (b->n && p[-1] == '\n')
-		p--;
-	while (p > b->p && lines > 0)
-		if (*--p == '\n')
-			lines--;
+	if (lines > 0 && at && b->p[at - 1] == '\n')
+		at--; /* it ends the last one */
+	while (at && lines > 0)
+		if (b->p[--at] == '\n' && --lines == 0)
+			at++;
 	if (lines == 0)
-		buf_drop(b, (size_t)(p - b->p) + 1);
+		buf_drop(b, at);
 }
 
 /* How many marks are at or before byte `pos`. */

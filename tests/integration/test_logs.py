@@ -1,6 +1,7 @@
 """fcm logs: when lines came, with the scripted VMM."""
 import calendar
 import re
+import struct
 import time
 
 import pytest
@@ -96,6 +97,21 @@ def test_without_times(host, vm):
         file.write_bytes(rubbish)
         for query in ("timestamps=1", "since=5m", "timestamps=1&since=5m&tail=3"):
             assert host.api.get(f"/v1/vms/talker/logs?{query}").status in (200, 409)
+
+
+def test_tail_of_nothing(host, vm):
+    """Also where the last line has no end, as a guest leaves it that prints a prompt, and where there is no line."""
+    assert logs(host, "tail=0") == b""
+    host.api.post("/v1/vms/talker/stop").ok()
+    with open(host.state_dir / vm["id"] / "console.ring", "r+b") as ring:
+        for text in (b"one\ntwo", b"two", b"\n", b""):
+            ring.seek(8)
+            ring.write(struct.pack("Q", len(text)))
+            ring.seek(4096)
+            ring.write(text)
+            ring.flush()
+            assert logs(host) == text and logs(host, "tail=0") == b""
+            assert logs(host, "tail=1") == text.removeprefix(b"one\n")
 
 
 def test_a_flood_with_times(host, vm):

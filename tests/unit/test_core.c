@@ -122,6 +122,21 @@ static void quoted(void **unused)
 	assert_string_equal(a, "123456?");
 }
 
+static void dropped(void **unused)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+
+	(void)unused;
+	buf_drop(&b, 1);
+	assert_int_equal(b.n, 0);
+	buf_str(&b, "abc");
+	buf_drop(&b, 2);
+	assert_string_equal(b.p, "c");
+	buf_drop(&b, 2); /* more than there is */
+	assert_int_equal(b.n, 0);
+	assert_string_equal(b.p, "");
+}
+
 static void kv_lists(void **unused)
 {
 	_cleanup_(buf_done) struct buf b = {0};
@@ -373,6 +388,7 @@ int main(void)
 		cmocka_unit_test(sizes),
 		cmocka_unit_test(guest_text),
 		cmocka_unit_test(quoted),
+		cmocka_unit_test(dropped),
 		cmocka_unit_test(kv_lists),
 		cmocka_unit_test(frames),
 		cmocka_unit_test(stream_frames),
