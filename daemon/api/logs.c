@@ -174,6 +174,7 @@ static ssize_t logs_more(void *arg, char *p, size_t max)
 		if (l->timestamps) {
 			add_times(l);
 		} else {
+			buf_done(&l->out); /* empty, but with room */
 			l->out = l->text;
 			l->text = (struct buf){0};
 		}

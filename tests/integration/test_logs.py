@@ -3,6 +3,7 @@ import calendar
 import re
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from console import attached, until
@@ -112,6 +113,23 @@ def test_tail_of_nothing(host, vm):
             ring.flush()
             assert logs(host) == text and logs(host, "tail=0") == b""
             assert logs(host, "tail=1") == text.removeprefix(b"one\n")
+
+
+def rss_kib(host):
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{host.daemon.pid}/status").read_text())[1])
+
+
+def test_what_is_followed_is_let_go(host, vm):
+    with host.api.connect(False, 30) as sock:
+        sock.sendall(b"GET /v1/vms/talker/logs?follow=1&tail=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(sock, b"\r\n\r\n")
+        before = rss_kib(host)
+        with attached(host, vm) as console:
+            for i in range(30):  # each time a ringful, at most
+                console.sendall(b"flood 1\nround %d\n" % i)
+                for end in (console, sock):
+                    until(end, b"got round %d\r\n" % i)
+        assert rss_kib(host) - before < 12 * 1024
 
 
 def test_a_flood_with_times(host, vm):
