@@ -70,6 +70,8 @@ static int keep_since(struct logs *l, int64_t since, struct fcm_error *err)
 	}
 	for (size_t i = l->nmarks; i > 0 && l->marks[i - 1].time >= since; i--)
 		from = l->marks[i - 1].pos;
+	/* the text was read before the marks: what came in between isn't in it */
+	from = MIN(from, l->total);
 	if (from <= begin)
 		return 0;
 	size_t cut = (size_t)(from - begin);

@@ -115,6 +115,17 @@ def test_tail_of_nothing(host, vm):
             assert logs(host, "tail=1") == text.removeprefix(b"one\n")
 
 
+def test_a_mark_ahead_of_the_text(host, vm):
+    """As when the guest prints after the text was read and before its times are."""
+    say(host, vm, b"one")
+    end = len(logs(host))
+    file = host.state_dir / vm["id"] / "console.times"
+    for ahead in (0, 1, 5000, 1 << 40):
+        file.write_bytes(struct.pack("QQQQ", 0, 1, end + ahead, int(time.time())))
+        assert logs(host, "since=5m") == b""
+        assert len(times_of(logs(host, "timestamps=1"))) == 2
+
+
 def rss_kib(host):
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{host.daemon.pid}/status").read_text())[1])
 
