@@ -53,6 +53,7 @@ struct answer {
 	const struct descriptor *blob;
 	const char *form; /* NULL, or what is posted */
 	long status;
+	bool ours; /* it is the registry's, not of one that it leads to */
 	bool begun, too_long;
 	int sys;
 	char challenge[2048];
@@ -224,12 +225,12 @@ static CURLcode get_once(struct registry *r, const char *url, bool token_server,
 	r->plain_hop = insecure(r, host);
 	a->begun = false, a->status = 0, a->challenge[0] = '\0';
 	prepare(r, url, headers, a);
-	bool ours = strncmp(url, r->base, strlen(r->base)) == 0;
+	a->ours = strncmp(url, r->base, strlen(r->base)) == 0;
 	if (a->form)
 		curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, a->form);
-	if (token_server ? r->user != NULL && a->form == NULL : ours && r->basic)
+	if (token_server ? r->user != NULL && a->form == NULL : a->ours && r->basic)
 		set_user(r);
-	if (!token_server && ours && r->token) {
+	if (!token_server && a->ours && r->token) {
 		curl_easy_setopt(r->curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
 		curl_easy_setopt(r->curl, CURLOPT_XOAUTH2_BEARER, r->token);
 	}
@@ -406,7 +407,8 @@ static int get(struct registry *r, const char *what, struct answer *a, struct fc
 		if (a->body)
 			buf_drop(a->body, a->body->n);
 		CURLcode code = get_hops(r, url, a);
-		if (code == 0 && a->status == 401 && asked++ < 2) {
+		/* who it leads to doesn't say where the credentials go (CVE-2020-15157) */
+		if (code == 0 && a->status == 401 && a->ours && asked++ < 2) {
 			if (authorize(r, a, err) < 0)
 				return -1;
 			continue;

@@ -319,6 +319,19 @@ def test_redirect_drops_credentials(tmp_path, registry, mirror):
     assert mirror.seen == [(f"/elsewhere/sha256:{digest}", None)]
 
 
+@pytest.mark.parametrize("challenge", ['Bearer realm="http://{}/token",service="s"', 'Basic realm="x"'])
+def test_redirect_asks_for_credentials(tmp_path, registry, mirror, challenge):
+    """Only the registry itself says where they go."""
+    registry.image(ONE)
+    digest = sha(packed(ONE))
+    mirror.auth, mirror.challenge = "never", challenge.format(mirror.host)
+    registry.redirect[digest] = f"http://{mirror.host}/elsewhere/sha256:{digest}"
+    job = Pull(tmp_path, f"{registry.host}/a/b", insecure=[registry.host, mirror.host], user="ann", password="secret")
+    refused(job.answer(), "forbidden", "doesn't give it to us (401)")
+    assert mirror.seen == [(f"/elsewhere/sha256:{digest}", None)]
+    assert {auth for _, auth in registry.seen} == {None}
+
+
 @pytest.mark.parametrize("to", ["https://127.0.0.1:1/x", "https://localhost:1/x", "https://169.254.169.254/x", "https://[::1]/x",
                                 "https://172.16.0.9/x", "http://127.0.0.1:1/x", "file:///etc/shadow"])
 def test_redirect_refused(tmp_path, registry, to):
