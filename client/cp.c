@@ -63,6 +63,8 @@ struct copy {
 	unsigned keep;		      /* flags of tree.h */
 	int pipe;		      /* our end of it, or stdin or stdout */
 	bool silent;		      /* it is the other process that shows the progress */
+	bool checked;		      /* what comes has the name that was asked for, or it isn't unpacked */
+	struct buf head;	      /* kept back until then */
 	uint64_t moved, shown, total; /* total: about, 0 when it isn't known */
 	char *what;		      /* of the line of progress */
 	struct fcm_error err;	      /* of the pipe */
@@ -246,15 +248,33 @@ static void count(struct copy *c, size_t n)
 	out_progress(c->what, c->moved, c->total);
 }
 
-static int take_piece(void *arg, const char *p, size_t n)
+static int pass_on(struct copy *c, const char *p, size_t n)
 {
-	struct copy *c = arg;
-
 	if (fd_write_all(c->pipe, p, n) < 0)
 		return errno == EPIPE ? fcm_fail(&c->err, FCM_CANCELLED, "nobody reads what is copied")
 				      : fcm_fail_errno(&c->err, "write what is copied");
 	count(c, n);
 	return 0;
+}
+
+/* The agent, which may be the guest's own, is asked for one name and must not choose another (as scp's servers did,
+ * CVE-2019-6111). Behind its first entry the archive has no other: who unpacks it sees to that. */
+static int pass_head(struct copy *c)
+{
+	c->checked = true;
+	return tree_check_name(c->head.p, c->head.n, c->from.path, &c->err) < 0
+		       ? -1
+		       : pass_on(c, c->head.p, c->head.n);
+}
+
+static int take_piece(void *arg, const char *p, size_t n)
+{
+	struct copy *c = arg;
+
+	if (c->checked)
+		return pass_on(c, p, n);
+	buf_add(&c->head, p, n);
+	return c->head.n < TREE_HEAD ? 0 : pass_head(c);
 }
 
 static ssize_t give_piece(void *arg, char *p, size_t n)
@@ -270,6 +290,14 @@ static ssize_t give_piece(void *arg, char *p, size_t n)
 	return got;
 }
 
+/* Names and reasons of a guest, which may be part of it, stay on the message's one line. */
+static void make_one_line(char *s)
+{
+	for (; *s; s++)
+		if (iscntrl((unsigned char)*s))
+			*s = '?';
+}
+
 static int download(struct copy *c, struct api *api, struct fcm_error *err)
 {
 	auto_free char *path = route(&c->from, false);
@@ -277,9 +305,13 @@ static int download(struct copy *c, struct api *api, struct fcm_error *err)
 	if (!c->silent)
 		term_progress("%s", c->what);
 	int r = api_stream(api, path, take_piece, c, err);
+	if (r == 0 && !c->checked && c->err.code == FCM_OK)
+		(void)pass_head(c);
 	term_progress_end();
+	buf_done(&c->head);
 	if (r == 0 && c->err.code != FCM_OK) {
 		*err = c->err;
+		make_one_line(err->msg);
 		return -1;
 	}
 	return r;
@@ -325,14 +357,6 @@ static int weight(const struct fcm_error *err)
 	return err->code == FCM_BAD_REQUEST ? 1 : err->code == FCM_UNAVAILABLE ? 2 : 3;
 }
 
-/* Names and reasons of a guest, which may be part of it, stay on the message's one line. */
-static void make_one_line(char *s)
-{
-	for (; *s; s++)
-		if (iscntrl((unsigned char)*s))
-			*s = '?';
-}
-
 /* Of our request's error, if it has one, and the process's the reason. The usual hints are about the daemon's host. */
 static int decide(const struct copy *c, int ours, const struct report *r, struct fcm_error *err)
 {
@@ -354,6 +378,7 @@ static int from_vm(struct copy *c, struct tree_count *ret, struct fcm_error *err
 
 	if (c->to.std) {
 		c->pipe = STDOUT_FILENO;
+		c->checked = true; /* nothing is unpacked */
 		return download(c, c->cli->api, err);
 	}
 	if (start(c, false, unpack, &p, err) < 0)

@@ -273,8 +273,7 @@ static int pack_one(struct packer *p, int dirfd, const char *name, struct fcm_er
 
 /* ---- the whole ---- */
 
-/* The name that it has in the archive. */
-static void root_name(const char *path, char ret[static TAR_PATH_MAX])
+void tree_name(const char *path, char ret[static PATH_MAX])
 {
 	size_t end = strlen(path), begin;
 
@@ -282,9 +281,9 @@ static void root_name(const char *path, char ret[static TAR_PATH_MAX])
 		end--;
 	for (begin = end; begin > 0 && path[begin - 1] != '/';)
 		begin--;
-	fcm_format(ret, TAR_PATH_MAX, "%.*s", (int)(end - begin), path + begin);
+	fcm_format(ret, PATH_MAX, "%.*s", (int)(end - begin), path + begin);
 	if (ret[0] == '\0' || strcmp(ret, "..") == 0)
-		fcm_copy(ret, TAR_PATH_MAX, ".");
+		fcm_copy(ret, PATH_MAX, ".");
 }
 
 static int check_root(const char *path, struct fcm_error *err)
@@ -333,7 +332,7 @@ int tree_pack(int fd, const char *path, unsigned flags, struct tree_count *ret, 
 	p->fd = fd;
 	p->flags = flags;
 	p->count = ret;
-	root_name(path, p->e.path);
+	tree_name(path, p->e.path);
 	int r = pack_all(p, path, err);
 	buf_done(&p->head);
 	return r;

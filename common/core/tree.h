@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdint.h>
 
 #include "common/core/error.h"
@@ -19,6 +20,7 @@ enum {
 	TREE_DEPTH_MAX = 256,	     /* directories in one another: each is a descriptor */
 	TREE_ENTRIES_MAX = 1 << 24,  /* that one archive may have */
 	TREE_SEGMENTS_MAX = 1 << 13, /* pieces that a file is cut into; behind them holes are written out */
+	TREE_HEAD = 1 << 20,	     /* bytes of an archive in which the head of its first entry is whole */
 };
 
 enum {
@@ -40,6 +42,13 @@ struct tree_count {
  * more (EPIPE; the caller ignores SIGPIPE); what fails between two files is said in the archive, too. */
 int tree_pack(
 	int fd, const char *path, unsigned flags, struct tree_count *ret, struct fcm_error *err) must_check;
+
+/* The name that the archive of `path` begins with. */
+void tree_name(const char *path, char ret[static PATH_MAX]);
+
+/* Is the archive that begins with these bytes (TREE_HEAD, or all that there are) named as tree_pack() names that of `path`? Who
+ * sends something under another name would choose what of ours it replaces. FCM_INVALID, and what tar_next() says. */
+int tree_check_name(const void *head, size_t n, const char *path, struct fcm_error *err) must_check;
 
 /* Unpack the archive that comes from fd, until its end.
  *

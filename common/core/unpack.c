@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -469,6 +470,31 @@ static int unpack_all(struct unpacker *u, struct fcm_error *err)
 		return fcm_fail(err, FCM_INVALID, "the archive is empty");
 	tar_drain(&u->reader);
 	return r;
+}
+
+int tree_check_name(const void *head, size_t n, const char *path, struct fcm_error *err)
+{
+	auto_free struct tar_reader *r = xalloc(sizeof *r);
+	auto_free struct tar_entry *e = xalloc(sizeof *e);
+	auto_close int fd = memfd_create("head", MFD_CLOEXEC);
+	char name[PATH_MAX];
+
+	if (fd < 0 || fd_write_all(fd, head, n) < 0 || lseek(fd, 0, SEEK_SET) < 0)
+		return fcm_fail_errno(err, "keep the begin of an archive");
+	r->fd = fd;
+	int rc = tar_next(r, e, err);
+	tar_reader_done(r);
+	if (rc <= 0)
+		return rc; /* an empty one has no name */
+	if (clean_name(e->path, "name", err) < 0)
+		return -1;
+	e->path[strcspn(e->path, "/")] = '\0';
+	tree_name(path, name);
+	/* what is in a directory may be called anything */
+	if (strcmp(name, ".") == 0 || strcmp(name, e->path) == 0)
+		return 0;
+	return fcm_fail(
+		err, FCM_INVALID, "what came is called '%.128s', and '%.128s' was asked for", e->path, name);
 }
 
 int tree_unpack(int fd, const char *target, unsigned flags, struct tree_count *ret, struct fcm_error *err)

@@ -10,6 +10,7 @@
 
 #include "common/core/frame.h"
 #include "common/core/kv.h"
+#include "common/core/tar.h"
 #include "tests/fake/fake.h"
 
 enum { STREAMS = 128, CHANNELS = 3 };
@@ -226,6 +227,21 @@ static void say_error(struct machine *m, struct stream *s, const char *code, con
 	finish(m, s, "exit", 1);
 }
 
+/* "/named/NAME/ASKED": an archive of a file NAME, whatever the name is that was asked for. */
+static void send_named(struct machine *m, struct stream *s, const char *names)
+{
+	_cleanup_(buf_done) struct buf b = {0};
+	auto_free struct tar_entry *e = xalloc(sizeof *e);
+
+	*e = (struct tar_entry){.type = TAR_FILE, .mode = 0644, .size = 5};
+	fcm_format(e->path, sizeof e->path, "%.*s", (int)strcspn(names, "/"), names);
+	tar_add(&b, e);
+	buf_str(&b, "named");
+	tar_pad(&b, e->size);
+	tar_add_end(&b);
+	put(m, s, FRAME_STDOUT, b.p, b.n);
+}
+
 /* op=get and op=put: what is done is named by the path. */
 static void copy(struct machine *m, struct stream *s, const char *path, bool get)
 {
@@ -236,6 +252,8 @@ static void copy(struct machine *m, struct stream *s, const char *path, bool get
 		s->left[FRAME_STDOUT] = (uint64_t)n;
 	else if (strcmp(path, "/hang") == 0)
 		s->stays = true;
+	else if (get && strncmp(path, "/named/", 7) == 0)
+		send_named(m, s, path + 7);
 	else if (strcmp(path, "/cut") == 0)
 		put(m, s, FRAME_STDOUT, "half", 4);
 	else if (!get)

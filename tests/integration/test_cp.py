@@ -128,6 +128,16 @@ class TestClient:
         assert "no tar archive" in done.stderr
         assert host.run("ls", "-A", "/root/x", check=False).returncode != 0
 
+    @pytest.mark.parametrize("name, asked, taken", [("good", "good", True), ("good", ".", True), (".bashrc", "good", False),
+                                                    (".", "good", False)])
+    def test_a_guest_chooses_no_name(self, host, name, asked, taken):
+        host.run("bash", "-c", "rm -rf /root/here; mkdir /root/here")
+        path, status = f"web:/named/{name}/{asked}", 0 if taken else 2
+        for to in ("/root/here", "web:/sips"):
+            done = self.cp(host, path, to, status=status)
+            assert taken or f"is called '{name.strip('.') and name}', and 'good' was asked for" in done.stderr, done
+        assert host.run("ls", "-A", "/root/here").stdout == (name + "\n" if taken else "")
+
     def test_up(self, host):
         host.run("mkdir", "-p", "/root/tree")
         host.run("bash", "-c", "echo x >/root/tree/f")

@@ -486,6 +486,44 @@ static void test_one_name(void **state)
 	}
 }
 
+/* What is asked for by a path comes under the name that tree_pack() gives it, or isn't taken. */
+static void test_asked_name(void **state)
+{
+	static const struct {
+		struct member first;
+		const char *path;
+		bool taken;
+	} rows[] = {
+		{{TAR_FILE, "a", NULL}, "/x/a", true},
+		{{TAR_FILE, "./a", NULL}, "a", true},
+		{{TAR_DIR, "a/", NULL}, "/x/a//", true},
+		{{TAR_FILE, "a/b", NULL}, "/x/a", true},
+		{{TAR_DIR, ".", NULL}, "/", true},
+		{{TAR_FILE, "b", NULL}, "/x/.", true},
+		{{TAR_FILE, "b", NULL}, "x/..", true},
+		{{TAR_FILE, ".bashrc", NULL}, "/x/a", false},
+		{{TAR_FILE, "ab", NULL}, "/x/a", false},
+		{{TAR_FILE, "b/a", NULL}, "/x/a", false},
+		{{TAR_DIR, ".", NULL}, "/x/a", false},
+		{{TAR_DIR, "x/a", NULL}, "/x/a", false},
+		{{TAR_FILE, "../a", NULL}, "/x/a", false},
+		{{TAR_FILE, "/a", NULL}, "/x/a", false},
+	};
+	char bytes[4096];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct fcm_error err = {0};
+		int fd = make(&rows[i].first, 1);
+		ssize_t n = pread(fd, bytes, sizeof bytes, 0);
+		close(fd);
+		int r = tree_check_name(bytes, (size_t)n, rows[i].path, &err);
+		if (r != (rows[i].taken ? 0 : -1) || (r < 0 && err.code != FCM_INVALID))
+			fail_msg("row %zu: %s", i, err.msg);
+		assert_int_equal(tree_check_name(bytes, 100, rows[i].path, &err), -1); /* cut off */
+	}
+}
+
 static void test_bits_and_devices(void **state)
 {
 	static const struct member members[] = {{TAR_DIR, "d", NULL}, {TAR_FILE, "d/f", NULL},
@@ -595,6 +633,7 @@ int main(void)
 		cmocka_unit_test_setup(test_nothing_lands_outside, setup),
 		cmocka_unit_test_setup(test_a_race, setup),
 		cmocka_unit_test_setup(test_one_name, setup),
+		cmocka_unit_test_setup(test_asked_name, setup),
 		cmocka_unit_test_setup(test_bits_and_devices, setup),
 		cmocka_unit_test_setup(test_cut_off, setup),
 		cmocka_unit_test_setup(test_reason, setup),
