@@ -65,6 +65,9 @@ static const int refused[] = {
 	SCMP_SYS(pidfd_getfd),
 	SCMP_SYS(kill),
 	SCMP_SYS(tkill),
+	SCMP_SYS(rt_sigqueueinfo),
+	SCMP_SYS(rt_tgsigqueueinfo),
+	SCMP_SYS(pidfd_send_signal),
 	SCMP_SYS(unshare),
 	SCMP_SYS(setns),
 	SCMP_SYS(mount),
@@ -103,6 +106,23 @@ static void releasep(scmp_filter_ctx *f)
 		seccomp_release(*f);
 }
 
+/* What a job with a network may do in one way only. A thread is made by clone(2), where its flags can be seen; clone3(2) keeps
+ * them in memory, and a C library that is told that there is none takes the other. A thread gets no user namespace (EINVAL),
+ * and without one there is no other. abort(3) sends a signal to one of our own threads. */
+static int refuse_in_part(scmp_filter_ctx f)
+{
+	const uint32_t eperm = SCMP_ACT_ERRNO(EPERM);
+	int r = seccomp_rule_add(f, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+
+	if (r == 0)
+		r = seccomp_rule_add(
+			f, eperm, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+	if (r == 0)
+		r = seccomp_rule_add(
+			f, eperm, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_NE, (scmp_datum_t)getpid()));
+	return r;
+}
+
 /* A resolver and a TLS library do too much for a list of all that they may. */
 static int filter(bool network, struct fcm_error *err)
 {
@@ -115,6 +135,8 @@ static int filter(bool network, struct fcm_error *err)
 
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = seccomp_rule_add(f, rule, calls[i], 0);
+	if (r == 0 && network)
+		r = refuse_in_part(f);
 	if (r == 0)
 		r = seccomp_load(f);
 	errno = -r;

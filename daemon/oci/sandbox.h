@@ -12,6 +12,6 @@
 /* Become `uid` (and the gid of that number) in mount, IPC and, without `network`, network namespaces of our own, with an
  * empty read-only root (with `network`: the host's, as that uid sees it, since resolvers and certificates are there),
  * without groups, capabilities, new privileges or core dumps, with limits of memory, processor time and descriptors; then
- * with a filter of system calls: without `network` what reads, writes and takes memory, with it all that doesn't run a program,
- * trace one or get privileges back. Descriptors that are open stay so. */
+ * with a filter of system calls: without `network` what reads, writes and takes memory, with it all that doesn't make a process,
+ * reach another or get privileges back. Descriptors that are open stay so. */
 int sandbox_enter(uid_t uid, bool network, struct fcm_error *err) must_check;
