@@ -122,7 +122,7 @@ int http_receive(struct request *rq, int (*feed)(void *arg, const void *p, size_
  * On a ROUTE_IDEMPOTENT route with an Idempotency-Key the answer is kept for a repeat (same token, route and key) within
  * 24 hours, in memory: at most 1024 of them, the least recently used go first, and a restarted daemon knows none.
  * Answers of 5xx aren't kept, for what failed so has been undone and may be tried again. A repeat while the first is
- * being handled waits for its answer; one with another body or query is refused (422). The handler sees none of this. */
+ * being handled waits for its answer; one with another path, query or body is refused (422). The handler sees none of this. */
 
 /* A JSON body; takes over `body`. */
 int http_reply(struct request *rq, int status, field_json *body);

@@ -25,7 +25,7 @@ enum {
 
 struct idem {
 	TAILQ_ENTRY(idem) entry;
-	char scope[65], body[65]; /* SHA-256 of token, route and key; of the request's body */
+	char scope[65], body[65]; /* SHA-256 of token, route and key; of what it was asked for */
 	int64_t since;
 	int status; /* 0: the first one is still at it */
 	char *text;
@@ -50,15 +50,21 @@ static void scope_of(const struct request *rq, const char *key, char ret[65])
 	crypt_sha256_hex(h, ret);
 }
 
+static void add_pairs(struct crypt_sha256 *h, const struct pair *pairs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		crypt_sha256_add(h, pairs[i].name, strlen(pairs[i].name) + 1);
+		crypt_sha256_add(h, pairs[i].value, strlen(pairs[i].value) + 1);
+	}
+}
+
+/* What the path names and the query are part of what is asked. */
 static void hash_body(const struct request *rq, char ret[65])
 {
 	struct crypt_sha256 *h = crypt_sha256_new();
 
-	/* The query is part of what is asked. */
-	for (unsigned i = 0; i < rq->query.n; i++) {
-		crypt_sha256_add(h, rq->query.fields[i].name, strlen(rq->query.fields[i].name) + 1);
-		crypt_sha256_add(h, rq->query.fields[i].value, strlen(rq->query.fields[i].value) + 1);
-	}
+	add_pairs(h, rq->match.params, rq->match.n);
+	add_pairs(h, rq->query.fields, rq->query.n);
 	crypt_sha256_add(h, rq->raw.n ? rq->raw.p : "", rq->raw.n);
 	crypt_sha256_hex(h, ret);
 }
@@ -140,7 +146,7 @@ static int claim_locked(
 	for (struct idem *e; (e = find(scope));) {
 		if (strcmp(e->body, body) != 0)
 			return fcm_fail(
-				err, FCM_KEY_REUSED, "this Idempotency-Key came with another body before");
+				err, FCM_KEY_REUSED, "this Idempotency-Key came with another request before");
 		if (e->status && clock_ms() - e->since < IDEM_KEEP_MS) {
 			TAILQ_REMOVE(&entries, e, entry);
 			TAILQ_INSERT_TAIL(&entries, e, entry);

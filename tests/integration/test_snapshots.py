@@ -442,6 +442,11 @@ def test_once(host, api):
     again = api.post("/v1/snapshots/warm/clone", {"name": "once"}, headers=key)
     assert first.status == again.status == 201 and first.json["vms"][0]["id"] == again.json["vms"][0]["id"]
     refused(clone(api, "warm", name="once"), "name_taken", field="name")
+    take(api, name="cold").ok(201)
+    refused(api.post("/v1/snapshots/cold/clone", {"name": "once"}, headers=key), "idempotency_key_reused")
+    key = {"Idempotency-Key": "clone-2"}
+    assert api.post("/v1/vms/web/clone", {}, headers=key).status == 201
+    refused(api.post("/v1/vms/once/clone", {}, headers=key), "idempotency_key_reused")
 
 
 @fake_only
