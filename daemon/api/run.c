@@ -11,11 +11,10 @@
 
 enum { WAIT_GONE, WAIT_NEWS, WAIT_STOP };
 
-/* The connection to watch for its client's going away. An answer with an Idempotency-Key is kept for the repeat of the
- * request, so there the outcome is waited for all the same. */
+/* The connection to watch for its client's going away; -1 where the outcome is waited for all the same. */
 static int client_fd(const struct request *rq)
 {
-	return http_header(rq, "Idempotency-Key") ? -1 : http_connection_fd(rq);
+	return http_keeps_answer(rq) ? -1 : http_connection_fd(rq);
 }
 
 static int wait_news(struct request *rq, const struct op *op)

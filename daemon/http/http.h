@@ -104,6 +104,9 @@ bool http_wants_upgrade(const struct request *rq, const char *protocol);
  * poll(2) the two descriptors themselves: the connection's for POLLRDHUP, the server's for POLLIN, without reading. */
 bool http_cancelled(struct request *rq);
 int http_connection_fd(const struct request *rq);
+
+/* Will the answer be kept for a repeat (below, "what a handler answers")? Then it is made although the client is gone. */
+bool http_keeps_answer(const struct request *rq);
 int http_stop_fd(void);
 
 /* The body of a ROUTE_RAW route comes in pieces. Its handler is called when the headers are in and calls this; then

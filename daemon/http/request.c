@@ -75,6 +75,11 @@ int http_connection_fd(const struct request *rq)
 	return rq->fd;
 }
 
+bool http_keeps_answer(const struct request *rq)
+{
+	return rq->idem != NULL;
+}
+
 bool http_cancelled(struct request *rq)
 {
 	struct pollfd p = {.fd = rq->fd, .events = POLLRDHUP};

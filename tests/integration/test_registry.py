@@ -310,12 +310,12 @@ def hanging(host):
         yield listener
 
 
-def begin(host, image, word):
+def begin(host, image, word, headers=""):
     """A pull whose progress we read until `word` is there."""
     sock = host.api.connect(False, 10)
     body = json.dumps({"image": image}).encode()
     sock.sendall(b"POST /v1/images/pull HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/x-ndjson\r\n"
-                 + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                 + f"{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     text = b""
     while word not in text:
         piece = sock.recv(65536)
@@ -353,6 +353,15 @@ def test_client_that_goes_away(host, registries):
         assert b'"result"' in text
     wait_for("all threads are gone", lambda: threads(host) == before, 5)
     assert jobs(host) == [] and [n for n in os.listdir(host.state_dir / "images") if n.startswith(".")] == []
+
+
+def test_a_key_that_is_for_nothing(host, registries):
+    """No answer of this route is kept for a repeat, so an Idempotency-Key lets nothing go on for it."""
+    with hanging(host):
+        sock = begin(host, f"{HANGING}/x", b'"pull"', "Idempotency-Key: k\r\n")
+        wait_for("the job", lambda: len(jobs(host)) == 1, 5)
+        sock.close()
+        wait_for("the job has ended", lambda: jobs(host) == [], 10)
 
 
 def test_two_of_one_image(host, registries):
