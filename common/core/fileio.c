@@ -169,17 +169,25 @@ int dir_open(int dirfd, const char *name, struct fcm_error *err)
 	return fd < 0 ? fcm_fail_errno(err, "open %s", name) : fd;
 }
 
-int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
+static DIR *dir_stream(int dirfd, struct fcm_error *err)
 {
 	int own = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_(closedirp) DIR *d = own < 0 ? NULL : fdopendir(own);
-	struct dirent *e;
+	DIR *d = own < 0 ? NULL : fdopendir(own);
 
 	if (d == NULL) {
 		fcm_fail_errno(err, "read a directory");
 		fcm_closep(&own);
-		return -1;
 	}
+	return d;
+}
+
+int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
+{
+	_cleanup_(closedirp) DIR *d = dir_stream(dirfd, err);
+	struct dirent *e;
+
+	if (d == NULL)
+		return -1;
 	while ((e = readdir(d)))
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
 			strv_add(ret, e->d_name);
@@ -187,47 +195,123 @@ int dir_names(int dirfd, struct strv *ret, struct fcm_error *err)
 	return 0;
 }
 
-static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err);
+/*
+ * Removing a directory. What is in it may be a stranger's, who nests directories until a stack or all descriptors are used
+ * up. So nobody goes down: what lies in a directory of the top and isn't empty is moved to the top, under a number, and has
+ * its turn there. Nothing is kept of it but how many such there were.
+ */
+struct removal {
+	int top;
+	dev_t dev;
+	uint64_t *freed; /* or NULL */
+	uint64_t moved, done;
+	uint32_t mark; /* of the names of those that were moved; whoever made the rest doesn't know it */
+};
 
-static int empty_dir(int fd, dev_t dev, uint64_t *freed, struct fcm_error *err)
+typedef int entry_fn(struct removal *r, int fd, const char *name, struct fcm_error *err);
+
+/* While it is read, and without its names in memory, of which there may be millions. */
+static int each_entry(struct removal *r, int fd, entry_fn *then, struct fcm_error *err)
 {
-	_cleanup_(strv_done) struct strv names = {0};
+	_cleanup_(closedirp) DIR *d = dir_stream(fd, err);
+	struct dirent *e;
 
-	if (dir_names(fd, &names, err) < 0)
+	if (d == NULL)
 		return -1;
-	for (size_t i = 0; i < names.n; i++)
-		if (remove_entry(fd, names.v[i], dev, freed, err) < 0)
+	while ((e = readdir(d)))
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+			then(r, fd, e->d_name, err) < 0)
 			return -1;
 	return 0;
 }
 
-static int remove_entry(int fd, const char *name, dev_t dev, uint64_t *freed, struct fcm_error *err)
+/* Remove it, but for a directory with something in it: of that *ret_left tells. */
+static int remove_one(struct removal *r, int fd, const char *name, bool *ret_left, struct fcm_error *err)
 {
 	struct stat st;
 
+	*ret_left = false;
 	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : fcm_fail_errno(err, "stat %s", name);
-	if (S_ISDIR(st.st_mode)) {
-		if (st.st_dev != dev)
-			return fcm_fail(err, FCM_HOST, "%s: a file system is mounted there", name);
-		auto_close int sub = dir_open(fd, name, err);
-		if (sub < 0 || empty_dir(sub, dev, freed, err) < 0)
-			return -1;
-	} else if (freed && st.st_nlink == 1) {
-		*freed += (uint64_t)st.st_blocks * 512;
+	if (st.st_dev != r->dev)
+		return fcm_fail(err, FCM_HOST, "%s: a file system is mounted there", name);
+	if (unlinkat(fd, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) == 0) {
+		if (r->freed && !S_ISDIR(st.st_mode) && st.st_nlink == 1)
+			*r->freed += (uint64_t)st.st_blocks * 512;
+		return 0;
 	}
-	if (unlinkat(fd, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) < 0 && errno != ENOENT)
-		return fcm_fail_errno(err, "remove %s", name);
+	*ret_left = S_ISDIR(st.st_mode) && errno == ENOTEMPTY;
+	return *ret_left || errno == ENOENT ? 0 : fcm_fail_errno(err, "remove %s", name);
+}
+
+static void moved_name(const struct removal *r, uint64_t number, char ret[static 40])
+{
+	fcm_format(ret, 40, ".%08x.%llu", r->mark, (unsigned long long)number);
+}
+
+static int remove_or_move(struct removal *r, int fd, const char *name, struct fcm_error *err)
+{
+	char to[40];
+	bool left;
+
+	if (remove_one(r, fd, name, &left, err) < 0)
+		return -1;
+	moved_name(r, r->moved, to);
+	if (left && renameat(fd, name, r->top, to) < 0)
+		return fcm_fail_errno(err, "move %s, to remove it", name);
+	r->moved += left;
+	return 0;
+}
+
+static int remove_of_top(struct removal *r, const char *name, struct fcm_error *err)
+{
+	bool left;
+
+	if (remove_one(r, r->top, name, &left, err) < 0)
+		return -1;
+	if (!left)
+		return 0;
+	auto_close int fd = dir_open(r->top, name, err);
+	if (fd < 0 || each_entry(r, fd, remove_or_move, err) < 0)
+		return -1;
+	return unlinkat(r->top, name, AT_REMOVEDIR) < 0 ? fcm_fail_errno(err, "remove %s", name) : 0;
+}
+
+/* With those that it held, before the next is looked at: the top never has more than one's. */
+static int remove_whole(struct removal *r, int fd, const char *name, struct fcm_error *err)
+{
+	char moved[40];
+
+	(void)fd;
+	if (remove_of_top(r, name, err) < 0)
+		return -1;
+	for (; r->done < r->moved; r->done++) {
+		moved_name(r, r->done, moved);
+		if (remove_of_top(r, moved, err) < 0)
+			return -1;
+	}
 	return 0;
 }
 
 int dir_remove(int dirfd, const char *name, uint64_t *freed, struct fcm_error *err)
 {
+	struct removal r = {.freed = freed};
 	struct stat st;
+	bool left;
 
 	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return errno == ENOENT ? 0 : fcm_fail_errno(err, "stat %s", name);
-	return remove_entry(dirfd, name, st.st_dev, freed, err);
+	r.dev = st.st_dev;
+	if (remove_one(&r, dirfd, name, &left, err) < 0)
+		return -1;
+	if (!left)
+		return 0;
+	if (getrandom(&r.mark, sizeof r.mark, 0) != sizeof r.mark)
+		return fcm_fail_errno(err, "getrandom");
+	auto_close int top = r.top = dir_open(dirfd, name, err);
+	if (top < 0 || each_entry(&r, top, remove_whole, err) < 0)
+		return -1;
+	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 ? fcm_fail_errno(err, "remove %s", name) : 0;
 }
 
 static int socket_address(int dirfd, const char *name, struct sockaddr_un *ret, struct fcm_error *err)

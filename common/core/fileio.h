@@ -42,7 +42,9 @@ int dir_open(int dirfd, const char *name, struct fcm_error *err) must_check;
 int dir_names(int dirfd, struct strv *ret, struct fcm_error *err) must_check;
 
 /* Remove a directory below `dirfd` with everything in it; links are removed, never followed; it doesn't cross into
- * another file system. A missing one is fine. Adds the disk bytes it freed to *freed when that isn't NULL. */
+ * another file system. However deep it is and however much is in it, stack, memory and descriptors don't grow. A file
+ * is removed, too, and a missing one is fine. Adds the disk bytes it freed to *freed when that isn't NULL. When it
+ * fails, some of what is left may lie elsewhere in the directory. Nobody may be writing there: it could go on for ever. */
 int dir_remove(int dirfd, const char *name, uint64_t *freed, struct fcm_error *err) must_check;
 
 /* Connect to or listen at the unix stream socket `name` in directory `dirfd`, through /proc/self/fd so that the length

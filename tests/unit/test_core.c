@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -279,6 +280,65 @@ static void files(void **unused)
 	close(d);
 }
 
+static void nest(int top, const char *name, int levels)
+{
+	int fd = openat(top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	while (levels--) {
+		assert_int_equal(mkdirat(fd, name, 0700), 0);
+		int sub = openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		assert_true(sub >= 0);
+		close(fd);
+		fd = sub;
+	}
+	close(fd);
+}
+
+static void fill(int top, const char *name, int files)
+{
+	char file[32];
+
+	assert_int_equal(mkdirat(top, name, 0700), 0);
+	int fd = openat(top, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < files; i++) {
+		fcm_format(file, sizeof file, "%d", i);
+		assert_int_equal(mknodat(fd, file, S_IFREG | 0600, 0), 0);
+	}
+	close(fd);
+}
+
+static void *remove_there(void *dir)
+{
+	struct fcm_error err;
+
+	return dir_remove(AT_FDCWD, dir, NULL, &err) < 0 ? xstrdup(err.msg) : NULL;
+}
+
+/* What a VMM that was taken over could leave in its jail, on a thread such as an operation's (daemon/engine/op.c). */
+static void deep_and_full_directories(void **unused)
+{
+	char dir[] = "/tmp/fcm-core-XXXXXX";
+	pthread_attr_t attr;
+	pthread_t thread;
+	void *error;
+
+	(void)unused;
+	assert_non_null(mkdtemp(dir));
+	int d = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest(d, "a", 5000);
+	nest(d, "b", 3);
+	fill(d, "a/a/many", 20000);
+	fill(d, "b/some", 10);
+	close(d);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 256 << 10);
+	assert_int_equal(pthread_create(&thread, &attr, remove_there, dir), 0);
+	pthread_attr_destroy(&attr);
+	pthread_join(thread, &error);
+	assert_null(error);
+	assert_int_equal(access(dir, F_OK), -1);
+}
+
 static void times(void **unused)
 {
 	int64_t t;
@@ -395,6 +455,7 @@ int main(void)
 		cmocka_unit_test(hello_in_rubbish),
 		cmocka_unit_test(lists),
 		cmocka_unit_test(files),
+		cmocka_unit_test(deep_and_full_directories),
 		cmocka_unit_test(holes),
 		cmocka_unit_test(times),
 		cmocka_unit_test(signals),
