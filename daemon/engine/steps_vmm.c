@@ -257,13 +257,15 @@ static void link_socket(const struct vm *vm)
 }
 
 static const char *const leftovers[] = {"jail/run/" VMM_CONTROL, "jail/run/" VMM_AGENT,
-	"jail/run/" VMM_CONSOLE, "firecracker.socket", "firecracker.pid"};
+	"jail/run/" VMM_CONSOLE, "jail/run/" VMM_STATE, "jail/run/" VMM_MEMORY, "firecracker.socket",
+	"firecracker.pid"};
 
+/* A VMM that was taken over may have made directories of them. */
 static int remove_leftovers(const struct vm *vm, struct fcm_error *err)
 {
 	for (size_t i = 0; vm->dirfd >= 0 && i < ARRAY_SIZE(leftovers); i++)
-		if (unlinkat(vm->dirfd, leftovers[i], 0) < 0 && errno != ENOENT)
-			return fcm_fail_errno(err, "remove %s", leftovers[i]);
+		if (dir_remove(vm->dirfd, leftovers[i], NULL, err) < 0)
+			return -1;
 	return 0;
 }
 

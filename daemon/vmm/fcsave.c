@@ -1,10 +1,11 @@
 #include "daemon/vmm/fcsave.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
-#include "common/core/fileio.h"
 #include "daemon/vmm/keep.h"
 #include "daemon/vmm/vmm.h"
 
@@ -18,8 +19,11 @@ static const char *const names[] = {VMM_STATE, VMM_MEMORY};
 int fcsave_clear(int run_dirfd, struct fcm_error *err)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (dir_remove(run_dirfd, names[i], NULL, err) < 0)
+		if (unlinkat(run_dirfd, names[i], 0) < 0 && errno != ENOENT) {
+			fcm_fail_errno(err, "remove the file '%s' of the VMM", names[i]);
+			err->code = FCM_VMM;
 			return -1;
+		}
 	return 0;
 }
 

@@ -12,7 +12,8 @@
 #include "common/core/error.h"
 #include "common/core/util.h"
 
-/* Remove VMM_STATE and VMM_MEMORY from the run directory, whatever they are. */
+/* Remove VMM_STATE and VMM_MEMORY from the run directory. A directory in their place is FCM_VMM: a VMM that makes one could
+ * fill it as fast as it is emptied. It goes with the VMM's end. */
 int fcsave_clear(int run_dirfd, struct fcm_error *err) must_check;
 
 /* Copy both to new files in `dirfd`, a directory that only root may enter: 0444, since every VMM that loads them is another

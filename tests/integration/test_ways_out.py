@@ -284,6 +284,28 @@ def test_a_tap_that_somebody_deletes(host):
         destroy(host, "cut")
 
 
+def test_directories_in_place_of_sockets(host):
+    """What a VMM that was taken over could make in its run directory keeps its VM from nothing."""
+    vm = create(host, "taken")
+    run = host.state_dir / vm["id"] / "jail/run"
+
+    def spoil():
+        for name in ("vmm.sock", "agent.sock", "console.sock", "state", "memory"):
+            (run / name).unlink(missing_ok=True)
+            (run / name / "in/side").mkdir(parents=True)
+
+    spoil()
+    host.api.post("/v1/vms/taken/kill").ok()
+    assert host.api.post("/v1/vms/taken/start").ok()["state"] == "running"
+    spoil()
+    host.api.post("/v1/vms/taken/stop", {"time": 0}).ok()
+    spoil()
+    host.api.post("/v1/vms/taken/start").ok()
+    spoil()
+    assert host.api.delete("/v1/vms/taken?force=1").ok()["left"] == []
+    assert not run.exists()
+
+
 def test_a_stop_goes_on_gently(host):
     """The daemon is killed while the guest shuts down; the next one asks again instead of killing it."""
     vm = create(host, "gentle")

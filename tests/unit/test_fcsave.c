@@ -144,7 +144,8 @@ static void test_not_taken(void **state)
 		assert_int_equal(take(), -1);
 		assert_int_equal(err.code, FCM_VMM);
 		assert_false(is_there(VMM_STATE) || is_there(VMM_MEMORY));
-		assert_int_equal(fcsave_clear(vmmtest_run, &err), 0);
+		assert_int_equal(dir_remove(vmmtest_run, VMM_STATE, NULL, &err), 0);
+		assert_int_equal(dir_remove(vmmtest_run, VMM_MEMORY, NULL, &err), 0);
 	}
 	put_good();
 	assert_int_equal(take(), 0); /* the control */
@@ -190,11 +191,13 @@ static void test_clear(void **state)
 
 	assert_int_equal(fcsave_clear(vmmtest_run, &err), 0);
 	assert_int_equal(symlinkat("../../saved/victim", vmmtest_run, VMM_STATE), 0);
-	assert_int_equal(mkdirat(vmmtest_run, VMM_MEMORY, 0700), 0);
-	put(vmmtest_run, VMM_MEMORY "/inside", "x", 0, 1);
+	put(vmmtest_run, VMM_MEMORY, "x", 0, 1);
 	assert_int_equal(fcsave_clear(vmmtest_run, &err), 0);
 	assert_int_equal(faccessat(vmmtest_run, VMM_STATE, F_OK, AT_SYMLINK_NOFOLLOW), -1);
 	assert_int_equal(faccessat(vmmtest_run, VMM_MEMORY, F_OK, AT_SYMLINK_NOFOLLOW), -1);
+	assert_int_equal(mkdirat(vmmtest_run, VMM_MEMORY, 0700), 0);
+	assert_int_equal(fcsave_clear(vmmtest_run, &err), -1);
+	assert_int_equal(err.code, FCM_VMM);
 	assert_true(is_there("victim"));
 }
 
