@@ -112,6 +112,8 @@ def test_pages_are_clean(binary):
 
 BASH = r"""
 . "$1/fcm.bash"
+compopt() { :; }	# only readline can
+COMP_WORDBREAKS=${COMP_WORDBREAKS//:}
 shift
 for line; do
 	read -ra COMP_WORDS <<<"$line"
@@ -228,6 +230,53 @@ def test_completions(complete):
 def test_completion_of_files(complete):
     for found in complete(["fcm cp web:/etc/fstab /etc/host", "fcm create --ssh-key /etc/host", "fcm image import /etc/host", "fcm snapshot import /etc/host"]):
         assert {"/etc/hosts", "hosts"} & found
+
+
+NAMES = ["$(touch ran)", "`touch ran`", "two words", "plain"]
+
+
+@pytest.fixture
+def strange(tmp_path, monkeypatch):
+    """A directory with files whose names a shell could take for more, and we are in it."""
+    folder = tmp_path / "strange"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).touch()
+    monkeypatch.chdir(folder)
+    yield folder
+    assert sorted(os.listdir(folder)) == sorted(NAMES), "a name was run"
+
+
+def test_completion_of_strange_files(complete, strange):
+    """The name of a file is text: offered whole, and never run."""
+    for found in complete(["fcm cp ", "fcm cp web:/x ", "fcm image import "]):
+        assert set(NAMES) <= {name.replace("\\", "") for name in found}
+
+
+TYPED = {
+    r"image import tw~": "image|import|two words", r"cp \$\(~": "cp|$(touch ran)", r"cp \`~": "cp|`touch ran`", "cp './tw~": "cp|./two words",
+    "cp pl~x": "cp|plain|x", "cp web:/x /us~x": "cp|web:/x|/usr/x", "cp we~/x": "cp|web:/x", "cp web: pl~": "cp|web:|plain", "cp web:pl~": "cp|web:pl",
+    "inspect we~x": "inspect|web|x",
+}
+
+
+@pytest.mark.usefixtures("strange")
+def test_bash_types_what_is_meant(fcm, binary):
+    """With readline: what a program gets when the user presses Tab (~) there."""
+    folder = Path(binary).parent
+    env = fcm.env | {"TERM": "dumb", "PS1": "ready>", "INPUTRC": "/dev/null", "PATH": f"{folder}:{fcm.env['PATH']}"}
+    setup = f". {folder}/fcm.bash; complete -F _fcm say; say() {{ printf '|%s' \"$@\"; echo '|'; }}; PS1=re''ady\n"
+    master, slave = pty.openpty()
+    with subprocess.Popen(["bash", "--norc", "-i"], env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True) as shell:
+        os.close(slave)
+        try:
+            type_until(master, b"ready>")
+            type_until(master, b"ready", setup.encode())
+            for typed, words in TYPED.items():
+                type_until(master, re.escape(f"|{words}|".encode()), f"say {typed}\n".replace("~", "\t").encode())
+        finally:
+            shell.kill()
+    os.close(master)
 
 
 def test_completion_without_a_daemon(complete, daemon):
