@@ -73,7 +73,7 @@ static int read_from(int fd, uint64_t from, uint64_t to, struct buf *ret, struct
 	if (read_head(fd, &head) < 0)
 		return fcm_fail(err, FCM_HOST, "%s: not a console ring", RING_NAME);
 	uint64_t oldest = head.total > SHIM_RING ? head.total - SHIM_RING : 0;
-	if (oldest > from) {
+	if (oldest > from && ret->n > before) {
 		size_t lost = (size_t)MIN(oldest - from, to - from);
 		memmove(ret->p + before, ret->p + before + lost, ret->n - before - lost);
 		ret->n -= lost;

@@ -18,9 +18,11 @@ static int read_line(struct qmp *q, int64_t deadline, size_t *ret, struct fcm_er
 			return 0;
 		}
 		seen = q->in.n;
-		if (seen > QMP_LINE_MAX)
+		if (seen > QMP_LINE_MAX) {
+			q->broken = true;
 			return fcm_fail(
 				err, FCM_VMM, "the VMM sent a line of more than %d bytes", QMP_LINE_MAX);
+		}
 		ssize_t n = vmm_receive(q->fd, chunk, sizeof chunk, deadline, err);
 		if (n < 0)
 			return -1;
@@ -40,6 +42,7 @@ static field_json *read_object(struct qmp *q, int64_t deadline, struct fcm_error
 	auto_json field_json *v = fj_parse(q->in.p, n, err);
 	buf_drop(&q->in, n);
 	if (v == NULL || !fj_is_object(v)) {
+		q->broken = true;
 		fcm_fail(err, FCM_VMM, "the VMM sent what is no JSON object");
 		return NULL;
 	}
@@ -61,7 +64,7 @@ static int refused(const char *command, const field_json *error, struct fcm_erro
 static int wait_answer(
 	struct qmp *q, const char *command, int64_t deadline, field_json **ret, struct fcm_error *err)
 {
-	for (int i = 0; i < QMP_EVENTS_MAX; i++) {
+	for (;;) {
 		auto_json field_json *v = read_object(q, deadline, err);
 		if (v == NULL)
 			return -1;
@@ -71,14 +74,12 @@ static int wait_answer(
 		field_json *returned = fj_get(v, "return");
 		if (error == NULL && returned == NULL)
 			return fcm_fail(err, FCM_VMM, "the VMM's answer to %s says nothing", command);
-		q->broken = false;
 		if (error)
 			return refused(command, error, err);
 		if (ret)
 			*ret = fj_ref(returned);
 		return 0;
 	}
-	return fcm_fail(err, FCM_VMM, "the VMM floods its control socket");
 }
 
 /* A command with its arguments (or NULL) and a descriptor (or -1). */
@@ -97,6 +98,7 @@ static int run(struct qmp *q, const char *command, const char *arguments, int pa
 	buf_str(&b, "}\n");
 	if (vmm_send_fd(q->fd, b.p, b.n, passed, deadline, err) < 0)
 		return -1;
+	q->broken = false;
 	return wait_answer(q, command, deadline, ret, err);
 }
 

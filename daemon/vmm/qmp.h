@@ -2,8 +2,9 @@
  * The QEMU Machine Protocol, as a client of it (docs/interop/qmp-spec.txt of QEMU): a JSON object a line.
  *
  * Who speaks at the other end is a process that a guest may have taken over. So a line has a bound, a command has a
- * deadline and a bound on the lines that may come before its answer, and of an answer little is used: the fact that it
- * isn't an error, and the text of one, made printable; in which state a machine or its migration is.
+ * deadline, and of an answer little is used: the fact that it isn't an error, and the text of one, made printable; in which
+ * state a machine or its migration is. Lines that aren't the answer have no bound but the deadline: nobody reads between two
+ * commands, and in months a guest that sets its clock has caused thousands of events.
  */
 #pragma once
 
@@ -13,23 +14,21 @@
 #include "common/core/util.h"
 #include "common/field.h"
 
-enum {
-	QMP_LINE_MAX = 65536,
-	QMP_EVENTS_MAX = 4096, /* lines that aren't the answer, for one command */
-};
+enum { QMP_LINE_MAX = 65536 };
 
 struct qmp {
 	int fd;
 	struct buf in;
 	unsigned id; /* of the last command */
-	bool broken; /* a command ended in the middle: what comes next can't be told apart */
+	bool broken; /* a command was sent in part, or what came is no line of the protocol */
 };
 
 /* Shake hands on `fd`, which is taken over in any case and made non-blocking. FCM_TIMEOUT, FCM_VMM. */
 int qmp_open(struct qmp *q, int fd, int64_t deadline, struct fcm_error *err) must_check;
 
 /* Run a command; `arguments` is JSON text of ours, or NULL. The answer's content is dropped. FCM_VMM with the VMM's own
- * words when it refuses. After a timeout or a broken line the connection is good for nothing. */
+ * words when it refuses. After FCM_TIMEOUT it may be done all the same, and the next command doesn't take its late answer for its
+ * own; after rubbish the connection is good for nothing. */
 int qmp_run(struct qmp *q, const char *command, const char *arguments, int64_t deadline,
 	struct fcm_error *err) must_check;
 

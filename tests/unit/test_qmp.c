@@ -160,7 +160,8 @@ static void test_long_and_deep(void **state)
 	refuse_long("{\"QMP\":1", '0', 60000, "no JSON object");
 }
 
-static void test_event_flood(void **state)
+/* Of an endless one the deadline is the end. */
+static void test_many_events(void **state)
 {
 	(void)state;
 	_cleanup_(buf_done) struct buf b = {0};
@@ -168,28 +169,28 @@ static void test_event_flood(void **state)
 	buf_str(&b, GREETING);
 	for (int i = 0; i < 20000; i++)
 		buf_str(&b, EVENT);
+	buf_str(&b, READY);
 	struct server s = {0};
 	struct qmp q;
 	begin(&s, b.p, b.n);
-	assert_int_equal(qmp_open(&q, s.client, clock_in(20000), &err), -1);
-	assert_int_equal(err.code, FCM_VMM);
-	assert_non_null(strstr(err.msg, "floods"));
+	assert_int_equal(qmp_open(&q, s.client, clock_in(20000), &err), 0);
+	qmp_done(&q);
 	end(&s);
 }
 
-/* An answer that comes late must not be taken for that of the next command. */
-static void test_broken_after_timeout(void **state)
+/* An answer that comes late isn't taken for that of the next command, nor is the half of one that was there by then. */
+static void test_late_answer(void **state)
 {
 	(void)state;
 	struct server s = {0};
 	struct qmp q;
 
-	assert_int_equal(open_with(&s, GREETING READY, 5000, &q), 0);
+	assert_int_equal(open_with(&s, GREETING READY "{", 5000, &q), 0);
 	assert_int_equal(qmp_run(&q, "stop", NULL, clock_in(50), &err), -1);
 	assert_int_equal(err.code, FCM_TIMEOUT);
-	assert_int_equal(qmp_run(&q, "cont", NULL, clock_in(50), &err), -1);
-	assert_int_equal(err.code, FCM_VMM);
-	assert_non_null(strstr(err.msg, "broke"));
+	static const char late[] = "\"id\": 2, \"error\": {\"desc\": \"no\"}}\n{\"id\": 3, \"return\": {}}\n";
+	assert_int_equal(send(s.server, late, sizeof late - 1, MSG_NOSIGNAL), sizeof late - 1);
+	assert_int_equal(qmp_run(&q, "cont", NULL, clock_in(5000), &err), 0);
 	qmp_done(&q);
 	end(&s);
 }
@@ -295,8 +296,8 @@ int main(void)
 		cmocka_unit_test(test_byte_by_byte),
 		cmocka_unit_test(test_bad_greetings),
 		cmocka_unit_test(test_long_and_deep),
-		cmocka_unit_test(test_event_flood),
-		cmocka_unit_test(test_broken_after_timeout),
+		cmocka_unit_test(test_many_events),
+		cmocka_unit_test(test_late_answer),
 		cmocka_unit_test(test_refusal_then_more),
 		cmocka_unit_test(test_ask),
 		cmocka_unit_test(test_give),

@@ -262,7 +262,6 @@ FAULTS = {
         "garbage": "what is no JSON object",
         "half": "^timeout .*the VMM does not answer",
         "close": "closed its control socket",
-        "flood": "floods its control socket",
         "refuse": "the VMM refused cont: not in this .{1,3}5mstate",
     },
 }
@@ -302,6 +301,14 @@ def test_one_call_more_and_it_lives(faulty):
 
 def test_answers_that_come_twice(faulty):
     machine = faulty("twice").up()
+    talk(machine)
+    machine.up("pause", "resume")
+
+
+@pytest.mark.skipif("fake-qemu" not in ASKED, reason="the scripted VMM isn't asked for")
+def test_events_before_each_answer(make):
+    """As many as come in months in which nobody asks."""
+    machine = make("fake-qemu", "flood").up()
     talk(machine)
     machine.up("pause", "resume")
 
