@@ -24,7 +24,8 @@ static bool in_any(struct in_addr ip, const char *const nets[])
 
 bool ip_is_denied(struct in_addr ip)
 {
-	static const char *const nets[] = {"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", NULL};
+	static const char *const nets[] = {
+		"0.0.0.0/8", "100.100.100.200/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", NULL};
 
 	return in_any(ip, nets);
 }

@@ -5,7 +5,8 @@
 /*
  * Why the chains are as they are:
  * - pre_raw runs before conntrack: forged packets make no entries.
- * - deny4: metadata services (169.254.169.254), the host's loopback, multicast, broadcast, reserved.
+ * - deny4: metadata services (169.254.169.254; Alibaba Cloud's 100.100.100.200), the host's loopback, multicast, broadcast,
+ *   reserved. Azure's WireServer (168.63.129.16) is its resolver, too, so there two ports are.
  * - vm_to_host lets in the answers to what the host opened and errors about it. `related` is bound to ICMP so that a
  *   conntrack helper can't open ports. vm_ping comes before it: all requests of one ping are one flow, which is
  *   established from its first answer on.
@@ -24,7 +25,8 @@ static const char head[] = "table inet fcm\n"
 			   "\tset deny4 {\n"
 			   "\t\ttype ipv4_addr\n"
 			   "\t\tflags interval\n"
-			   "\t\telements = { 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }\n"
+			   "\t\telements = { 0.0.0.0/8, 100.100.100.200, 127.0.0.0/8, 169.254.0.0/16, "
+			   "224.0.0.0/3 }\n"
 			   "\t}\n"
 			   "\tset vm_src {\n"
 			   "\t\ttype ifname . ether_addr . ipv4_addr\n"
@@ -58,6 +60,7 @@ static const char chains[] =
 	"\t\tmeta nfproto ipv6 counter drop\n"
 	"\t\tiifname . ether saddr . ip saddr != @vm_src counter drop comment \"anti-spoof\"\n"
 	"\t\tip daddr @deny4 counter drop comment \"metadata, loopback, multicast\"\n"
+	"\t\tip daddr 168.63.129.16 tcp dport { 80, 32526 } counter drop comment \"WireServer\"\n"
 	"\t}\n"
 	"\tchain nat_pre {\n"
 	"\t\ttype nat hook prerouting priority dstnat; policy accept;\n"

@@ -117,7 +117,8 @@ static bool in_net(uint32_t ip, const char *net)
 
 static bool ipv4_allowed(uint32_t ip, const char *pool)
 {
-	static const char *const never[] = {"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3"};
+	static const char *const never[] = {"0.0.0.0/8", "100.100.100.200/32", "127.0.0.0/8",
+		"168.63.129.16/32", "169.254.0.0/16", "224.0.0.0/3"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(never); i++)
 		if (in_net(ip, never[i]))

@@ -46,11 +46,11 @@ class Net:
         self.one.send(packet, mac)
         return first(self.outside.receive, lambda p: p.proto == UDP and p.body[8:] == packet[28:])
 
-    def syn_outside(self, sport):
+    def syn_outside(self, sport, dst=INTERNET, port=80):
         """The same for a SYN of the first VM."""
         self.clear_outside()
-        self.one.send(tcp_syn(self.one.ip, INTERNET, sport, 80))
-        return first(self.outside.receive, lambda p: p.proto == TCP and p.dst == INTERNET and p.tcp_flags == 2)
+        self.one.send(tcp_syn(self.one.ip, dst, sport, port))
+        return first(self.outside.receive, lambda p: p.proto == TCP and p.dst == dst and p.tcp_flags == 2)
 
     def clear_outside(self):
         while self.outside.receive(0.001):
@@ -159,11 +159,20 @@ def test_claimed_neighbour(net):
     assert net.two.ping(INTERNET)
 
 
-def test_metadata(net):
-    packet = udp(net.one.ip, METADATA, 5007, 80, b"metadata")
+@pytest.mark.parametrize("address", [METADATA, "100.100.100.200"])
+def test_metadata(net, address):
+    packet = udp(net.one.ip, address, 5007, 80, b"metadata")
     assert not net.seen_outside(packet)
     net.lab.drop_rule("vm_guard", "metadata")
     assert net.seen_outside(packet), "the control failed"
+
+
+def test_metadata_beside_a_resolver(net):
+    """Azure's WireServer: the rest of it stays."""
+    for port in (80, 32526):
+        assert not net.syn_outside(5011, "168.63.129.16", port)
+    assert net.syn_outside(5012, "168.63.129.16", 53)
+    assert net.seen_outside(udp(net.one.ip, "168.63.129.16", 5013, 53, b"resolver"))
 
 
 @pytest.mark.parametrize("address", [GATEWAY, UPLINK])
