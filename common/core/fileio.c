@@ -60,16 +60,30 @@ static int open_parent(int dirfd, const char *name)
 	return parent ? openat(dirfd, parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 }
 
-static int write_temp(int dirfd, const char *temp, mode_t mode, const void *data, size_t n, bool lasting)
+/* Owner and mode of a new file; uid and gid -1: ours. */
+struct belongs {
+	uid_t uid;
+	gid_t gid;
+	mode_t mode;
+};
+
+static struct belongs ours(mode_t mode)
+{
+	return (struct belongs){(uid_t)-1, (gid_t)-1, mode};
+}
+
+static int write_temp(
+	int dirfd, const char *temp, struct belongs to, const void *data, size_t n, bool lasting)
 {
 	auto_close int fd = openat(dirfd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	if (fd < 0 || fd_write_all(fd, data, n) < 0 || fchmod(fd, mode) < 0)
+	if (fd < 0 || fd_write_all(fd, data, n) < 0 || fchown(fd, to.uid, to.gid) < 0 ||
+		fchmod(fd, to.mode) < 0)
 		return -1;
 	return lasting ? fsync(fd) : 0;
 }
 
-static int replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n, bool lasting,
+static int replace(int dirfd, const char *name, struct belongs to, const void *data, size_t n, bool lasting,
 	struct fcm_error *err)
 {
 	uint32_t r;
@@ -77,7 +91,7 @@ static int replace(int dirfd, const char *name, mode_t mode, const void *data, s
 		return fcm_fail_errno(err, "getrandom");
 	auto_free char *temp = xprintf("%s.%08x.tmp", name, r);
 
-	if (write_temp(dirfd, temp, mode, data, n, lasting) < 0 || renameat(dirfd, temp, dirfd, name) < 0) {
+	if (write_temp(dirfd, temp, to, data, n, lasting) < 0 || renameat(dirfd, temp, dirfd, name) < 0) {
 		fcm_fail_errno(err, "write %s", name);
 		unlinkat(dirfd, temp, 0);
 		return -1;
@@ -87,18 +101,32 @@ static int replace(int dirfd, const char *name, mode_t mode, const void *data, s
 
 int file_replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
 {
-	return replace(dirfd, name, mode, data, n, false, err);
+	return replace(dirfd, name, ours(mode), data, n, false, err);
 }
 
-int file_write_atomic(
-	int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+static int write_atomic(
+	int dirfd, const char *name, struct belongs to, const void *data, size_t n, struct fcm_error *err)
 {
-	if (replace(dirfd, name, mode, data, n, true, err) < 0)
+	if (replace(dirfd, name, to, data, n, true, err) < 0)
 		return -1;
 	auto_close int parent = open_parent(dirfd, name);
 	if (parent < 0 || fsync(parent) < 0)
 		return fcm_fail_errno(err, "fsync the directory of %s", name);
 	return 0;
+}
+
+int file_write_atomic(
+	int dirfd, const char *name, mode_t mode, const void *data, size_t n, struct fcm_error *err)
+{
+	return write_atomic(dirfd, name, ours(mode), data, n, err);
+}
+
+int file_write_like(int dirfd, const char *name, const struct stat *like, const void *data, size_t n,
+	struct fcm_error *err)
+{
+	const struct belongs to = {like->st_uid, like->st_gid, like->st_mode & 0777};
+
+	return write_atomic(dirfd, name, to, data, n, err);
 }
 
 int file_poke(const char *path, const char *text, struct fcm_error *err)

@@ -19,7 +19,11 @@ int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct f
 int file_write_atomic(int dirfd, const char *name, mode_t mode, const void *data, size_t n,
 	struct fcm_error *err) must_check;
 
-/* The same for whoever reads it meanwhile, but a crash may leave nothing of it: for what is written anew before it is read
+/* The same with the owner, group and permissions of `like`, as root. */
+int file_write_like(int dirfd, const char *name, const struct stat *like, const void *data, size_t n,
+	struct fcm_error *err) must_check;
+
+/* As file_write_atomic() for whoever reads it meanwhile, but a crash may leave nothing of it: for what is written anew before it is read
  * again. */
 int file_replace(int dirfd, const char *name, mode_t mode, const void *data, size_t n,
 	struct fcm_error *err) must_check;

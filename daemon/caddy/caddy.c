@@ -180,24 +180,23 @@ static int session_begin(struct session *s, struct fcm_error *err)
 /* Open fcm.d, made if need be. Its parent must be there: without it Caddy isn't set up. */
 static int open_dir(struct session *s, struct fcm_error *err)
 {
-	if (mkdir(sites_dir, 0755) == 0)
-		(void)chmod(sites_dir, 0755); /* whatever the umask: Caddy's user reads it */
-	else if (errno != EEXIST)
+	bool made = mkdir(sites_dir, 0755) == 0;
+
+	if (!made && errno != EEXIST)
 		return fcm_fail_errno(err, "mkdir %s", sites_dir);
 	s->dir_fd = dir_open(AT_FDCWD, sites_dir, err);
-	return s->dir_fd < 0 ? -1 : 0;
+	if (s->dir_fd < 0)
+		return -1;
+	if (made)
+		(void)fchmod(s->dir_fd, 0755); /* whatever the umask: Caddy's user reads it */
+	return 0;
 }
 
 static int write_caddyfile(const struct session *s, const struct buf *text, struct fcm_error *err)
 {
-	mode_t mode = s->exists ? s->st.st_mode & 0777 : 0644;
-
-	if (file_write_atomic(AT_FDCWD, s->caddyfile, mode, text->p, text->n, err) < 0)
-		return -1;
-	if (s->exists && (s->st.st_uid || s->st.st_gid) &&
-		chown(s->caddyfile, s->st.st_uid, s->st.st_gid) < 0)
-		return fcm_fail_errno(err, "chown %s", s->caddyfile);
-	return 0;
+	if (s->exists)
+		return file_write_like(AT_FDCWD, s->caddyfile, &s->st, text->p, text->n, err);
+	return file_write_atomic(AT_FDCWD, s->caddyfile, 0644, text->p, text->n, err);
 }
 
 static bool needs_import(const struct session *s)
