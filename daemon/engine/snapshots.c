@@ -336,8 +336,6 @@ int snapshot_enter(struct op *op, struct fcm_error *err)
 	struct snapshot *s = &op->hold.snapshot;
 	struct vm_id id = id_of(s);
 
-	if (op->hold.temporary)
-		return 0;
 	pthread_mutex_lock(&lock);
 	int rc = snapshot_name_free(s->name, err) < 0 ? -1 : snapshots_publish(&id, err);
 	pthread_mutex_unlock(&lock);

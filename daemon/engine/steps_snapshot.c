@@ -141,8 +141,12 @@ const struct step step_copy = {.name = "copy", .run = copy, .describe = describe
 
 static int seal(struct op *op, struct fcm_error *err)
 {
-	op->hold.snapshot.pause_ms = op->pause_ms;
-	return snapshot_seal(op->hold.fd, &op->hold.snapshot, err) < 0 ? -1 : snapshot_enter(op, err);
+	struct snapshot_hold *h = &op->hold;
+
+	h->snapshot.pause_ms = op->pause_ms;
+	if (h->temporary)
+		return snapshot_seal_passing(h->fd, &h->snapshot, err);
+	return snapshot_seal(h->fd, &h->snapshot, err) < 0 ? -1 : snapshot_enter(op, err);
 }
 
 static void describe_seal(const struct op *op, bool undo, struct strv *ret)

@@ -231,15 +231,18 @@ static int open_file(int dirfd, const char *name, struct stat *ret, struct fcm_e
 	return STEAL_FD(fd);
 }
 
-static int note_file(int dirfd, const char *name, struct snapshot *s, struct fcm_error *err)
+static int note_file(int dirfd, const char *name, bool lasts, struct snapshot *s, struct fcm_error *err)
 {
 	struct snapshot_file *f = &s->files[s->n_files];
 	struct stat st = {0};
 	auto_close int fd = open_file(dirfd, name, &st, err);
 
-	if (fd < 0 || snapshot_sum(fd, f->sum, err) < 0)
+	if (fd < 0)
 		return -1;
-	if (fsync(fd) < 0)
+	memset(f->sum, '0', sizeof f->sum - 1); /* no file's */
+	if (lasts && snapshot_sum(fd, f->sum, err) < 0)
+		return -1;
+	if (lasts && fsync(fd) < 0)
 		return fcm_fail_errno(err, "write '%s' of the snapshot", name);
 	fcm_copy(f->name, sizeof f->name, name);
 	f->size = st.st_size;
@@ -248,7 +251,7 @@ static int note_file(int dirfd, const char *name, struct snapshot *s, struct fcm
 	return 0;
 }
 
-int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err)
+static int seal(int dirfd, bool lasts, struct snapshot *s, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv names = {0};
 
@@ -260,12 +263,23 @@ int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err)
 		if (strcmp(names.v[i], SNAPSHOT_MANIFEST) == 0)
 			continue;
 		if (check_file(names.v[i], "file", err) < 0 || s->n_files == SNAPSHOT_FILES ||
-			note_file(dirfd, names.v[i], s, err) < 0)
+			note_file(dirfd, names.v[i], lasts, s, err) < 0)
 			return -1;
 	}
 	auto_json field_json *v = snapshot_json(s, true);
 	auto_free char *text = fj_print(v, true);
-	return file_write_atomic(dirfd, SNAPSHOT_MANIFEST, 0600, text, strlen(text), err);
+	return lasts ? file_write_atomic(dirfd, SNAPSHOT_MANIFEST, 0600, text, strlen(text), err)
+		     : file_replace(dirfd, SNAPSHOT_MANIFEST, 0600, text, strlen(text), err);
+}
+
+int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err)
+{
+	return seal(dirfd, true, s, err);
+}
+
+int snapshot_seal_passing(int dirfd, struct snapshot *s, struct fcm_error *err)
+{
+	return seal(dirfd, false, s, err);
 }
 
 /* It ran as a stranger, and has ended. Only root gets at the directory; a VMM, which has its machine's files bound into its jail, opens

@@ -66,6 +66,10 @@ int snapshot_read(int dirfd, struct snapshot *ret, struct fcm_error *err) must_c
 /* Finish one: note the files in dirfd, with their sums, and write snapshot.json; all of it is on the disk then. */
 int snapshot_seal(int dirfd, struct snapshot *s, struct fcm_error *err) must_check;
 
+/* The same of one that goes with the operation that made it: without sums, so a file that changes makes it one that can't be used,
+ * and it needn't last. */
+int snapshot_seal_passing(int dirfd, struct snapshot *s, struct fcm_error *err) must_check;
+
 /* Take what a job left in dirfd, as a stranger, for root: regular files alone. *ret is what snapshot.json says, the caller's:
  * a stranger's word. */
 int snapshot_take_over(int dirfd, struct snapshot *ret, struct fcm_error *err) must_check;

@@ -85,6 +85,28 @@ static int make(void)
 	return fd;
 }
 
+/* It loads as long as nobody touches it. */
+static void one_that_passes(void **unused)
+{
+	_cleanup_(snapshot_done) struct snapshot read = {0};
+	struct snapshot s = {0};
+	struct fcm_error err;
+	auto_close int fd = snapshots_begin(&id, &err);
+
+	(void)unused;
+	assert_true(fd >= 0);
+	fill(&s);
+	write_at(fd, "disk", 1 << 20, "what the guest wrote");
+	assert_int_equal(snapshot_seal_passing(fd, &s, &err), 0);
+	snapshot_done(&s);
+	assert_int_equal(snapshot_read(fd, &read, &err), 0);
+	assert_int_equal(snapshot_check(fd, &read, false, &err), 0);
+	write_at(fd, "disk", 1 << 20, "what the guest wrote");
+	assert_int_equal(snapshot_check(fd, &read, false, &err), -1);
+	assert_int_equal(err.code, FCM_CONFIG);
+	assert_int_equal(snapshots_remove(&id, NULL, &err), 0);
+}
+
 static void becomes_visible_whole(void **unused)
 {
 	_cleanup_(strv_done) struct strv ids = {0};
@@ -316,6 +338,7 @@ static void fits(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(one_that_passes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(becomes_visible_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(half_ones_are_swept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(changes_are_seen, set_up, tear_down),
