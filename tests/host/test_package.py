@@ -228,6 +228,8 @@ def test_vms_stop_gently_with_their_unit(product):
     """But for one that hangs. They start with the next daemon, for nobody asked for their end."""
     before, boot_id, states = product.vm("one"), product.boot_id("one"), product.states()
     if "two" in states:
+        product.fcm("update", "two", "--restart", "no")
+        states["two"] = "stopped"
         product.host.run(["kill", f"-{signal.SIGSTOP.value}", str(product.vm("two")["vmm_pid"])])
     product.host.run("systemctl stop fcm-vms", timeout=120)
     for now in product.vms().values():

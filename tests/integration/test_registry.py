@@ -329,6 +329,9 @@ def jobs(host):
     return [line for line in done.stdout.splitlines() if "fcm-oci" in line]
 
 
+IDLE = 15  # s: longer than a worker of the server stays that has nothing to do (daemon/http/worker.c)
+
+
 def threads(host):
     return len(os.listdir(f"/proc/{host.daemon.pid}/task"))
 
@@ -343,7 +346,7 @@ def test_client_that_goes_away(host, registries):
         second = begin(host, f"{PLAIN}/app:1", b'"wait"')
         assert threads(host) > alone
         second.close()
-        wait_for("nobody waits", lambda: threads(host) == alone, 5)
+        wait_for("nobody waits", lambda: threads(host) <= alone, IDLE)
         assert len(jobs(host)) == 1
         third = begin(host, f"{PLAIN}/app:1", b'"wait"')
         first.close()
@@ -351,7 +354,7 @@ def test_client_that_goes_away(host, registries):
         while piece := third.recv(65536):
             text += piece
         assert b'"result"' in text
-    wait_for("all threads are gone", lambda: threads(host) == before, 5)
+    wait_for("all threads are gone", lambda: threads(host) <= before, IDLE)
     assert jobs(host) == [] and [n for n in os.listdir(host.state_dir / "images") if n.startswith(".")] == []
 
 
