@@ -49,7 +49,8 @@ void supervise_run(struct op *op)
 	op->later = late.first;
 	late.first = op;
 	pthread_mutex_unlock(&late.lock);
-	loop_set_timer(late.timer, clock_in(LATE_MS));
+	if (late.timer) /* else supervise_host() sets it */
+		loop_set_timer(late.timer, clock_in(LATE_MS));
 }
 
 static void on_late(void *arg, uint32_t events)
@@ -269,7 +270,7 @@ int supervise_host(struct fcm_error *err)
 
 	if (net_watch(engine()->loop, &events, err) < 0)
 		return -1;
-	if (loop_add_timer(engine()->loop, FCM_FOREVER, on_late, NULL, &late.timer, err) < 0)
+	if (loop_add_timer(engine()->loop, clock_in(LATE_MS), on_late, NULL, &late.timer, err) < 0)
 		return -1;
 	return loop_add_timer(engine()->loop, clock_in(SITE_RETRY_MS), on_site_timer, NULL, &site_timer, err);
 }
