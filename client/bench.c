@@ -14,6 +14,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "client/ending.h"
 #include "client/out.h"
 #include "client/term.h"
 #include "common/core/clock.h"
@@ -62,21 +63,13 @@ struct bench {
 
 static atomic_int interrupted; /* the signal */
 
-static void signals_of(sigset_t *ret)
-{
-	sigemptyset(ret);
-	sigaddset(ret, SIGINT);
-	sigaddset(ret, SIGTERM);
-	sigaddset(ret, SIGHUP);
-}
-
 static void *take_signals(void *arg)
 {
 	sigset_t set;
 	int sig = 0;
 
 	(void)arg;
-	signals_of(&set);
+	ending_signals(&set);
 	if (sigwait(&set, &sig) == 0)
 		interrupted = sig;
 	dprintf(STDERR_FILENO, "%sfcm: stopping; what it made goes first\n", term_has_progress() ? "\n" : "");
@@ -93,7 +86,7 @@ static int signals_begin(struct fcm_error *err)
 	pthread_t thread;
 	sigset_t set;
 
-	signals_of(&set);
+	ending_signals(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	errno = pthread_create(&thread, NULL, take_signals, NULL);
 	return errno ? fcm_fail_errno(err, "make a thread") : 0;
@@ -105,7 +98,7 @@ static void end_interrupted(void)
 	sigset_t set;
 
 	fprintf(stderr, "fcm: interrupted; what it made is removed\n");
-	signals_of(&set);
+	ending_signals(&set);
 	signal(interrupted, SIG_DFL);
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 	raise(interrupted);

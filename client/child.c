@@ -6,9 +6,11 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include "client/ending.h"
+
 extern char **environ;
 
-static volatile sig_atomic_t group; /* 0 before it runs: then there is nothing but to end */
+static volatile sig_atomic_t group; /* 0 when it doesn't run */
 
 static void pass_on(int sig)
 {
@@ -16,24 +18,16 @@ static void pass_on(int sig)
 		kill(-(pid_t)group, sig);
 }
 
-static void catch_signals(void (*handler)(int))
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-	const struct sigaction sa = {.sa_handler = handler};
-
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		sigaction(signals[i], &sa, NULL);
-}
-
 /* In a process group of its own, so that what it runs ends with it, whoever sends us a signal. */
-static int spawn(const char *const argv[], pid_t *ret, struct fcm_error *err)
+static int spawn(const char *const argv[], const sigset_t *mask, pid_t *ret, struct fcm_error *err)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP);
+	posix_spawnattr_setsigmask(&attr, mask);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
@@ -45,20 +39,40 @@ static int spawn(const char *const argv[], pid_t *ret, struct fcm_error *err)
 	return errno ? fcm_fail_errno(err, "run %s", argv[0]) : 0;
 }
 
-int child_run(const char *const argv[], struct fcm_error *err)
+/* A signal that comes before we know the group waits until we do. */
+static int spawn_held(const char *const argv[], struct fcm_error *err)
 {
-	pid_t pid;
-	int status;
+	sigset_t endings, before;
+	pid_t pid = 0;
 
-	catch_signals(pass_on);
-	if (spawn(argv, &pid, err) < 0)
-		return -1;
+	ending_signals(&endings);
+	sigprocmask(SIG_BLOCK, &endings, &before);
+	int r = spawn(argv, &before, &pid, err);
 	group = pid;
-	while (waitpid(pid, &status, 0) < 0)
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+static int spawn_and_wait(const char *const argv[], int *ret_status, struct fcm_error *err)
+{
+	if (spawn_held(argv, err) < 0)
+		return -1;
+	while (waitpid((pid_t)group, ret_status, 0) < 0)
 		if (errno != EINTR)
 			return fcm_fail_errno(err, "wait for %s", argv[0]);
 	group = 0;
-	catch_signals(SIG_DFL);
+	return 0;
+}
+
+int child_run(const char *const argv[], struct fcm_error *err)
+{
+	int status;
+
+	ending_instead(pass_on);
+	int r = spawn_and_wait(argv, &status, err);
+	ending_instead(NULL);
+	if (r < 0)
+		return -1;
 	if (WIFSIGNALED(status))
 		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", argv[0], WTERMSIG(status));
 	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", argv[0]);

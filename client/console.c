@@ -2,6 +2,7 @@
  * fcm console: the serial console of a VM, as it is. What the guest writes reaches the terminal unchanged, as with any
  * console: fcm logs is the harmless way to look.
  */
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -76,6 +77,8 @@ static int attach(struct cli *cli, bool read_only, struct fcm_error *err)
 		return -1;
 	out_hint("%s %s%s", read_only ? "watching" : "connected to", cli->argv[0],
 		keys ? "; Ctrl-] detaches" : "");
+	if (keys)
+		signal(SIGPIPE, SIG_IGN); /* it would leave the terminal raw */
 	int r = keys ? term_raw(STDIN_FILENO, read_only, err) : 0;
 	if (r == 0)
 		r = session_run(&s, tunnel, err);

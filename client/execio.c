@@ -9,6 +9,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "client/ending.h"
 #include "client/session.h"
 #include "client/term.h"
 #include "common/core/frame.h"
@@ -18,8 +19,8 @@
 enum { STREAM = 1, PIECE = FRAME_MAX / 2 };
 enum { KEY_HOLD = 0x10, KEY_LEAVE = 0x11 }; /* ^P ^Q, as docker has it */
 
-/* What isn't about ourselves is the command's. */
-static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
+/* Signals, besides those that end a program. But for the last they are the command's. */
+static const int others[] = {SIGUSR1, SIGUSR2, SIGWINCH};
 
 struct relay {
 	struct exec_io *io;
@@ -255,10 +256,9 @@ static int relay_all(struct exec_io *io, int *ret_status, struct fcm_error *err)
 	sigset_t ours, before;
 	int rc = 0;
 
-	sigemptyset(&ours);
-	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
-		sigaddset(&ours, forwarded[i]);
-	sigaddset(&ours, SIGWINCH);
+	ending_signals(&ours);
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		sigaddset(&ours, others[i]);
 	sigprocmask(SIG_BLOCK, &ours, &before);
 	auto_close int signals = signalfd(-1, &ours, SFD_CLOEXEC);
 	if (signals < 0)

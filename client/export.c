@@ -5,11 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "client/ending.h"
 #include "client/out.h"
 #include "client/term.h"
 #include "common/core/fileio.h"
@@ -25,20 +25,10 @@ struct receiving {
 
 static char *volatile partial; /* the name of its own, or NULL */
 
-static void take_away(int sig)
+static void take_away(void)
 {
 	if (partial)
 		unlink(partial);
-	signal(sig, SIG_DFL);
-	raise(sig);
-}
-
-static void catch_signals(void (*handler)(int))
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		signal(signals[i], handler);
 }
 
 static int take(void *arg, const char *p, size_t n)
@@ -76,7 +66,7 @@ static int open_partial(const char *to, char *name, bool secret, struct fcm_erro
 	mode_t mask = umask(0);
 
 	umask(mask);
-	catch_signals(take_away);
+	ending_undo(take_away);
 	int fd = mkostemp(name, O_CLOEXEC);
 	if (fd < 0)
 		return fcm_fail_errno(err, "make '%.200s'", to);
@@ -98,7 +88,6 @@ static int export_to(
 	if (r < 0 && partial)
 		unlink(name);
 	partial = NULL;
-	catch_signals(SIG_DFL);
 	return r;
 }
 

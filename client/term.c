@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/ending.h"
 #include "common/core/clock.h"
 
 #define ERASE_LINE "\r\033[K"
@@ -30,9 +31,9 @@ static struct {
 	char text[MAX_TEXT];
 } progress = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* For the signal handler. */
-static volatile sig_atomic_t progress_shown; /* lines */
-static char progress_erase[32];		     /* what takes them away */
+/* For undo_terminal(). */
+static volatile sig_atomic_t progress_shown;
+static char progress_erase[32]; /* what takes it away */
 static const char *volatile progress_note;
 static volatile sig_atomic_t raw_fd = -1, screen_shown;
 static struct termios raw_before;
@@ -78,7 +79,8 @@ void term_raw_end(void)
 	raw_fd = -1;
 }
 
-static void on_signal(int sig)
+/* Before a signal ends the program. */
+static void undo_terminal(void)
 {
 	const char *note = progress_note;
 
@@ -89,17 +91,6 @@ static void on_signal(int sig)
 		(void)!write(STDERR_FILENO, progress_erase, strlen(progress_erase));
 	if (note)
 		(void)!write(STDERR_FILENO, note, strlen(note));
-	raise(sig); /* SA_RESETHAND: this one ends the program */
-}
-
-static void catch_signals(void)
-{
-	struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-
-	sigaction(SIGINT, &sa, NULL);
-	sigaction(SIGTERM, &sa, NULL);
-	sigaction(SIGHUP, &sa, NULL);
-	sigaction(SIGQUIT, &sa, NULL);
 }
 
 int term_raw(int fd, bool interruptible, struct fcm_error *err)
@@ -112,7 +103,7 @@ int term_raw(int fd, bool interruptible, struct fcm_error *err)
 	cfmakeraw(&raw);
 	if (interruptible)
 		raw.c_lflag |= ISIG;
-	catch_signals();
+	ending_undo(undo_terminal);
 	raw_fd = fd;
 	if (tcsetattr(fd, TCSADRAIN, &raw) == 0)
 		return 0;
@@ -129,7 +120,7 @@ static int hide_input(struct fcm_error *err)
 		return fcm_fail_errno(err, "the terminal");
 	hidden = raw_before;
 	hidden.c_lflag &= ~(tcflag_t)ECHO;
-	catch_signals();
+	ending_undo(undo_terminal);
 	raw_fd = STDIN_FILENO;
 	if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) == 0)
 		return 0;
@@ -183,7 +174,7 @@ int term_read(const char *what, char *ret, size_t size, struct fcm_error *err)
 int term_screen(struct fcm_error *err)
 {
 	signal(SIGTSTP, SIG_IGN);
-	catch_signals();
+	ending_undo(undo_terminal);
 	screen_shown = 1;
 	fputs(SCREEN_BEGIN, stdout);
 	fflush(stdout);
@@ -257,9 +248,11 @@ static void draw(int64_t ms, struct buf *shown)
 	unsigned lines = fit_lines(ms, &b);
 
 	if (shown->n == 0 || shown->n != b.n || memcmp(shown->p, b.p, b.n) != 0) {
-		fprintf(stderr, "%s%s", progress_shown ? progress_erase : ERASE_LINE, b.p);
+		if (!progress_shown)
+			set_erase(1);
+		progress_shown = 1; /* before it is: a signal may come at once */
+		fprintf(stderr, "%s%s", progress_erase, b.p);
 		set_erase(lines);
-		progress_shown = (sig_atomic_t)lines;
 	}
 	buf_done(shown);
 	*shown = b;
@@ -291,7 +284,7 @@ static void start_thread(void)
 {
 	sigset_t all, old;
 
-	catch_signals();
+	ending_undo(undo_terminal);
 	pthread_cond_init(&progress.wake, NULL);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

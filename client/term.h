@@ -23,7 +23,7 @@ unsigned term_progress_width(void);
  * term_progress_end(). */
 void term_progress_note(const char *note);
 
-/* Take it away. Also happens when SIGINT, SIGTERM or SIGHUP ends the program. */
+/* Take it away. Also happens when a signal ends the program. */
 void term_progress_end(void);
 
 /* Ask the user for a line: `prompt` on stderr, the answer, at most size - 1 bytes, from stdin; without `echo` it isn't shown.
@@ -41,7 +41,7 @@ unsigned term_width(int fd);
 bool term_size(int fd, uint32_t *ret_rows, uint32_t *ret_cols);
 
 /* Make the terminal at fd raw (cfmakeraw(3)), so that all keys go to the guest; with `interruptible` ^C still ends the
- * program. It is put back by term_raw_end() and when SIGINT, SIGTERM, SIGHUP or SIGQUIT ends the program. */
+ * program. It is put back by term_raw_end() and when a signal ends the program (ending.h). */
 int term_raw(int fd, bool interruptible, struct fcm_error *err) must_check;
 
 /* Put it back and throw away what was typed and not read: an answer of the terminal to the guest is not for the shell.

@@ -113,6 +113,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def send_archive(self, kind):
+        """Its second half comes when server.goes_on is set."""
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", "7000")
+        self.end_headers()
+        self.wfile.write(b"archive" * 500)
+        self.server.goes_on.wait(30)
+        self.wfile.write(b"archive" * 500)
+
     def fail(self, status, code, message, more=None):
         if code is None:
             return self.answer(status, "<html>bad gateway</html>", "text/html")
@@ -252,7 +262,7 @@ class Handler(BaseHTTPRequestHandler):
         if "raw" in self.path and "raw=1" not in self.path:
             return self.fail(409, "wrong_state", "image 1f3a9c0d5e6f has no layers: it came as a file system",
                              {"hint": "fcm image export --raw gives that"})
-        return self.answer(200, "archive" * 1000, "application/x-tar")
+        return self.send_archive("application/x-tar")
 
     def get_df(self, body):
         rows = [("images", 3, 1, 812000000, 400000000), ("layers", 2, 2, 412000000, 0), ("vms", 3, 1, 12000000, 8000000), ("volumes", 0, 0, 0, 0)]
@@ -431,7 +441,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.post_clone(None, None, body)
         if parts[1:] == ["export"] and one["name"] == "cold":
             return self.fail(409, "wrong_state", "its VM 'web' had the volume 'data', which has a life of its own and isn't in it")
-        return self.answer(200, "archive" * 1000, "application/zstd") if parts[1:] == ["export"] else self.answer(200, one)
+        return self.send_archive("application/zstd") if parts[1:] == ["export"] else self.answer(200, one)
 
     def import_snapshot(self, body):
         """One byte is of an image that isn't here."""
@@ -533,6 +543,8 @@ def start(path=None, certificate=None):
     server.seen = []
     server.need_token = path is None
     server.step_seconds = 0.0
+    server.goes_on = threading.Event()
+    server.goes_on.set()
     server.samples = 0
     server.pulled = set()
     server.made = {}  # VMs and snapshots of a bench, which are there until they are removed
