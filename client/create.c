@@ -275,16 +275,18 @@ static int fail_create(const char *name, struct fcm_error *err)
 	return vm_failed(err, "create", name);
 }
 
-/* With the image, which comes from its registry when it isn't here, or always. */
+/* With the image, which comes from its registry when it isn't here, or always; a plan brings nothing here. */
 static int post(struct cli *cli, const struct create_options *o, const field_json *body, const char *doing,
 	field_json **ret, struct fcm_error *err)
 {
 	auto_json field_json *pulled = NULL;
+	bool plan = o->vm.dry_run;
 
-	if (o->pull == PULL_ALWAYS && pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
+	if (o->pull == PULL_ALWAYS && !plan && pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
 		return -1;
 	int r = api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
-	if (r == 0 || err->code != FCM_NO_IMAGE || o->pull != PULL_MISSING || o->vm.spec.image[0] == '\0')
+	if (r == 0 || err->code != FCM_NO_IMAGE || plan || o->pull != PULL_MISSING ||
+		o->vm.spec.image[0] == '\0')
 		return r;
 	if (pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
 		return -1;

@@ -753,3 +753,11 @@ def test_build_of_no_script(fcm, daemon, tmp_path, script, why):
 
 def test_json_of_a_plan(fcm):
     assert json.loads(fcm("create", "--dry-run", "--json").out) == {"plan": fake_daemon.PLAN}
+
+
+@pytest.mark.parametrize("argv", [["create", "--dry-run", "missing"], ["create", "--dry-run", "--pull", "always", "missing"],
+                                  ["run", "--dry-run", "missing"]])
+def test_a_plan_pulls_nothing(fcm, daemon, argv):
+    done = fcm(*argv)
+    assert done.status == (125 if argv[0] == "run" else 3) and "fcm images lists them" in done.err
+    assert [seen["path"] for seen in daemon.seen] == ["/v1/vms"]
