@@ -250,6 +250,16 @@ static void print_saved(const field_json *snapshot)
 		clock_span(fj_get_int(snapshot, "pause_ms", 0)).s);
 }
 
+static void print_ports(const field_json *ports)
+{
+	for (size_t i = 0; i < fj_len(ports); i++) {
+		_cleanup_(buf_done) struct buf b = {0};
+		vm_port_words(&b, fj_text(fj_at(ports, i)));
+		if (b.n)
+			out_hint("    port   %s", b.p);
+	}
+}
+
 void create_print_vm(const struct cli *cli, const field_json *vm)
 {
 	auto_free char *words = vm_words(vm), *note = vm_url_note(vm);
@@ -259,7 +269,10 @@ void create_print_vm(const struct cli *cli, const field_json *vm)
 		clock_span(fj_get_int(vm, "took_ms", 0)).s, words);
 	if (cli->globals.json || cli->globals.quiet)
 		return;
-	out_hint("    shell  fcm ssh %s", name);
+	/* where a program is the machine, no sshd may be there */
+	out_hint(fj_is_object(fj_get(vm, "main")) ? "    shell  fcm exec -it %s sh" : "    shell  fcm ssh %s",
+		name);
+	print_ports(fj_get(vm, "publish"));
 	if (*vm_url(vm))
 		out_hint("    url    %s%s", vm_url(vm), note);
 	if (fj_get(vm, "saved"))

@@ -7,19 +7,6 @@
 #include "client/out.h"
 #include "client/vmtext.h"
 
-/* "0.0.0.0:8080:80/tcp" as docker shows it: "80/tcp -> 0.0.0.0:8080". */
-static void add_port(struct buf *b, const char *text)
-{
-	const char *colon = strrchr(text, ':');
-
-	if (colon == NULL)
-		return;
-	auto_free char *guest = xstrdup(colon + 1), *host = xprintf("%.*s", (int)(colon - text), text);
-	out_text(b, guest);
-	buf_str(b, " -> ");
-	out_text(b, host);
-}
-
 static void print_list(
 	const struct cli *cli, const field_json *list, void (*add)(struct buf *b, const char *text))
 {
@@ -36,7 +23,7 @@ static void print_list(
 
 static void print_ports(const struct cli *cli, const field_json *vm)
 {
-	print_list(cli, fj_get(vm, "publish"), add_port);
+	print_list(cli, fj_get(vm, "publish"), vm_port_words);
 }
 
 /* Where one port of the VM, "80" or "53/udp", is reached, a line each; as docker port does it. */

@@ -56,6 +56,18 @@ char *vm_words(const field_json *vm)
 		fj_get_str(vm, "vmm"), accel, n ? ": " : "", (int)n, why);
 }
 
+void vm_port_words(struct buf *b, const char *text)
+{
+	const char *colon = strrchr(text, ':');
+
+	if (colon == NULL)
+		return;
+	auto_free char *guest = xstrdup(colon + 1), *host = xprintf("%.*s", (int)(colon - text), text);
+	out_text(b, guest);
+	buf_str(b, " -> ");
+	out_text(b, host);
+}
+
 void vm_snapshot_words(const field_json *snapshot, struct buf *b)
 {
 	out_bytes(b, fj_get_int(snapshot, "on_disk", 0));

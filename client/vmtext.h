@@ -9,6 +9,9 @@
 /* "172.16.0.50 · base · qemu (tcg: no usable KVM)"; the caller's. */
 char *vm_words(const field_json *vm);
 
+/* A published port, "0.0.0.0:8080:80/tcp", as docker shows it: "80/tcp -> 0.0.0.0:8080". */
+void vm_port_words(struct buf *b, const char *text);
+
 /* What a snapshot holds: "61 MB, with memory" or "5.0 MB, disk only". */
 void vm_snapshot_words(const field_json *snapshot, struct buf *b);
 

@@ -333,7 +333,8 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("save_snapshot") in SNAPSHOTS:
             return self.fail(409, "name_taken", "there is a snapshot 'warm' already", {
                 "field": "save_snapshot", "hint": "choose another name, or fcm snapshot rm warm"})
-        made = vm(name, "n3wn3wn3", took_ms=2400)
+        made = vm(name, "n3wn3wn3", took_ms=2400, main=body.get("main"),
+                  publish=[f"0.0.0.0:{port}/tcp" for port in body.get("publish", [])])
         if name.startswith("bench-"):
             self.server.made[name] = made
         if body.get("save_snapshot"):

@@ -90,6 +90,7 @@ def test_table_on_a_terminal(fcm, golden, width):
     ("clone", ["clone", "warm", "-n", "2", "--name", "w", "-p", "80"]), ("restore", ["restore", "web", "warm"]),
     ("restore-disk", ["snapshot", "restore", "--disk-only", "web", "warm"]),
     ("create-saved", ["create", "--name", "nova", "--save-snapshot", "lukewarm"]), ("create-snapshot", ["create", "--snapshot", "warm"]),
+    ("run-main", ["run", "-d", "--name", "nova", "-p", "8080:80", "-p", "9000:90", "tiny", "httpd"]),
     ("create-dry-run", ["create", "--dry-run"]), ("snapshot-stop", ["snapshot", "create", "--stop", "web"]), ("snapshot-import", ["snapshot", "import", "/etc/hostname"]),
     ("system-df", ["system", "df"]), ("image-history-raw", ["image", "history", "raw"]), ("image-export", ["image", "export", "base"]),
 ])
