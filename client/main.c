@@ -57,6 +57,8 @@ static int run_command(
 		fcm_hint(err, "fcm %s --help lists the options", cmd->name);
 	if (r == 0 && cli->globals.help) {
 		help_command(stdout, cmd);
+	} else if (r == 0 && cli->globals.version) {
+		r = cmd_version.run(cli, NULL, err);
 	} else if (r == 0) {
 		cli->command = cmd;
 		cli->called = argv[0];

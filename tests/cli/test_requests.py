@@ -761,3 +761,9 @@ def test_a_plan_pulls_nothing(fcm, daemon, argv):
     done = fcm(*argv)
     assert done.status == (125 if argv[0] == "run" else 3) and "fcm images lists them" in done.err
     assert [seen["path"] for seen in daemon.seen] == ["/v1/vms"]
+
+
+@pytest.mark.parametrize("argv", [["destroy", "web", "--version"], ["ls", "--version"], ["run", "--version", "tiny"]])
+def test_version_runs_no_command(fcm, daemon, argv):
+    done = fcm(*argv)
+    assert (done.status, done.out) == (0, fcm("version").out) and not daemon.seen
