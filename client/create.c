@@ -12,6 +12,7 @@
 #include "client/out.h"
 #include "client/pull.h"
 #include "client/sshkey.h"
+#include "client/term.h"
 #include "client/vmtext.h"
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -180,20 +181,35 @@ static int start_main(struct cli *cli, const char *doing, field_json **vm, struc
 }
 
 /* A VM without what its user wanted in it is none. */
+static int remove_unfilled(struct cli *cli, const char *name, struct fcm_error *err)
+{
+	auto_free char *path = api_vm_path(name, "?force=1");
+	auto_json field_json *gone = NULL;
+	struct fcm_error ignored;
+
+	if (api_change(cli->api, "DELETE", path, NULL, NULL, &gone, &ignored) == 0)
+		return fcm_wrap(err, "--map: the VM is gone again");
+	fcm_hint(err, "fcm destroy %.63s", name);
+	return fcm_wrap(err, "--map: the VM '%.63s' stays, without its files", name);
+}
+
+/* The note is for who interrupts it; it outlives the line of progress, which a copy ends. */
 static int copy_maps(struct cli *cli, const struct create_options *o, const char *name, struct fcm_error *err)
 {
-	for (size_t i = 0; i < o->maps.n; i++) {
+	auto_free char *note = xprintf("fcm: the VM stays, without its files: fcm destroy %s\n", name);
+	int r = 0;
+
+	note[fcm_printable(note, strlen(note))] = '\0';
+	term_interrupt_note(note);
+	for (size_t i = 0; r == 0 && i < o->maps.n; i++) {
 		const char *map = o->maps.v[i], *colon = map_colon(map);
-		auto_free char *dir = xprintf("%.*s", (int)(colon - map), map),
-			       *path = api_vm_path(name, "?force=1");
-		auto_json field_json *gone = NULL;
-		struct fcm_error ignored;
-		if (cp_directory(cli, dir, name, colon + 1, err) == 0)
-			continue;
-		(void)!api_change(cli->api, "DELETE", path, NULL, NULL, &gone, &ignored);
-		return fcm_wrap(err, "--map: the VM is gone again");
+		auto_free char *dir = xprintf("%.*s", (int)(colon - map), map);
+		r = cp_directory(cli, dir, name, colon + 1, err);
 	}
-	return 0;
+	if (r < 0)
+		r = remove_unfilled(cli, name, err);
+	term_interrupt_note(NULL);
+	return r;
 }
 
 static bool is_health(const char *key)

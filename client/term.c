@@ -34,7 +34,7 @@ static struct {
 /* For undo_terminal(). */
 static volatile sig_atomic_t progress_shown;
 static char progress_erase[32]; /* what takes it away */
-static const char *volatile progress_note;
+static const char *volatile progress_note, *volatile interrupt_note;
 static volatile sig_atomic_t raw_fd = -1, screen_shown;
 static struct termios raw_before;
 
@@ -82,7 +82,7 @@ void term_raw_end(void)
 /* Before a signal ends the program. */
 static void undo_terminal(void)
 {
-	const char *note = progress_note;
+	const char *note = interrupt_note ? interrupt_note : progress_note;
 
 	term_raw_end();
 	if (screen_shown)
@@ -312,6 +312,12 @@ void term_progress(const char *fmt, ...)
 void term_progress_note(const char *note)
 {
 	progress_note = note;
+}
+
+void term_interrupt_note(const char *note)
+{
+	ending_undo(undo_terminal);
+	interrupt_note = note;
 }
 
 void term_progress_end(void)

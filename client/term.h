@@ -23,6 +23,9 @@ unsigned term_progress_width(void);
  * term_progress_end(). */
 void term_progress_note(const char *note);
 
+/* The same, on a terminal or not, until it is NULL again; it counts more. */
+void term_interrupt_note(const char *note);
+
 /* Take it away. Also happens when a signal ends the program. */
 void term_progress_end(void);
 

@@ -335,7 +335,7 @@ class Handler(BaseHTTPRequestHandler):
                 "field": "save_snapshot", "hint": "choose another name, or fcm snapshot rm warm"})
         made = vm(name, "n3wn3wn3", took_ms=2400, main=body.get("main"),
                   publish=[f"0.0.0.0:{port}/tcp" for port in body.get("publish", [])])
-        if name.startswith("bench-"):
+        if name.startswith("bench-") or body.get("hold"):
             self.server.made[name] = made
         if body.get("save_snapshot"):
             made["saved"] = snapshot(body["save_snapshot"], "n3wn3wn3")
@@ -358,6 +358,8 @@ class Handler(BaseHTTPRequestHandler):
     def delete_vm(self, one, query, body):
         if query.get("dry_run"):
             return self.answer(200, {"plan": PLAN})
+        if one["name"] == "stuck":
+            return self.fail(409, "busy", "stop is in progress")
         self.server.made.pop(one["name"], None)
         return self.result(200, {"id": one["id"], "name": one["name"], "left": [], "took_ms": 31, "removed": {
             "tap": "tap_" + one["id"], "nft_elements": 4, "sites": 1, "bytes": 312000000}})
@@ -368,6 +370,11 @@ class Handler(BaseHTTPRequestHandler):
         size = {k: body.get(k, one[k]) for k in ("cpus", "memory")}
         following = size if {"cpus", "memory"} & set(body) and one["state"] == "running" else None
         return self.answer(200, one | {"name": body.get("name", one["name"]), "next": following, "changed": body.get("restart") != "always"})
+
+    def put_files(self, one, query, body):
+        """It has read all; what comes of it waits for server.goes_on, and is no success."""
+        self.server.goes_on.wait(30)
+        return self.fail(507, "no_space", "4 MB are free in the guest")
 
     def post_start(self, one, query, body):
         changed, resumed = one["state"] != "running", one["state"] in ("paused", "suspended")

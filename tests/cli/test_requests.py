@@ -767,3 +767,25 @@ def test_a_plan_pulls_nothing(fcm, daemon, argv):
 def test_version_runs_no_command(fcm, daemon, argv):
     done = fcm(*argv)
     assert (done.status, done.out) == (0, fcm("version").out) and not daemon.seen
+
+
+@pytest.mark.parametrize("name,words", [("nova", "--map: the VM is gone again: "), ("stuck", "--map: the VM 'stuck' stays, without its files: ")])
+def test_map_that_fails_says_what_became_of_the_vm(fcm, daemon, tmp_path, name, words):
+    (tmp_path / "site").mkdir()
+    done = fcm("create", "--name", name, "--map", f"{tmp_path}/site:/srv")
+    assert done.status != 0 and words in done.err
+    assert (name in daemon.made) == (name == "stuck") == ("fcm destroy stuck" in done.err)
+
+
+def test_map_that_is_interrupted_says_that_the_vm_stays(fcm, daemon, tmp_path):
+    (tmp_path / "site").mkdir()
+    daemon.goes_on.clear()
+    child = subprocess.Popen([fcm.binary, "create", "--name", "nova", "--map", f"{tmp_path}/site:/srv"], env=fcm.env, stderr=subprocess.PIPE)
+    for _ in range(1000):
+        if any(seen["method"] == "PUT" for seen in daemon.seen):
+            break
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=10)[1] == b"fcm: the VM stays, without its files: fcm destroy nova\n"
+    daemon.goes_on.set()
+    assert child.returncode == -signal.SIGINT
