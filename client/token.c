@@ -127,6 +127,12 @@ static int create_for(struct cli *cli, const struct token_options *o, struct fcm
 			api_context(cli->api));
 		return fcm_hint(err, "fcm --context local token create --for %s", o->user);
 	}
+	if (pw && !api_is_here(cli->api)) {
+		fcm_fail(err, FCM_USAGE,
+			"~/.fcm-token is for the daemon of this host, and that of %s is in use",
+			api_place(cli->api));
+		return fcm_hint(err, "unset FCM_URL, or print the token: leave out --for");
+	}
 	if (pw == NULL || make_token(cli, o, o->user, &token, err) < 0 ||
 		write_token_as(pw, fj_get_str(token, "token"), err) < 0)
 		return -1;

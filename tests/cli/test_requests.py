@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import pty
+import pwd
 import signal
 import struct
 import subprocess
@@ -579,7 +580,6 @@ def test_debug_shows_steps(fcm):
 
 
 def test_token_for_a_user(fcm):
-    import pwd
     me = pwd.getpwuid(os.geteuid())
     if os.geteuid() != 0:
         pytest.skip("only root writes another user's token")
@@ -789,3 +789,9 @@ def test_map_that_is_interrupted_says_that_the_vm_stays(fcm, daemon, tmp_path):
     assert child.communicate(timeout=10)[1] == b"fcm: the VM stays, without its files: fcm destroy nova\n"
     daemon.goes_on.set()
     assert child.returncode == -signal.SIGINT
+
+
+def test_token_for_a_user_is_of_no_other_host(fcm):
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    done = fcm("token", "create", "--for", me, env={"FCM_URL": "https://192.0.2.1"})
+    assert done.status == 2 and "is for the daemon of this host" in done.err
