@@ -172,15 +172,11 @@ static bool is_over(const struct mainproc *m)
 	return m->ended && !is_open(m);
 }
 
-static bool is_full(const struct mainproc *m)
-{
-	return m->ring.total - MAX(m->taken, ring_oldest(&m->ring)) + READ_MAX > RING_BYTES;
-}
-
 /* May output be read? While somebody asks for it, none is dropped. */
 static bool may_read(const struct mainproc *m)
 {
-	return !is_full(m) || clock_ms() >= m->asked_at + MAIN_PATIENCE_MS;
+	return ring_has_room(&m->ring, m->taken, 2 * READ_MAX) ||
+	       clock_ms() >= m->asked_at + MAIN_PATIENCE_MS;
 }
 
 void mainproc_poll(const struct mainproc *m, struct pollfd *fds)

@@ -59,6 +59,14 @@ uint64_t ring_oldest(const struct ring *r)
 	return r->count ? piece_at(r, 0)->begin : r->total;
 }
 
+bool ring_has_room(const struct ring *r, uint64_t pos, size_t n)
+{
+	size_t dropped = r->count + 2 > RING_PIECES ? r->count + 2 - RING_PIECES : 0;
+
+	pos = MAX(pos, ring_oldest(r));
+	return r->total - pos + n <= RING_BYTES && (dropped == 0 || end_of(r, dropped - 1) <= pos);
+}
+
 /* The piece that holds `pos`, which is one of those that are there. */
 static size_t find(const struct ring *r, uint64_t pos)
 {

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,9 @@ void ring_add(struct ring *r, enum frame_channel channel, const void *p, size_t 
 
 /* Position of the oldest byte that is still there; r->total when there is none. */
 uint64_t ring_oldest(const struct ring *r);
+
+/* May n bytes in at most two pieces come, and nothing be dropped from position `pos` on? */
+bool ring_has_room(const struct ring *r, uint64_t pos, size_t n);
 
 /* The bytes at position `pos` (not before the oldest) that follow each other in memory, at most `max`, all of one channel.
  * Returns how many; 0 at the end. */

@@ -88,6 +88,40 @@ static void test_many_pieces(void **state)
 	ring_done(&ring);
 }
 
+static bool has_room(uint64_t pos)
+{
+	return ring_has_room(&ring, pos, RING_BYTES / 4);
+}
+
+/* Many small pieces that the host hasn't read yet stay, as many bytes do. */
+static void test_room(void **state)
+{
+	static char block[RING_BYTES / 4];
+
+	(void)state;
+	assert_true(has_room(0));
+	for (int i = 0; i < RING_PIECES - 2; i++)
+		add(i % 2 ? FRAME_STDOUT : FRAME_STDERR, "x");
+	assert_true(has_room(0));
+	add(FRAME_STDERR, "x");
+	assert_false(has_room(0));
+	assert_true(has_room(1));
+	add(FRAME_STDOUT, "x");
+	assert_false(has_room(1));
+	assert_true(has_room(2));
+	add(FRAME_STDERR, "x");
+	add(FRAME_STDOUT, "x");
+	assert_int_equal(ring_oldest(&ring), 2); /* as it said */
+	ring_done(&ring);
+	for (int i = 0; i < 3; i++)
+		ring_add(&ring, FRAME_STDOUT, block, sizeof block);
+	assert_true(has_room(0));
+	add(FRAME_STDOUT, "x");
+	assert_false(has_room(0));
+	assert_true(has_room(1));
+	ring_done(&ring);
+}
+
 static void test_last_word(void **state)
 {
 	static const struct {
@@ -114,6 +148,7 @@ int main(void)
 		cmocka_unit_test(test_records),
 		cmocka_unit_test(test_overrun),
 		cmocka_unit_test(test_many_pieces),
+		cmocka_unit_test(test_room),
 		cmocka_unit_test(test_last_word),
 	};
 
