@@ -1,9 +1,11 @@
 #include "images/agent/user.h"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { LINE_MAX_BYTES = 65536 }; /* of an entry; a longer one ends the search */
 
@@ -13,11 +15,18 @@ static void closep(FILE **f)
 		fclose(*f);
 }
 
+/* The file is the guest's: neither a FIFO nor a device may hold PID 1. */
 static FILE *open_in(const char *etc, const char *name)
 {
 	char path[PATH_MAX];
+	struct stat st;
 
-	return fcm_format(path, sizeof path, "%s/%s", etc, name) ? fopen(path, "re") : NULL;
+	if (!fcm_format(path, sizeof path, "%s/%s", etc, name))
+		return NULL;
+	auto_close int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return NULL;
+	return fdopen(STEAL_FD(fd), "r");
 }
 
 static bool parse_id(const char *s, uint32_t *ret)

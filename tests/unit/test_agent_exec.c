@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -590,6 +592,29 @@ static void users(void **state)
 	assert_int_equal(dir_remove(AT_FDCWD, etc, NULL, &err), 0);
 }
 
+/* What a guest puts in their place is like no file, and PID 1 doesn't wait for it. */
+static void users_of_no_file(void **state)
+{
+	char etc[] = "/tmp/fcm-agent-users.XXXXXX", path[64];
+	static const char *const names[] = {"passwd", "group"};
+	struct fcm_error err;
+	struct user u;
+
+	(void)state;
+	assert_non_null(mkdtemp(etc));
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		(void)fcm_format(path, sizeof path, "%s/%s", etc, names[i]);
+		assert_int_equal(mkfifo(path, 0600), 0);
+	}
+	alarm(PATIENCE_MS / 1000);
+	assert_int_equal(user_find(etc, "7:8", &u, &err), 0);
+	assert_int_equal(u.uid, 7);
+	assert_int_equal(u.gid, 8);
+	assert_int_equal(user_find(etc, "www", &u, &err), -1);
+	alarm(0);
+	assert_int_equal(dir_remove(AT_FDCWD, etc, NULL, &err), 0);
+}
+
 /* op=put and op=get: this program is called as the agent would be. */
 static void files_in_and_out(void **state)
 {
@@ -681,6 +706,7 @@ int main(int argc, char *argv[])
 		SESSION(files_in_and_out),
 		SESSION(files_that_fail),
 		cmocka_unit_test(users),
+		cmocka_unit_test(users_of_no_file),
 	};
 
 	if (argc >= 4 && strcmp(argv[1], COPY_COMMAND) == 0)
