@@ -84,41 +84,41 @@ static int open_template(int dirfd, unsigned mib, struct fcm_error *err)
 	return STEAL_FD(fd);
 }
 
-static int fill_disk(
-	int dirfd, const char *temp, const char *name, int template, uid_t uid, struct fcm_error *err)
+static int fill_disk(int dirfd, const char *temp, const char *name, int template, uid_t uid, bool lasting,
+	struct fcm_error *err)
 {
 	auto_close int fd = openat(dirfd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0 || sparse_copy(template, fd) < 0 || fchown(fd, uid, (gid_t)-1) < 0 ||
-		fchmod(fd, 0600) < 0 || renameat(dirfd, temp, dirfd, name) < 0)
+		fchmod(fd, 0600) < 0 || (lasting && fsync(fd) < 0) || renameat(dirfd, temp, dirfd, name) < 0)
 		return fcm_fail_errno(err, "make the disk");
 	return 0;
 }
 
-int disk_copy(int from, int dirfd, const char *name, uid_t uid, struct fcm_error *err)
+int disk_copy(int from, int dirfd, const char *name, uid_t uid, bool lasting, struct fcm_error *err)
 {
 	auto_free char *temp = xprintf("%s" TEMP, name);
 
 	if (unlinkat(dirfd, temp, 0) < 0 && errno != ENOENT)
 		return fcm_fail_errno(err, "remove a half-made disk");
-	if (fill_disk(dirfd, temp, name, from, uid, err) < 0) {
+	if (fill_disk(dirfd, temp, name, from, uid, lasting, err) < 0) {
 		unlinkat(dirfd, temp, 0);
 		return -1;
 	}
 	return 0;
 }
 
-int disk_make(
-	int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
+int disk_make(int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, bool lasting,
+	struct fcm_error *err)
 {
 	auto_close int template = open_template(templates_dirfd, mib, err);
 
-	return template <0 ? -1 : disk_copy(template, dirfd, name, uid, err);
+	return template <0 ? -1 : disk_copy(template, dirfd, name, uid, lasting, err);
 }
 
 int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, struct fcm_error *err)
 {
-	return disk_make(vm_dirfd, DISK, templates_dirfd, mib, uid, err);
+	return disk_make(vm_dirfd, DISK, templates_dirfd, mib, uid, false, err);
 }
 
 int disk_open(int vm_dirfd, struct fcm_error *err)
@@ -128,9 +128,9 @@ int disk_open(int vm_dirfd, struct fcm_error *err)
 	return fd < 0 ? fcm_fail_errno(err, "open the disk") : fd;
 }
 
-int disk_replace(int vm_dirfd, int from, uid_t uid, struct fcm_error *err)
+int disk_replace(int vm_dirfd, int from, uid_t uid, bool lasting, struct fcm_error *err)
 {
-	return disk_copy(from, vm_dirfd, DISK, uid, err);
+	return disk_copy(from, vm_dirfd, DISK, uid, lasting, err);
 }
 
 uint64_t disk_used(int vm_dirfd)

@@ -111,8 +111,8 @@ static int fill(const char *temp, const char *vm, const struct content *c, struc
 	auto_close int fd = dir_open(volumes_fd, temp, err);
 	if (fd < 0)
 		return -1;
-	int rc = c->from < 0 ? disk_make(fd, VOLUME_FILE, c->templates_dirfd, c->mib, geteuid(), err)
-			     : disk_copy(c->from, fd, VOLUME_FILE, geteuid(), err);
+	int rc = c->from < 0 ? disk_make(fd, VOLUME_FILE, c->templates_dirfd, c->mib, geteuid(), true, err)
+			     : disk_copy(c->from, fd, VOLUME_FILE, geteuid(), true, err);
 	return rc < 0 ? -1 : write_facts(fd, vm, err);
 }
 
@@ -190,7 +190,7 @@ int volume_copy(const struct asset_name *name, const char *vm, int from, struct 
 	auto_close int dir = open_volume(name, err);
 
 	if (dir >= 0)
-		return disk_copy(from, dir, VOLUME_FILE, geteuid(), err);
+		return disk_copy(from, dir, VOLUME_FILE, geteuid(), true, err);
 	return err->code == FCM_NOT_FOUND ? make(name, vm, &c, err) : -1;
 }
 

@@ -61,7 +61,7 @@ static int copy_disk(struct op *op, struct fcm_error *err)
 {
 	auto_close int fd = disk_open(op->vm->dirfd, err);
 
-	return fd < 0 ? -1 : disk_copy(fd, op->hold.fd, SNAPSHOT_DISK, 0, err);
+	return fd < 0 ? -1 : disk_copy(fd, op->hold.fd, SNAPSHOT_DISK, 0, false, err);
 }
 
 static int copy_volumes(struct op *op, struct fcm_error *err)
@@ -74,7 +74,7 @@ static int copy_volumes(struct op *op, struct fcm_error *err)
 			continue;
 		auto_free char *name = xprintf(SNAPSHOT_VOLUME, i);
 		auto_close int fd = volume_open(&refs[i].name, err);
-		if (fd < 0 || disk_copy(fd, op->hold.fd, name, 0, err) < 0)
+		if (fd < 0 || disk_copy(fd, op->hold.fd, name, 0, false, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -171,8 +171,9 @@ static int open_disk(const struct op *op, const char *name, struct fcm_error *er
 static int unpack_disk(struct op *op, struct fcm_error *err)
 {
 	auto_close int fd = open_disk(op, SNAPSHOT_DISK, err);
+	bool lasting = op->vm->view.state != VM_CREATING;
 
-	return fd < 0 ? -1 : disk_replace(op->vm->dirfd, fd, op->vm->view.uid, err);
+	return fd < 0 ? -1 : disk_replace(op->vm->dirfd, fd, op->vm->view.uid, lasting, err);
 }
 
 static int unpack_volumes(struct op *op, struct fcm_error *err)
