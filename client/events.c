@@ -144,9 +144,9 @@ const struct command cmd_events = {
 	.name = "events",
 	.summary = "what happened to VMs",
 	.example = "fcm events -f --filter vm=web",
-	.details = "Events are the states of VMs (creating, starting, running, stopping, stopped,\n"
-		   "failed, destroying), destroyed, renamed, healthy, unhealthy, exposed, pending,\n"
-		   "unexposed.\n"
+	.details = "Events are the states of VMs (creating, starting, running, paused, stopping,\n"
+		   "stopped, suspending, suspended, failed, destroying), destroyed, renamed,\n"
+		   "healthy, unhealthy, exposed, pending, unexposed.\n"
 		   "With --json each is a line of JSON. The last 1024 are kept.",
 	.options = options,
 	.fields = events_fields,

@@ -81,6 +81,25 @@ static const struct column columns[] = {
 	{0},
 };
 
+/* What the other commands take: a name, or the id of what has none. A kernel is no image. */
+static void print_names(const field_json *images)
+{
+	for (size_t i = 0; i < fj_len(images); i++) {
+		const field_json *image = fj_at(images, i);
+		const char *tag = fj_get_str(image, "tag");
+		_cleanup_(buf_done) struct buf b = {0};
+		if (strcmp(fj_get_str(image, "kind"), "image") != 0)
+			continue;
+		bool named = strcmp(fj_get_str(image, "name"), "<none>") != 0;
+		(named ? text_name : text_id)(image, &b);
+		if (named && *tag && strcmp(tag, "latest") != 0) {
+			buf_str(&b, ":");
+			out_text(&b, tag);
+		}
+		printf("%s\n", b.p);
+	}
+}
+
 static int list(struct cli *cli, struct fcm_error *err)
 {
 	field_json *answer = NULL;
@@ -88,7 +107,10 @@ static int list(struct cli *cli, struct fcm_error *err)
 	if (api_get(cli->api, "/v1/images", &answer, err) < 0)
 		return -1;
 	const field_json *images = fj_get(answer, "images");
-	int r = out_list(cli, columns, images, err);
+	bool names = cli->globals.quiet && !cli->globals.json;
+	int r = names ? 0 : out_list(cli, columns, images, err);
+	if (names)
+		print_names(images);
 	fflush(stdout);
 	if (r == 0 && fj_len(images) == 0 && !cli->globals.json)
 		out_hint("there is none yet: fcm image build kernel, fcm image build base");

@@ -141,7 +141,7 @@ static const struct column columns[] = {
 	{"disk", "DISK", COLUMN_WIDE | COLUMN_RIGHT, text_disk},
 	{"created", "CREATED", COLUMN_WIDE, text_created},
 	{"ports", "PORTS", COLUMN_EMPTY | COLUMN_CUT, text_ports},
-	{"url", "URL", COLUMN_CUT, text_url},
+	{"url", "URL", COLUMN_CUT | COLUMN_WHOLE, text_url},
 	{0},
 };
 

@@ -14,7 +14,7 @@ static const struct field logs_fields[] = {
 	F(struct logs_options, follow, FIELD_BOOL),
 	F(struct logs_options, raw, FIELD_BOOL),
 	F(struct logs_options, timestamps, FIELD_BOOL),
-	F(struct logs_options, tail, FIELD_U32, .max = 1000000),
+	F(struct logs_options, tail, FIELD_U32, .max = 100000), /* the most that the daemon gives */
 	F(struct logs_options, since, FIELD_STR, .max = 64),
 	F(struct logs_options, source, FIELD_STR, .max = 16),
 	FIELD_END,

@@ -4,13 +4,19 @@
 #include <libsmartcols.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "client/term.h"
 #include "common/core/clock.h"
 
 #define SEPARATOR "  "
 
-enum { MAX_COLUMNS = 24, RESULT_COLUMN = 12, RATE_MS = 500 /* before it says how fast */ };
+enum {
+	MAX_COLUMNS = 24,
+	RESULT_COLUMN = 12,
+	CUT_WIDTH = 20, /* of a column that may be cut, at least */
+	RATE_MS = 500,	/* before it says how fast */
+};
 
 struct picked {
 	const struct column *v[MAX_COLUMNS];
@@ -194,7 +200,21 @@ static struct libscols_table *new_table(const struct cli *cli, const struct pick
 	return t;
 }
 
-/* Bytes of the widest cell: the columns that count hold ASCII. */
+/* Columns that a text takes on a terminal; what is no text counts by its bytes. */
+static size_t text_width(const char *s)
+{
+	size_t total = 0, n;
+	mbstate_t state = {0};
+	wchar_t c;
+
+	for (; (n = mbrtowc(&c, s, MB_CUR_MAX, &state)) != 0; s += n) {
+		if (n == (size_t)-1 || n == (size_t)-2)
+			return total + strlen(s);
+		total += (size_t)MAX(wcwidth(c), 0);
+	}
+	return total;
+}
+
 static size_t column_width(const struct column *c, const field_json *rows)
 {
 	size_t width = strlen(c->title);
@@ -202,7 +222,7 @@ static size_t column_width(const struct column *c, const field_json *rows)
 	for (size_t i = 0; i < fj_len(rows); i++) {
 		_cleanup_(buf_done) struct buf b = {0};
 		c->text(fj_at(rows, i), &b);
-		width = MAX(width, b.n);
+		width = MAX(width, b.n ? text_width(b.p) : 0);
 	}
 	return width;
 }
@@ -231,13 +251,21 @@ static void leave_out_empty(struct picked *p, const field_json *rows)
 			leave_out(p, i);
 }
 
-/* Leave out columns that can be spared until the rest fits: a URL that is cut can't be opened. */
+/* What it must have: of one that may be cut that much is enough, but a URL that is cut can't be opened. */
+static size_t least_width(const struct column *c, const field_json *rows)
+{
+	size_t width = column_width(c, rows);
+
+	return c->flags & COLUMN_CUT && !(c->flags & COLUMN_WHOLE) ? MIN(width, (size_t)CUT_WIDTH) : width;
+}
+
+/* Leave out columns that can be spared until the rest fits. */
 static void fit(struct picked *p, const field_json *rows, size_t width)
 {
 	size_t total = 0, widths[MAX_COLUMNS];
 
 	for (size_t i = 0; i < p->n; i++)
-		total += widths[i] = column_width(p->v[i], rows) + strlen(SEPARATOR);
+		total += widths[i] = least_width(p->v[i], rows) + strlen(SEPARATOR);
 	for (size_t i = p->n; i-- > 0 && total > width + strlen(SEPARATOR);) {
 		if (!(p->v[i]->flags & COLUMN_SPARE))
 			continue;
@@ -310,14 +338,17 @@ void out_hint(const char *fmt, ...)
 	if (!isatty(STDERR_FILENO))
 		return;
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	auto_free char *text = NULL;
+	int n = vasprintf(&text, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	if (n < 0)
+		abort();
+	fprintf(stderr, "%.*s\n", (int)fcm_printable(text, (size_t)n), text);
 }
 
 void out_result(const struct cli *cli, const char *name, const field_json *v, const char *fmt, ...)
 {
-	char text[512];
+	char text[512], shown[256];
 	bool both = isatty(STDOUT_FILENO) && isatty(STDERR_FILENO);
 	va_list ap;
 
@@ -325,16 +356,18 @@ void out_result(const struct cli *cli, const char *name, const field_json *v, co
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
 	text[fcm_printable(text, strlen(text))] = '\0';
+	(void)fcm_copy(shown, sizeof shown, name);
+	shown[fcm_printable(shown, strlen(shown))] = '\0';
 	if (cli->globals.json) {
 		out_json(v);
 	} else if (both && !cli->globals.quiet) {
-		printf("%-*s", RESULT_COLUMN, name);
+		printf("%-*s", RESULT_COLUMN, shown);
 		fflush(stdout);
 		fprintf(stderr, "  %s\n", text);
 	} else {
-		printf("%s\n", name);
+		printf("%s\n", shown);
 		fflush(stdout);
 		if (!cli->globals.quiet)
-			out_hint("%s: %s", name, text);
+			out_hint("%s: %s", shown, text);
 	}
 }

@@ -12,6 +12,7 @@ enum {
 	COLUMN_SPARE = 1 << 3, /* may be left out to fit the terminal, the last one first */
 	COLUMN_STATE = 1 << 4, /* coloured as a VM's state */
 	COLUMN_EMPTY = 1 << 5, /* left out when all that it says is nothing */
+	COLUMN_WHOLE = 1 << 6, /* cut only when nothing can be left out any more */
 };
 
 /* A column of a table of JSON objects. Nothing is cut or left out when -o names the columns. */

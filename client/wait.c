@@ -84,7 +84,8 @@ const struct command cmd_wait = {
 	.args = "VM...",
 	.summary = "wait until VMs are in a state, or their main processes have ended",
 	.example = "fcm wait web --state stopped --timeout 60",
-	.details = "Of a VM with a main process, and without --state, it prints the exit status.",
+	.details = "Of a VM with a main process, and without --state, it prints the exit status;\n"
+		   "for that it waits as long as it takes, unless --timeout is given.",
 	.min_args = 1,
 	.max_args = ANY_ARGS,
 	.options = options,

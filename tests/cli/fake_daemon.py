@@ -255,7 +255,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"history": []})
         step = {"created": "2020-01-01T00:00:00Z", "created_by": "", "comment": "", "layer": None, "size": 0}
         return self.answer(200, {"history": [
-            step | {"created_by": 'CMD ["/x"]'}, step | {"created_by": "RUN apt-get update &&\n\tapt-get install", "layer": "aabbccddeeff0011", "size": 4300000},
+            step | {"created_by": 'CMD ["/x"]'}, step | {"created_by": "RUN apt-get update &&\n\tapt-get install -y --no-install-recommends build-essential ca-certificates curl git", "layer": "aabbccddeeff0011", "size": 4300000},
             step | {"layer": "1f3a9c0d5e6f7788", "size": 412000000, "created": None}]})
 
     def export_image(self, body):

@@ -212,7 +212,7 @@ COMPLETIONS = {
     "fcm ": " ".join(COMMANDS), "fcm cre": "create", "fcm create --dr": "--dry-run", "fcm --no-h": "--no-headings", "fcm list --al": "--all",
     "fcm inspect w": "web", "fcm stop web id": "idle", "fcm --output name stop w": "web", "fcm update -m 1g w": "web",
     "fcm expose web ": "", "fcm image b": "build", "fcm volume rm da": "data", "fcm help tok": "token", "fcm create --name x": "",
-    "fcm run bas": "base", "fcm create --image ": "base default", "fcm create -v da": "data", "fcm cp w": "web", "fcm cp a w": "web",
+    "fcm run bas": "base", "fcm create --image ": "base", "fcm create -v da": "data", "fcm cp w": "web", "fcm cp a w": "web",
     "fcm update --restart ": "no on-failure always unless-stopped", "fcm create --restart on": "on-failure",
     "fcm wait web --state fa": "failed", "fcm create --pull ne": "never", "fcm assets download fi": "firecracker",
     "fcm snapshot cr": "create", "fcm snapshot im": "import", "fcm snapshot export war": "warm", "fcm snapshot rm war": "warm", "fcm clone war": "warm", "fcm clone we": "web",

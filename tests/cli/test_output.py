@@ -92,7 +92,7 @@ def test_table_on_a_terminal(fcm, golden, width):
     ("create-saved", ["create", "--name", "nova", "--save-snapshot", "lukewarm"]), ("create-snapshot", ["create", "--snapshot", "warm"]),
     ("run-main", ["run", "-d", "--name", "nova", "-p", "8080:80", "-p", "9000:90", "tiny", "httpd"]),
     ("create-dry-run", ["create", "--dry-run"]), ("snapshot-stop", ["snapshot", "create", "--stop", "web"]), ("snapshot-import", ["snapshot", "import", "/etc/hostname"]),
-    ("system-df", ["system", "df"]), ("image-history-raw", ["image", "history", "raw"]), ("image-export", ["image", "export", "base"]),
+    ("system-df", ["system", "df"]), ("image-history", ["image", "history", "base"]), ("image-history-raw", ["image", "history", "raw"]), ("image-export", ["image", "export", "base"]),
 ])
 def test_terminal(fcm, golden, name, argv):
     done = fcm.on_terminal(*argv, width=200, env={"NO_COLOR": "1"})

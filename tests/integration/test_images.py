@@ -37,6 +37,10 @@ def clean(host):
     host.api.post("/v1/images/prune", {}).ok()
 
 
+def names_shown(host):
+    return host.fcm("images", "-q").stdout.split()
+
+
 def test_names_and_ids(host, api, clean):
     made = put(host, "mine", "5M")
     assert (made["name"], made["tag"], made["version"]) == ("mine", "latest", "")
@@ -89,6 +93,7 @@ def test_commands(host, api, clean):
     assert "mine" in host.fcm("images").stdout
     host.fcm("image", "tag", "mine", "yours:2")
     assert json.loads(host.fcm("image", "inspect", "yours:2").stdout)["names"] == ["localhost/mine:latest", "localhost/yours:2"]
+    assert {"mine", "yours:2"} < set(names_shown(host)) and "default" not in names_shown(host)
     api.post("/v1/vms", {"name": "user", "image": "yours:2"}).ok(201)
     done = host.fcm("rmi", "yours:2", "mine", "nosuch", check=False)
     assert done.returncode != 0 and "user" in done.stderr and "nosuch" in done.stderr
@@ -98,6 +103,8 @@ def test_commands(host, api, clean):
     assert ("mine", "latest") not in listed(api)
     put(host, "mine", "5M")
     put(host, "mine", "6M")
+    for name in names_shown(host):  # an untagged one among them
+        host.fcm("image", "inspect", name)
     assert host.fcm("image", "prune").stdout == "1 image\n"
 
 
