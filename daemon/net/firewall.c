@@ -127,9 +127,12 @@ int firewall_install(const struct rules *rules, struct fcm_error *err)
 		return -1;
 	net_vms_done(&fw.rules.vms);
 	net_ports_done(&fw.rules.ports);
+	strv_done(&fw.rules.no_router);
 	fw.rules = *rules;
 	fw.rules.vms = (struct net_vms){0};
 	fw.rules.ports = (struct net_ports){0};
+	fw.rules.no_router = (struct strv){0};
+	strv_copy(&fw.rules.no_router, &rules->no_router);
 	for (size_t i = 0; i < rules->vms.n; i++) {
 		const struct net_vm *vm = &rules->vms.v[i];
 		net_vms_put(&fw.rules.vms, vm);
@@ -157,6 +160,7 @@ int firewall_remove(struct fcm_error *err)
 	fw.installed = false;
 	net_vms_done(&fw.rules.vms);
 	net_ports_done(&fw.rules.ports);
+	strv_done(&fw.rules.no_router);
 	int r = run(text.p, err);
 	nft_ctx_free(fw.nft);
 	fw.nft = NULL;
@@ -253,6 +257,19 @@ int firewall_site(struct in_addr site, struct fcm_error *err)
 		return 0;
 	fw.rules.site = site;
 	rules_site(site, &text);
+	return run_or_install(text.p, err);
+}
+
+int firewall_no_router(const struct strv *names, struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf text = {0};
+	HOLD_LOCK();
+
+	if (!fw.installed)
+		return not_installed(err);
+	strv_done(&fw.rules.no_router);
+	strv_copy(&fw.rules.no_router, names);
+	rules_no_router(names, &text);
 	return run_or_install(text.p, err);
 }
 

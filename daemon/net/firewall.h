@@ -33,6 +33,9 @@ bool firewall_publishes(const struct vm_id *id);
 /* Open TCP 80 and 443 of `site` for VMs; 0 closes them. */
 int firewall_site(struct in_addr site, struct fcm_error *err) must_check;
 
+/* The interfaces that forward for VMs only. */
+int firewall_no_router(const struct strv *names, struct fcm_error *err) must_check;
+
 /* Append what nft says to a command that only lists. */
 int firewall_list(const char *command, struct buf *ret, struct fcm_error *err) must_check;
 

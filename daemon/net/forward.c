@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/core/fileio.h"
+#include "daemon/net/firewall.h"
 #include "daemon/net/link.h"
 #include "daemon/net/net.h"
 
@@ -32,7 +33,7 @@ static void add_entry(struct forward_file *f, const char *name, bool old)
 	f->n++;
 }
 
-static const struct forward_entry *find_entry(const struct forward_file *f, const char *name)
+static struct forward_entry *find_entry(const struct forward_file *f, const char *name)
 {
 	for (size_t i = 0; i < f->n; i++)
 		if (strcmp(f->v[i].name, name) == 0)
@@ -61,6 +62,28 @@ void forward_format(const struct forward_file *f, const char *boot_id, struct bu
 	buf_printf(ret, "boot %s\n", boot_id);
 	for (size_t i = 0; i < f->n; i++)
 		buf_printf(ret, "%s %d\n", f->v[i].name, f->v[i].old);
+}
+
+bool forward_note_all(struct forward_file *f, bool on)
+{
+	const struct forward_entry *all = find_entry(f, FORWARD_ALL);
+
+	if (all == NULL) {
+		add_entry(f, FORWARD_ALL, on);
+		return true;
+	}
+	if (all->old == on)
+		return false;
+	for (size_t i = 0; i < f->n; i++)
+		f->v[i].old = on;
+	return true;
+}
+
+void forward_ours(const struct forward_file *f, struct strv *ret)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (!f->v[i].old && strcmp(f->v[i].name, FORWARD_ALL) != 0)
+			strv_add(ret, f->v[i].name);
 }
 
 struct boot_id {
@@ -128,30 +151,66 @@ bool forward_knows(int index)
 	return found;
 }
 
-/* Note what isn't in the file yet. What is there came first and is the truth: after a restart the value is ours. */
-static int note_old_values(const char *path, const struct link_routed *links, size_t n, struct fcm_error *err)
+static int host_forwards(bool *ret, struct fcm_error *err)
 {
+	_cleanup_(buf_done) struct buf text = {0};
+
+	if (file_read(AT_FDCWD, "/proc/sys/net/ipv4/ip_forward", FILE_MAX_BYTES, &text, err) < 0)
+		return -1;
+	*ret = text.n && text.p[0] != '0';
+	return 0;
+}
+
+/* The firewall names it in quotes, where `*` stands for any end. */
+static bool sayable(const char *name)
+{
+	return strpbrk(name, "\"*\\") == NULL;
+}
+
+/* Note what isn't in the file yet. What is there came first and is the truth: after a restart the value is ours. */
+static int note_old_values(const char *path, const struct link_routed *links, size_t n,
+	struct forward_file *ret, struct fcm_error *err)
+{
+	bool all;
+
+	if (load(path, ret, err) < 0 || host_forwards(&all, err) < 0)
+		return -1;
+	bool changed = forward_note_all(ret, all);
+	for (size_t i = 0; i < n; i++)
+		if (!links[i].forwarding && sayable(links[i].name) &&
+			find_entry(ret, links[i].name) == NULL) {
+			add_entry(ret, links[i].name, false);
+			changed = true;
+		}
+	return changed ? save(path, ret, err) : 0;
+}
+
+int forward_for_vms(const char *state_dir, struct strv *ret, struct fcm_error *err)
+{
+	auto_free char *path = path_of(state_dir);
 	_cleanup_(forward_file_done) struct forward_file f = {0};
 
 	if (load(path, &f, err) < 0)
 		return -1;
-	size_t before = f.n;
-	for (size_t i = 0; i < n; i++)
-		if (!links[i].forwarding && find_entry(&f, links[i].name) == NULL)
-			add_entry(&f, links[i].name, false);
-	return f.n == before ? 0 : save(path, &f, err);
+	forward_ours(&f, ret);
+	return 0;
 }
 
 int forward_apply(const char *state_dir, struct strv *changed, struct fcm_error *err)
 {
 	auto_free char *path = path_of(state_dir);
 	auto_free struct link_routed *links = NULL;
+	_cleanup_(forward_file_done) struct forward_file f = {0};
+	_cleanup_(strv_done) struct strv ours = {0};
 	size_t n;
 
-	if (link_list_routed(&links, &n, err) < 0 || note_old_values(path, links, n, err) < 0)
+	if (link_list_routed(&links, &n, err) < 0 || note_old_values(path, links, n, &f, err) < 0)
+		return -1;
+	forward_ours(&f, &ours);
+	if (firewall_no_router(&ours, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
-		if (links[i].forwarding)
+		if (links[i].forwarding || !sayable(links[i].name))
 			continue;
 		if (link_set_forwarding(links[i].index, true, err) < 0)
 			return fcm_wrap(err, "%s", links[i].name);

@@ -66,7 +66,7 @@ static int check_config(const struct net_config *config, struct fcm_error *err)
 	return net_pool_free(&config->pool, err);
 }
 
-/* The table comes first: an interface never forwards for us without it. */
+/* The table comes first, with what we switched on earlier: an interface never forwards for us without it. */
 int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
 	struct fcm_error *err)
 {
@@ -78,10 +78,12 @@ int net_init(const struct net_config *config, const char *state_dir, const struc
 	remember(config, state_dir);
 	for (size_t i = 0; i < n; i++)
 		net_vms_put(&rules.vms, &vms[i]);
-	if (firewall_install(&rules, err) == 0 && link_pool_route(&config->pool, true, err) == 0 &&
-		forward_apply(state_dir, NULL, err) == 0 && tap_adopt(vms, n, err) == 0)
+	if (forward_for_vms(state_dir, &rules.no_router, err) == 0 && firewall_install(&rules, err) == 0 &&
+		link_pool_route(&config->pool, true, err) == 0 && forward_apply(state_dir, NULL, err) == 0 &&
+		tap_adopt(vms, n, err) == 0)
 		r = 0;
 	net_vms_done(&rules.vms);
+	strv_done(&rules.no_router);
 	return r;
 }
 

@@ -10,6 +10,9 @@
  * - vm_to_host lets in the answers to what the host opened and errors about it. `related` is bound to ICMP so that a
  *   conntrack helper can't open ports. vm_ping comes before it: all requests of one ping are one flow, which is
  *   established from its first answer on.
+ * - no_router has the interfaces that forward only because we switched it on: what comes in there and isn't for a VM isn't
+ *   passed on, so the host becomes no router between its networks. What leaves by the same interface is left alone: with
+ *   br_netfilter that is what a bridge passes between its own ports. Of IPv6 we switch nothing on.
  * - from_vm rejects VM to VM with an answer, so that clients fail at once; to_vm drops, for it faces the outside.
  * - published: a port of this host that a VM publishes leads to the VM, from outside, from VMs (nat_pre) and from this host
  *   (nat_out). pub_at has those at one address, pub_any those at all. Loopback is left to the daemon's sockets, since
@@ -84,6 +87,9 @@ static const char chains[] =
 	"\t\ttype filter hook forward priority filter; policy accept;\n"
 	"\t\tiifgroup %d goto from_vm\n"
 	"\t\toifgroup %d goto to_vm\n"
+	"\t\tmeta nfproto ipv4 jump no_router\n"
+	"\t}\n"
+	"\tchain no_router {\n"
 	"\t}\n"
 	"\tchain from_vm {\n"
 	"\t\ttcp flags syn / syn,rst tcp option maxseg size set rt mtu\n"
@@ -175,6 +181,14 @@ void rules_site(struct in_addr site, struct buf *ret)
 		buf_printf(ret, "add element inet fcm site { %s }\n", ip_dotted(site).s);
 }
 
+void rules_no_router(const struct strv *names, struct buf *ret)
+{
+	buf_str(ret, "flush chain inet fcm no_router\n");
+	for (size_t i = 0; i < names->n; i++)
+		buf_printf(ret, "add rule inet fcm no_router iifname \"%s\" oifname != \"%s\" counter drop\n",
+			names->v[i], names->v[i]);
+}
+
 void net_ports_put(struct net_ports *ports, const struct net_vm *vm, const struct publish_list *list)
 {
 	size_t kept = 0;
@@ -238,4 +252,6 @@ void rules_table(const struct rules *rules, struct buf *ret)
 		rules_ports(&rules->ports, ret);
 	if (rules->site.s_addr)
 		rules_site(rules->site, ret);
+	if (rules->no_router.n)
+		rules_no_router(&rules->no_router, ret);
 }

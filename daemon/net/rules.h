@@ -40,6 +40,7 @@ struct rules {
 	struct in_addr site; /* VMs reach TCP 80 and 443 of it; 0: closed */
 	struct net_vms vms;
 	struct net_ports ports;
+	struct strv no_router; /* interfaces that forward for VMs only */
 };
 
 /* Append the commands, one transaction each: the whole table, replacing one that is there; its end, if it is there;
@@ -49,6 +50,9 @@ void rules_delete_table(struct buf *ret);
 void rules_add_vm(const struct net_vm *vm, struct buf *ret);
 void rules_delete_vm(const struct net_vm *vm, struct buf *ret);
 void rules_site(struct in_addr site, struct buf *ret);
+
+/* The interfaces that forward for VMs only, in place of those that are there. No name has a `"` or a `*`. */
+void rules_no_router(const struct strv *names, struct buf *ret);
 
 /* The ports of all VMs, in place of those that are there: one transaction as well. */
 void rules_ports(const struct net_ports *ports, struct buf *ret);

@@ -8,7 +8,8 @@
  *   table in one transaction. Somebody who flushes in a loop gets at most one repair every REPAIR_MS.
  * - TAP: one that should exist went away or down, or a route to a guest went. net_tap_down() forgets the TAP before it
  *   deletes it, so that isn't seen here.
- * - routes: an interface that forward.c hasn't seen got a route; the pool's route went.
+ * - routes: an interface that forward.c hasn't seen got a route; the pool's route went; the host's own switch for
+ *   forwarding moved (net.ipv4.ip_forward).
  *
  * ENOBUFS (libnl: NLE_NOMEM) means that messages were lost: then everything is suspect.
  *
@@ -17,6 +18,7 @@
 #include "daemon/net/watch.h"
 
 #include <errno.h>
+#include <linux/netconf.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -154,6 +156,25 @@ static void on_route(struct nlmsghdr *h)
 	rtnl_route_put(r);
 }
 
+static void suspect_taps(void)
+{
+	net_vms_done(&watch.routes);
+	watch.routes = tap_known();
+}
+
+/* The host's own switch, which is every interface's: also those of VMs were switched. */
+static void on_netconf(struct nlmsghdr *h)
+{
+	struct nlattr *a[NETCONFA_MAX + 1];
+
+	if (nlmsg_parse(h, sizeof(struct netconfmsg), a, NETCONFA_MAX, NULL) < 0 ||
+		a[NETCONFA_IFINDEX] == NULL ||
+		(int32_t)nla_get_u32(a[NETCONFA_IFINDEX]) != NETCONFA_IFINDEX_ALL)
+		return;
+	watch.routed = true;
+	suspect_taps();
+}
+
 static int on_routing_message(struct nl_msg *msg, void *arg)
 {
 	struct nlmsghdr *h = nlmsg_hdr(msg);
@@ -163,6 +184,8 @@ static int on_routing_message(struct nl_msg *msg, void *arg)
 		on_link(h);
 	else if (h->nlmsg_type == RTM_NEWROUTE || h->nlmsg_type == RTM_DELROUTE)
 		on_route(h);
+	else if (h->nlmsg_type == RTM_NEWNETCONF)
+		on_netconf(h);
 	return NL_OK;
 }
 
@@ -250,8 +273,7 @@ static void suspect_everything(void)
 {
 	watch.table = watch.routed = watch.pool_route = true;
 	net_vms_done(&watch.taps);
-	net_vms_done(&watch.routes);
-	watch.routes = tap_known();
+	suspect_taps();
 }
 
 static void act(void)
@@ -299,7 +321,7 @@ static int set_buffer(struct nl_sock *sk)
 }
 
 static struct nl_sock *listen_to(
-	int protocol, const int groups[2], nl_recvmsg_msg_cb_t fn, struct fcm_error *err)
+	int protocol, const int groups[3], nl_recvmsg_msg_cb_t fn, struct fcm_error *err)
 {
 	struct nl_sock *sk = nl_socket_alloc();
 	int e = sk ? 0 : -NLE_NOMEM;
@@ -309,7 +331,7 @@ static struct nl_sock *listen_to(
 		if ((e = nl_socket_modify_cb(sk, NL_CB_VALID, NL_CB_CUSTOM, fn, NULL)) < 0 ||
 			(e = nl_connect(sk, protocol)) < 0 || (e = set_buffer(sk)) < 0 ||
 			(e = nl_socket_set_nonblocking(sk)) < 0 ||
-			(e = nl_socket_add_memberships(sk, groups[0], groups[1], 0)) < 0)
+			(e = nl_socket_add_memberships(sk, groups[0], groups[1], groups[2], 0)) < 0)
 			nl_socket_free(sk);
 	}
 	if (e == 0)
@@ -320,7 +342,8 @@ static struct nl_sock *listen_to(
 
 int watch_start(struct loop *loop, const struct net_events *events, struct fcm_error *err)
 {
-	static const int tables[2] = {NFNLGRP_NFTABLES}, links[2] = {RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE};
+	static const int tables[3] = {NFNLGRP_NFTABLES},
+			 links[3] = {RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF};
 
 	watch.events = *events;
 	watch.loop = loop;

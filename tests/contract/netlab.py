@@ -278,6 +278,19 @@ class Lab:
                  and "tentative" not in self.host.run("ip", "-6", "addr").stdout, 5)
         self.start()
 
+    def namespace(self, link, here, there):
+        """A second network of the host's, which doesn't forward there either."""
+        ns = Namespace()
+        ns.run("ip", "link", "set", "lo", "up")
+        self.host.run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", ns.pid)
+        self.host.run("ip", "addr", "add", f"{here}/24", "dev", link)
+        self.host.run("ip", "link", "set", link, "up")
+        self.host.run("sysctl", "-qw", f"net.ipv4.conf.{link}.forwarding=0")
+        ns.run("ip", "addr", "add", f"{there}/24", "dev", "eth0")
+        ns.run("ip", "link", "set", "eth0", "up")
+        ns.run("ip", "route", "add", "default", "via", here)
+        return ns
+
     def start(self):
         self.drive = Drive(self.host)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from netlab import (GATEWAY, HOST_MAC, ICMP, INTERNET, METADATA, NETDRIVE, POOL, TCP, UDP, UPLINK, WAIT, WORLD, Guest, Lab,
-                    Sniffer, first, mac_of, ping, receives, tcp_syn, udp)
+                    Sniffer, first, mac_of, ping, receives, tcp_syn, udp, wait_for)
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
               pytest.mark.skipif(not NETDRIVE.exists(), reason="netdrive isn't built")]
@@ -304,6 +304,36 @@ def test_flows_end_with_the_filter(lab):
     assert not flow(5021, lambda: lab.drive.ok("filter-down", guest.id, guest.ip))
 
 
+def test_the_host_becomes_no_router(lab):
+    """Interfaces that didn't forward before forward for VMs only; a host that somebody makes a router is one."""
+    lan = lab.namespace("lan0", "10.77.0.1", "10.77.0.2")
+    lab.world.run("ip", "route", "add", "10.77.0.0/24", "via", UPLINK)
+    lab.init()
+    guest = lab.guest("bbbbbbb2", "172.16.0.61")
+    assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/ext0/forwarding").stdout == "1\n"
+    sender = lab.udp_server(lab.world, WORLD, 5022)
+    with lab.udp_server(lan, "10.77.0.2", 9) as server, sender:
+        def passes():
+            return receives(server, lambda: sender.sendto(b"through", ("10.77.0.2", 9)))
+
+        assert not passes()
+        assert guest.ping(INTERNET) and guest.ping("10.77.0.2"), "VMs reach both"
+        lab.nft("flush", "chain", "inet", "fcm", "no_router")
+        assert passes(), "the control failed"
+
+        lab.init("-", guest.id, guest.ip)
+        assert not passes(), "a restart knows it, too"
+        lab.drive.ok("watch")
+        lab.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        wait_for("a router", passes, 5)
+        lab.host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+        wait_for("VMs are out again", lambda: guest.ping(INTERNET), 5)
+        assert not passes()
+    lab.drive.ok("down")
+    assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/ext0/forwarding").stdout == "0\n"
+    lan.close()
+
+
 # ---- up, down, and what others have ----
 
 def test_up_and_down_are_idempotent_and_leave_nothing(lab):
@@ -521,7 +551,7 @@ def test_many_threads(lab):
     lab.drive.ok("sites", 0)
     assert lab.drive.ok("list") == []
     assert "elements" not in lab.nft("list", "set", "inet", "fcm", "vm_src")
-    assert lab.nft("list", "chain", "inet", "fcm", "vm_guard").count("counter") == 3
+    assert lab.nft("list", "chain", "inet", "fcm", "vm_guard").count("counter") == 4
 
 
 def test_descriptors_are_close_on_exec(lab):
@@ -592,7 +622,7 @@ def test_the_default_route_moves(lab):
     print(f"forwarding followed after {(time.monotonic() - begin) * 1e3:.0f} ms")
     assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/vpn0/forwarding").stdout == "1\n"
     lab.host.run("ip", "route", "replace", "default", "via", WORLD)
-    assert (lab.state / "forwarding").read_text().splitlines()[1:] == ["ext0 0", "vpn0 0"]
+    assert (lab.state / "forwarding").read_text().splitlines()[1:] == ["all 0", "ext0 0", "vpn0 0"]
     lab.drive.ok("down")
     assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/vpn0/forwarding").stdout == "0\n"
     lab.host.run("ip", "link", "del", "vpn0")

@@ -62,9 +62,12 @@ static void table(void **state)
 	assert_int_equal(publish_add(&ports, "203.0.113.9:53:5353/udp", "p", &err), 0);
 	assert_int_equal(publish_add(&ports, "127.0.0.1:9000:90", "p", &err), 0);
 	net_ports_put(&r.ports, &vms[0], &ports);
+	strv_add(&r.no_router, "eth0");
+	strv_add(&r.no_router, "wlan0");
 	assert_true(ip_net_parse("172.16.0.0/24", &r.pool));
 	rules_table(&r, &text);
 	net_ports_done(&r.ports);
+	strv_done(&r.no_router);
 	assert_golden("rules.nft", text.p);
 }
 
@@ -259,6 +262,29 @@ static void forwarding_file(void **state)
 	assert_int_equal(other.n, 0);
 }
 
+/* Whoever moves the host's own switch says for each interface what it would be without us. */
+static void forwarding_of_the_host(void **state)
+{
+	_cleanup_(forward_file_done) struct forward_file f = {0};
+	_cleanup_(strv_done) struct strv ours = {0};
+	_cleanup_(buf_done) struct buf text = {0};
+
+	(void)state;
+	forward_parse("boot b\neth0 0\n", "b", &f); /* from before the switch was noted */
+	assert_true(forward_note_all(&f, false));
+	assert_false(forward_note_all(&f, false));
+	forward_ours(&f, &ours);
+	assert_int_equal(ours.n, 1);
+	assert_string_equal(ours.v[0], "eth0");
+	strv_done(&ours);
+	assert_true(forward_note_all(&f, true));
+	forward_ours(&f, &ours);
+	assert_int_equal(ours.n, 0);
+	assert_true(forward_note_all(&f, false));
+	forward_format(&f, "b", &text);
+	assert_string_equal(text.p, "boot b\neth0 0\nall 0\n");
+}
+
 /* Who drops forwarded packets by policy: not ourselves, nor iptables, nor what VMs don't meet. */
 static void foreign_chains(void **state)
 {
@@ -300,6 +326,7 @@ int main(void)
 		cmocka_unit_test(resolvers),
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(forwarding_file),
+		cmocka_unit_test(forwarding_of_the_host),
 		cmocka_unit_test(foreign_chains),
 	};
 
