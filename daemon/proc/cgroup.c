@@ -197,15 +197,32 @@ static int make_below(const char *parent, const char *group, struct fcm_error *e
 	return -1;
 }
 
+/* As much swap as memory: else one that was taken over could push all of the host's full. v1 counts both together, and takes that
+ * only behind the first. */
+static int set_limits(const char *group, const struct cgroup_limits *l, struct fcm_error *err)
+{
+	const struct {
+		const char *file;
+		uint64_t value;
+		const char *none;
+	} rows[] = {
+		{v2 ? "memory.max" : "memory.limit_in_bytes", l->memory_max, v2 ? "max" : "-1"},
+		{v2 ? "memory.swap.max" : "memory.memsw.limit_in_bytes", l->memory_max * (v2 ? 1 : 2),
+			v2 ? "max" : "-1"},
+		{"pids.max", l->pids_max, "max"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (set_limit(group, rows[i].file, rows[i].value, rows[i].none, err) < 0)
+			return -1;
+	return 0;
+}
+
 int cgroup_make(const struct vm_id *id, const struct cgroup_limits *limits, struct fcm_error *err)
 {
 	for (size_t i = 0; i < parents.n; i++) {
 		auto_free char *group = group_path(parents.v[i], id);
-		if (make_below(parents.v[i], group, err) < 0)
-			return -1;
-		if (set_limit(group, v2 ? "memory.max" : "memory.limit_in_bytes", limits->memory_max,
-			    v2 ? "max" : "-1", err) < 0 ||
-			set_limit(group, "pids.max", limits->pids_max, "max", err) < 0)
+		if (make_below(parents.v[i], group, err) < 0 || set_limits(group, limits, err) < 0)
 			return -1;
 	}
 	return 0;

@@ -17,7 +17,7 @@ void cgroup_init(const char *name);
 const char *cgroup_why(void); /* "" when groups work */
 
 struct cgroup_limits {
-	uint64_t memory_max; /* bytes, 0: none */
+	uint64_t memory_max; /* bytes, and as many of swap; 0: none */
 	unsigned pids_max;   /* 0: none */
 };
 

@@ -103,8 +103,8 @@ def test_vms_are_in_a_unit_of_their_own(product):
     vm = product.vm("one")
     group = product.host.run(f"cat /proc/{vm['vmm_pid']}/cgroup").text.strip()
     assert group == f"0::/system.slice/fcm-vms.service/{vm['id']}"
-    limit = product.host.run(f"cat /sys/fs/cgroup/system.slice/fcm-vms.service/{vm['id']}/memory.max").text
-    assert limit.strip().isdigit()
+    memory, swap = product.host.run(f"cd /sys/fs/cgroup/system.slice/fcm-vms.service/{vm['id']}; cat memory.max memory.swap.max").text.split()
+    assert memory.isdigit() and swap == memory
 
 
 def test_what_a_vmm_inherits(product):

@@ -1,4 +1,5 @@
 /* daemon/proc/cgroup: a group is made with its limits, found, joined, and removed with all that is in it. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,6 +17,20 @@
 
 static struct fcm_error err;
 static const struct vm_id id = {"cgtest01"};
+
+/* In the group that one of these files is in, and where the hierarchy has such a file. */
+static void check_limit(const struct strv *procs, const char *file, const char *want)
+{
+	for (size_t i = 0; i < procs->n; i++) {
+		auto_free char *path =
+			xprintf("%.*s/%s", (int)(strrchr(procs->v[i], '/') - procs->v[i]), procs->v[i], file);
+		_cleanup_(buf_done) struct buf text = {0};
+		if (file_read(AT_FDCWD, path, 64, &text, &err) == 0)
+			assert_string_equal(text.p, want);
+		else
+			assert_int_equal(err.code, FCM_NOT_FOUND);
+	}
+}
 
 /* The parent must have gone with its last VM. */
 static void check_nothing_left(const struct strv *procs)
@@ -46,6 +61,10 @@ static void test_life(void **state)
 	assert_int_equal(cgroup_make(&id, &limits, &err), 0);
 	cgroup_procs(&id, &procs);
 	assert_true(procs.n >= 1);
+	check_limit(&procs, "memory.max", "268435456\n");
+	check_limit(&procs, "memory.swap.max", "268435456\n");
+	check_limit(&procs, "memory.limit_in_bytes", "268435456\n");
+	check_limit(&procs, "memory.memsw.limit_in_bytes", "536870912\n");
 	assert_int_equal(cgroup_list(&during, &err), 0);
 	assert_int_equal(during.n, 1);
 	assert_string_equal(during.v[0], id.s);
