@@ -116,6 +116,16 @@ static int make_token(struct cli *cli, const struct token_options *o, const char
 	return api_change(cli->api, "POST", "/v1/tokens", body, NULL, ret, err);
 }
 
+/* One that nobody has is nobody's to lose. */
+static void take_back(struct cli *cli, const field_json *token)
+{
+	auto_free char *path = xprintf("/v1/tokens/%s", fj_get_str(token, "id"));
+	auto_json field_json *gone = NULL;
+	struct fcm_error ignored;
+
+	(void)!api_change(cli->api, "DELETE", path, NULL, NULL, &gone, &ignored);
+}
+
 static int create_for(struct cli *cli, const struct token_options *o, struct fcm_error *err)
 {
 	const struct passwd *pw = find_user(o->user, err);
@@ -133,9 +143,12 @@ static int create_for(struct cli *cli, const struct token_options *o, struct fcm
 			api_place(cli->api));
 		return fcm_hint(err, "unset FCM_URL, or print the token: leave out --for");
 	}
-	if (pw == NULL || make_token(cli, o, o->user, &token, err) < 0 ||
-		write_token_as(pw, fj_get_str(token, "token"), err) < 0)
+	if (pw == NULL || make_token(cli, o, o->user, &token, err) < 0)
 		return -1;
+	if (write_token_as(pw, fj_get_str(token, "token"), err) < 0) {
+		take_back(cli, token);
+		return -1;
+	}
 	auto_free char *path = xprintf("%s/.fcm-token", pw->pw_dir);
 	fj_set_str(token, "token", "***");
 	fj_set_str(token, "file", path);

@@ -579,12 +579,13 @@ def test_debug_shows_steps(fcm):
     assert '"step": "boot"' in fcm("start", "idle", env={"FCM_DEBUG": "1"}).err
 
 
-def test_token_for_a_user(fcm):
+def test_token_for_a_user(fcm, daemon):
     me = pwd.getpwuid(os.geteuid())
     if os.geteuid() != 0:
         pytest.skip("only root writes another user's token")
     done = fcm("token", "create", "--for", "nobody")
     assert done.status == 1 and fake_daemon.TOKEN not in done.out + done.err  # nobody has no home that it may write
+    assert [x["method"] for x in daemon.seen[-2:]] == ["POST", "DELETE"] and daemon.seen[-1]["path"].startswith("/v1/tokens/"), "it is taken back"
     assert fcm("token", "create", "--for", "no-such-user").status == 3
     assert me.pw_uid == 0
 
