@@ -357,8 +357,10 @@ def main():
     parser.add_argument("--assets", type=Path, help="folder of kernel.tar, tiny.tar, base.tar, debian.tar")
     parser.add_argument("what", nargs="*")
     options = parser.parse_args()
-    # A shell's background job ignores ^C, and so would all that we start; tests send it.
+    # A shell's background job ignores ^C and ^\ and what nohup(1) starts SIGHUP, and so would all that we start; tests send them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for sig in (signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)
     logs = options.build / "test-logs"
     logs.mkdir(parents=True, exist_ok=True)
     seen = logs / "seen.jsonl"
