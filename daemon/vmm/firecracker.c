@@ -13,7 +13,7 @@
  * that since 1.12. A state has a checksum and a version, and Firecracker refuses one that it can't read; memory has none.
  *
  * It opens its TAP by name, as the TAP's owner, so unlike QEMU it stays in the host's network namespace; Firecracker's own
- * seccomp filter keeps it from opening any socket there but unix ones below its jail.
+ * seccomp filter keeps it from opening any socket there but unix ones: those below its jail, and abstract ones of the host.
  */
 #include <errno.h>
 #include <fcntl.h>
