@@ -34,11 +34,10 @@ void supervise_remove(struct vm *vm);
 
 /* What the end of a VMM means. `status` is that of its main process, -1 without one or where it is not known. Pure. */
 struct verdict {
-	enum vm_state
-		state;	  /* VM_STOPPED or VM_FAILED; VM_STARTING of a guest that reboots again and again */
-	bool restart;	  /* start it again */
-	int64_t delay_ms; /* after that long */
-	const char *code; /* of the reason: "" when there is none to tell */
+	enum vm_state state; /* VM_STOPPED, VM_FAILED; VM_STARTING: a reboot that waits */
+	bool restart;	     /* start it again */
+	int64_t delay_ms;    /* after that long */
+	const char *code;    /* of the reason: "" when there is none to tell */
 };
 struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_restart policy,
 	enum vm_desired desired, unsigned crashes);

@@ -224,6 +224,22 @@ int firewall_delete_vm(const struct net_vm *vm, unsigned *ret_elements, struct f
 	return 0;
 }
 
+/* As the table that a new daemon installs has them. */
+static bool has_ports(const struct net_vm *vm, const struct publish_list *ports)
+{
+	size_t all = 0, same = 0;
+
+	for (size_t i = 0; i < fw.rules.ports.n; i++) {
+		const struct net_port *have = &fw.rules.ports.v[i];
+		if (strcmp(have->id.s, vm->id.s) != 0)
+			continue;
+		all++;
+		for (size_t k = 0; k < ports->n; k++)
+			same += publish_same(&have->p, &ports->v[k]);
+	}
+	return all == ports->n && same == all;
+}
+
 int firewall_publish(const struct net_vm *vm, const struct publish_list *ports, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
@@ -231,6 +247,8 @@ int firewall_publish(const struct net_vm *vm, const struct publish_list *ports, 
 
 	if (!fw.installed)
 		return not_installed(err);
+	if (has_ports(vm, ports))
+		return 0;
 	net_ports_put(&fw.rules.ports, vm, ports);
 	rules_ports(&fw.rules.ports, &text);
 	return run_or_install(text.p, err);
