@@ -122,7 +122,7 @@ void doctor_site_ports(const struct host *h, struct check *c)
 
 /* ---- forwarding, rp_filter ---- */
 
-/* fcmd switches it on when it starts; `sysctl net.ipv4.ip_forward=0` of somebody switches all of it off again. */
+/* fcmd switches it on when it starts and again when net.ipv4.ip_forward moves, but leaves what somebody said of one. */
 void doctor_forwarding(const struct host *h, struct check *c)
 {
 	_cleanup_(strv_done) struct strv off = {0};
@@ -136,9 +136,8 @@ void doctor_forwarding(const struct host *h, struct check *c)
 	} else {
 		say(c, CHECK_FAIL, "somebody switched it off on %s: VMs have no internet", off.v[0]);
 		mend(c,
-			"sudo sysctl -w net/ipv4/conf/%s/forwarding=1   (grep -r ip_forward /etc/sysctl.* "
-			"shows "
-			"who)",
+			"sudo sysctl -w net/ipv4/conf/%s/forwarding=1   (grep -r forwarding /etc/sysctl.* "
+			"shows who)",
 			off.v[0]);
 	}
 }

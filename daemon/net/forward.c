@@ -167,6 +167,18 @@ static bool sayable(const char *name)
 	return strpbrk(name, "\"*\\") == NULL;
 }
 
+/* A new interface of the name begins with the host's value, not with ours. */
+static bool forget_those_gone(struct forward_file *f)
+{
+	size_t n = f->n;
+
+	f->n = 0;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(f->v[i].name, FORWARD_ALL) == 0 || if_nametoindex(f->v[i].name))
+			f->v[f->n++] = f->v[i];
+	return f->n != n;
+}
+
 /* Note what isn't in the file yet. What is there came first and is the truth: after a restart the value is ours. */
 static int note_old_values(const char *path, const struct link_routed *links, size_t n,
 	struct forward_file *ret, struct fcm_error *err)
@@ -175,7 +187,8 @@ static int note_old_values(const char *path, const struct link_routed *links, si
 
 	if (load(path, ret, err) < 0 || host_forwards(&all, err) < 0)
 		return -1;
-	bool changed = forward_note_all(ret, all);
+	bool changed = forget_those_gone(ret);
+	changed |= forward_note_all(ret, all);
 	for (size_t i = 0; i < n; i++)
 		if (!links[i].forwarding && sayable(links[i].name) &&
 			find_entry(ret, links[i].name) == NULL) {

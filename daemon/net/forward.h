@@ -35,8 +35,8 @@ void forward_parse(const char *text, const char *boot_id, struct forward_file *r
 void forward_format(const struct forward_file *f, const char *boot_id, struct buf *ret);
 
 /* Switch forwarding on for each interface with a route, noting before the old value in `state_dir`/forwarding, and telling
- * the firewall, which must be installed, so that such an interface forwards for VMs only. One whose name can't be said in
- * a rule stays off. Adds the names of those that changed to `changed` if that isn't NULL. */
+ * the firewall, which must be installed, so that such an interface forwards for VMs only. Those that are gone are
+ * forgotten. One whose name can't be said in a rule stays off. Adds the names of those that changed to `changed` if that isn't NULL. */
 int forward_apply(const char *state_dir, struct strv *changed, struct fcm_error *err) must_check;
 
 /* The interfaces that forward for VMs only, by the file. */

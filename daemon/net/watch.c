@@ -8,8 +8,8 @@
  *   table in one transaction. Somebody who flushes in a loop gets at most one repair every REPAIR_MS.
  * - TAP: one that should exist went away or down, or a route to a guest went. net_tap_down() forgets the TAP before it
  *   deletes it, so that isn't seen here.
- * - routes: an interface that forward.c hasn't seen got a route; the pool's route went; the host's own switch for
- *   forwarding moved (net.ipv4.ip_forward).
+ * - routes: an interface that forward.c hasn't seen got a route, or one that it has seen went away; the pool's route
+ *   went; the host's own switch for forwarding moved (net.ipv4.ip_forward).
  *
  * ENOBUFS (libnl: NLE_NOMEM) means that messages were lost: then everything is suspect.
  *
@@ -104,6 +104,8 @@ static void on_link(struct nlmsghdr *h)
 	if (!nlmsg_valid_hdr(h, sizeof *link) || link->ifi_family != AF_UNSPEC ||
 		nlmsg_parse(h, sizeof *link, a, IFLA_MAX, NULL) < 0 || a[IFLA_IFNAME] == NULL)
 		return;
+	if (h->nlmsg_type == RTM_DELLINK && forward_knows(link->ifi_index))
+		watch.routed = true;
 	if (h->nlmsg_type == RTM_NEWLINK && link->ifi_flags & IFF_UP &&
 		(a[IFLA_GROUP] == NULL || nla_get_u32(a[IFLA_GROUP]) == NET_GROUP))
 		return;

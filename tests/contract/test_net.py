@@ -629,6 +629,18 @@ def test_the_default_route_moves(lab):
     assert lab.snapshot() == before
 
 
+def test_an_interface_that_goes_is_forgotten(lab):
+    lab.init()
+    lab.drive.ok("watch")
+    before = lab.nft("-s", "list", "ruleset"), (lab.state / "forwarding").read_text()
+    lab.host.run("ip", "link", "add", "vpn0", "type", "veth", "peer", "name", "vpn1")
+    lab.host.run("sh", "-ec", "sysctl -qw net.ipv4.conf.vpn0.forwarding=0; ip link set vpn1 up; ip link set vpn0 up; ip route add 10.9.0.0/24 dev vpn0")
+    lab.drive.event("vpn0", 1)
+    assert "vpn0 0" in (lab.state / "forwarding").read_text() and "vpn0" in lab.nft("list", "chain", "inet", "fcm", "no_router")
+    lab.host.run("ip", "link", "del", "vpn0")
+    wait_for("nothing of it", lambda: (lab.nft("-s", "list", "ruleset"), (lab.state / "forwarding").read_text()) == before, 5)
+
+
 def test_lost_notifications(lab):
     """More messages than the socket holds, while the daemon can't read: afterwards everything is checked."""
     lab.init()

@@ -52,9 +52,11 @@ def test_all_rows(host):
 
 
 def test_forwarding(host):
-    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
-    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    host.run("sysctl", "-qw", "net.ipv4.conf.up0.forwarding=0")
     assert "up0" in mends(host, "forwarding", "fail")
+    for value in "10":  # fcmd itself puts right what the switch of all of them did
+        host.run("sysctl", "-qw", f"net.ipv4.ip_forward={value}")
+    wait_for("forwarding to be on again", lambda: rows(host)["forwarding"]["status"] == "ok", 10)
 
 
 def test_rp_filter(host):
