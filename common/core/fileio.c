@@ -49,6 +49,21 @@ int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct f
 	return 0;
 }
 
+int file_take_over(int dirfd, const char *name, struct stat *ret, struct fcm_error *err)
+{
+	auto_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+	if (fd < 0 && errno == ENOENT)
+		return fcm_fail(err, FCM_NOT_FOUND, "%s: no such file", name);
+	if (fd < 0 || fstat(fd, ret) < 0)
+		return fcm_fail_errno(err, "open %s", name);
+	if (!S_ISREG(ret->st_mode) || ret->st_nlink != 1)
+		return fcm_fail(err, FCM_INVALID, "%s is no file, or has other names", name);
+	if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0)
+		return fcm_fail_errno(err, "take %s", name);
+	return STEAL_FD(fd);
+}
+
 /* The directory that holds `name` below dirfd: for fsync after a rename. */
 static int open_parent(int dirfd, const char *name)
 {

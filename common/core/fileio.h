@@ -14,6 +14,10 @@
  * only if it is a regular file. The text is terminated and the caller's. ENOENT is FCM_NOT_FOUND. */
 int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct fcm_error *err) must_check;
 
+/* Take, as root, what a program left that ran as a stranger and has ended: its descriptor, to read, or -1. It must be a regular file of
+ * that name alone, and is root's from then on, 0444. ENOENT is FCM_NOT_FOUND; FCM_INVALID. */
+int file_take_over(int dirfd, const char *name, struct stat *ret, struct fcm_error *err) must_check;
+
 /* Replace `name` below `dirfd` by `data` so that after a crash it is the old or the new one: temp, fsync, rename,
  * fsync(dir). */
 int file_write_atomic(int dirfd, const char *name, mode_t mode, const void *data, size_t n,

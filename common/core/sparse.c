@@ -6,7 +6,7 @@
 #include <sys/ioctl.h>
 
 enum {
-	HOLE = 4096, /* zeros of that size and alignment become a hole */
+	HOLE = 4096, /* a block: what is all zeros of it isn't written */
 	CHUNK = 65536,
 };
 
@@ -18,7 +18,7 @@ int sparse_write(int fd, const void *data, size_t n, off_t at)
 
 	while (n > 0) {
 		size_t piece = MIN(n, HOLE - (size_t)(at % HOLE));
-		if (piece == HOLE && memcmp(p, zeros, HOLE) == 0) {
+		if (memcmp(p, zeros, piece) == 0) {
 			p += piece, n -= piece, at += (off_t)piece;
 			continue;
 		}

@@ -7,7 +7,7 @@
 
 #include "common/core/util.h"
 
-/* Write n bytes to `at` of a file that reads as zeros there: whole blocks of zeros are left out. 0, or -1 with
+/* Write n bytes to `at` of a file that reads as zeros there: blocks of 4096 bytes that are zeros are left out. 0, or -1 with
  * errno. */
 int sparse_write(int fd, const void *data, size_t n, off_t at) must_check;
 

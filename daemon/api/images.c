@@ -1,5 +1,5 @@
 /*
- * Images and kernels: list, receive a kernel as a request body, name, remove. A reference has slashes, so it comes as ?ref=.
+ * Images and kernels: list, name, remove. A reference has slashes, so it comes as ?ref=.
  */
 #include <string.h>
 
@@ -63,35 +63,6 @@ int api_images_list(struct request *rq, struct fcm_error *err)
 	registry_all_done(all, nvms);
 	fj_set(o, "images", list);
 	return http_reply(rq, 200, o);
-}
-
-/* The room that is left for running VMs is not for images. Asked for each piece: the size isn't known before. */
-static int feed(void *arg, const void *p, size_t n, struct fcm_error *err)
-{
-	return engine_has_room(err) < 0 ? -1 : kernel_upload_feed(arg, p, n, err);
-}
-
-static int finish(void *arg, struct request *rq, struct fcm_error *err)
-{
-	struct image_info info;
-
-	return kernel_upload_commit(arg, &info, err) < 0 ? -1 : http_reply(rq, 201, api_image_json(&info));
-}
-
-static void done(void *arg)
-{
-	kernel_upload_abort(arg);
-}
-
-int api_kernel_put(struct request *rq, struct fcm_error *err)
-{
-	struct asset_name name;
-	struct kernel_upload *up;
-
-	if (engine_has_room(err) < 0 || asset_name_parse(http_param(rq, "name"), "name", &name, err) < 0 ||
-		kernel_upload_begin(&name, &up, err) < 0)
-		return -1;
-	return http_receive(rq, feed, finish, done, up);
 }
 
 /* ---- names, and removing ---- */

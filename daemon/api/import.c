@@ -1,5 +1,5 @@
 /*
- * POST import: an image or a snapshot as the request's body. Its bytes go into the socket of an operation that begins at once; how
+ * An image, a kernel or a snapshot as the request's body. Its bytes go into the socket of an operation that begins at once; how
  * that ends is the answer.
  */
 #include <errno.h>
@@ -8,6 +8,7 @@
 
 #include "daemon/api/api.h"
 #include "daemon/engine/import.h"
+#include "daemon/engine/kernelimport.h"
 #include "daemon/engine/snapimport.h"
 
 struct receiving {
@@ -95,6 +96,21 @@ int api_images_import(struct request *rq, struct fcm_error *err)
 	if (engine_import(http_query(rq, "name"), http_query(rq, "config"), &op, &fd, err) < 0)
 		return -1;
 	return begin(rq, op, fd, imported, err);
+}
+
+static field_json *kernel_imported(const struct op *op)
+{
+	return api_image_json(&op->image);
+}
+
+int api_kernel_put(struct request *rq, struct fcm_error *err)
+{
+	struct op *op;
+	int fd;
+
+	if (engine_kernel_import(http_param(rq, "name"), &op, &fd, err) < 0)
+		return -1;
+	return begin(rq, op, fd, kernel_imported, err);
 }
 
 static field_json *snapshot_imported(const struct op *op)

@@ -27,6 +27,31 @@ static int take_names(struct strv *names, const struct buf *answer, struct fcm_e
 	return 0;
 }
 
+static int run_job(struct op *op, struct oci_spec spec, struct buf *ret, struct fcm_error *err)
+{
+	spec.in_fd = op->import.in_fd;
+	spec.progress = making_tell_layer;
+	int r = making_run(op, spec, ret, err);
+	fcm_closep(&op->import.in_fd); /* who still sends is told so */
+	if (r == 0 && op_given_up(op)) /* what came may not be all */
+		return fcm_fail(err, FCM_CANCELLED, "import was cancelled");
+	return r;
+}
+
+int import_unpack(struct op *op, int dir_fd, const char *of, const struct strv *files, int64_t max,
+	struct fcm_error *err)
+{
+	_cleanup_(buf_done) struct buf plan = {0};
+	const struct oci_spec spec = {
+		.job = "unpack", .plan = &plan, .dir_fd = dir_fd, .layers_fd = -1, .out_fd = -1};
+
+	kv_add(&plan, "of", of);
+	for (size_t i = 0; i < files->n; i++)
+		kv_add(&plan, "file", files->v[i]);
+	kv_addf(&plan, "max", "%lld", (long long)max);
+	return run_job(op, spec, NULL, err);
+}
+
 static int receive(struct op *op, struct fcm_error *err)
 {
 	struct image_making *m = &op->making;
@@ -35,19 +60,13 @@ static int receive(struct op *op, struct fcm_error *err)
 		.plan = &plan,
 		.dir_fd = m->job_fd,
 		.layers_fd = image_layers_fd(),
-		.in_fd = op->import.in_fd,
-		.out_fd = m->out_fd,
-		.progress = making_tell_layer};
+		.out_fd = m->out_fd};
 
 	kv_add(&plan, "platform", IMAGE_PLATFORM);
 	kv_add(&plan, "created", clock_rfc3339(clock_wall()).s);
 	if (op->import.config)
 		kv_add(&plan, "config", op->import.config);
-	int r = making_run(op, spec, &answer, err);
-	fcm_closep(&op->import.in_fd); /* who still sends is told so */
-	if (r == 0 && op_given_up(op)) /* what came may not be all */
-		return fcm_fail(err, FCM_CANCELLED, "import was cancelled");
-	if (r < 0 || take_names(&op->names, &answer, err) < 0)
+	if (run_job(op, spec, &answer, err) < 0 || take_names(&op->names, &answer, err) < 0)
 		return -1;
 	return making_take(&answer, m, err);
 }

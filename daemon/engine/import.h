@@ -16,9 +16,14 @@
 int engine_import(
 	const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err) must_check;
 
-/* What imports of images and of snapshots share. Run the table of this one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
+/* What imports of images, kernels and snapshots share. Run the table of this one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
  * when four of them are in progress. */
 int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err) must_check;
+
+/* Have fcm-oci (job `unpack`) put what comes into a directory, which is its uid's, and end who sends it. Of `files` each may be there
+ * then, and nothing else, with `max` bytes altogether; `of` is what they make: "snapshot". */
+int import_unpack(struct op *op, int dir_fd, const char *of, const struct strv *files, int64_t max,
+	struct fcm_error *err) must_check;
 
 /* Where its bytes come from: op->import.in_fd, and *ret_fd for who sends them. `of` is what it is of, "an image". */
 int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *err) must_check;

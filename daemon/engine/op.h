@@ -1,7 +1,7 @@
 /*
  * An operation in progress: a table of steps, mostly on one VM, on a thread of its own, so that a client that goes
  * away cancels nothing. The thread that asked for it waits on a descriptor and reads its progress. One that brings or makes
- * an image, or brings a snapshot (pull.c, import.c, snapimport.c, build.c), has no VM, and ends when nobody waits for it.
+ * an image, or brings a snapshot (pull.c, import.c, kernelimport.c, snapimport.c, build.c), has no VM, and ends when nobody waits for it.
  */
 #pragma once
 
@@ -14,6 +14,7 @@
 #include "daemon/engine/step.h"
 #include "daemon/engine/update.h"
 #include "daemon/engine/vm.h"
+#include "daemon/image/kernel.h"
 #include "daemon/image/make.h"
 #include "daemon/store/snapshot.h"
 
@@ -34,7 +35,7 @@ struct snapshot_hold {
 };
 void snapshot_drop(struct snapshot_hold *h);
 
-/* An image or a snapshot that a request brings (import.h, snapimport.h). */
+/* An image, a kernel or a snapshot that a request brings (import.h, kernelimport.h, snapimport.h). */
 struct image_import {
 	const char *of; /* what it is called in the log while it has no name */
 	char *config;	/* or NULL */
@@ -76,9 +77,11 @@ struct op {
 	struct image_pull pull; /* pull, and check */
 	struct image_import import; /* import */
 	struct image_build build;   /* build */
-	struct strv names; /* pull, import, build: the image's, whole ones; of a snapshot its own, or none */
-	struct image_making making; /* pull, import, build: the image, */
-	struct vm *maker;	    /* and the VM in which that of a build was made, borrowed */
+	struct strv
+		names; /* pull, import, build: the image's, whole ones; of a kernel or a snapshot its own, or none */
+	struct kernel_making kernel; /* import */
+	struct image_making making;  /* pull, import, build: the image, */
+	struct vm *maker;	     /* and the VM in which that of a build was made, borrowed */
 
 	/* outcome, to be read after op_wait() said that it is over */
 	int rc;
@@ -87,7 +90,7 @@ struct op {
 	bool resumed; /* a start: the VM went on where it was */
 	int64_t took_ms;
 	struct op_receipt receipt;
-	struct image_info image; /* pull, import, build */
+	struct image_info image; /* pull, import, build; or the kernel */
 
 	/* private to op.c */
 	unsigned refs;

@@ -1,5 +1,5 @@
 /*
- * How it works. `shot` is the directory of any snapshot; `receive` has fcm-oci unpack into it what comes (daemon/oci/snapshot.h). Then it
+ * How it works. `shot` is the directory of any snapshot; `receive` has fcm-oci unpack into it what comes (daemon/oci/unpack.h). Then it
  * is root's, and snapshot.json a stranger's word for `judge`: it is read as strictly as a request, it can name nothing of this host but an
  * image, and it is of no VM here. With `enter` a whole one, whose files have the sums that it lists, becomes visible.
  */
@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/core/kv.h"
 #include "daemon/engine/defaults.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/import.h"
@@ -22,39 +21,15 @@ static atomic_uint imports;
 
 /* ---- receive: what comes ---- */
 
-static void plan_files(struct buf *plan)
-{
-	_cleanup_(strv_done) struct strv names = {0};
-
-	snapshot_names(&names);
-	kv_add(plan, "file", SNAPSHOT_MANIFEST);
-	for (size_t i = 0; i < names.n; i++)
-		kv_add(plan, "file", names.v[i]);
-	kv_addf(plan, "max", "%lld", (long long)SNAPSHOT_BYTES);
-}
-
-static int check_wanted(const struct op *op, struct fcm_error *err)
-{
-	return op_given_up(op) ? fcm_fail(err, FCM_CANCELLED, "import was cancelled") : 0;
-}
-
 static int receive(struct op *op, struct fcm_error *err)
 {
-	_cleanup_(buf_done) struct buf plan = {0};
-	const struct oci_spec spec = {.job = "snapshot",
-		.plan = &plan,
-		.dir_fd = op->hold.fd,
-		.layers_fd = -1,
-		.in_fd = op->import.in_fd,
-		.out_fd = -1,
-		.progress = making_tell_layer};
+	_cleanup_(strv_done) struct strv files = {0};
 
+	strv_add(&files, SNAPSHOT_MANIFEST);
+	snapshot_names(&files);
 	if (fchown(op->hold.fd, making_uid(), making_uid()) < 0)
 		return fcm_fail_errno(err, "give the snapshot's directory to its job");
-	plan_files(&plan);
-	int r = making_run(op, spec, NULL, err);
-	fcm_closep(&op->import.in_fd);		   /* who still sends is told so */
-	return r < 0 ? -1 : check_wanted(op, err); /* else what came may not be all */
+	return import_unpack(op, op->hold.fd, "snapshot", &files, SNAPSHOT_BYTES, err);
 }
 
 const struct step step_receive = {.name = "receive", .run = receive};
@@ -163,10 +138,11 @@ static int enter(struct op *op, struct fcm_error *err)
 {
 	struct snapshot *s = &op->hold.snapshot;
 
-	if (snapshot_seal_same(op->hold.fd, s, err) < 0 || check_wanted(op, err) < 0 ||
-		snapshot_enter(op, err) < 0)
+	if (snapshot_seal_same(op->hold.fd, s, err) < 0)
 		return -1;
-	return check_image(s, err);
+	if (op_given_up(op))
+		return fcm_fail(err, FCM_CANCELLED, "import was cancelled");
+	return snapshot_enter(op, err) < 0 ? -1 : check_image(s, err);
 }
 
 const struct step step_enter = {.name = "enter", .run = enter};

@@ -1,5 +1,5 @@
 /*
- * A snapshot that a request brings: fcm-oci unpacks it (job `snapshot`), the daemon hashes what came of it. Like import.h's, an
+ * A snapshot that a request brings: fcm-oci unpacks it (job `unpack`), the daemon hashes what came of it. Like import.h's, an
  * operation without a VM, which ends when nobody waits for it; what it didn't finish is nowhere.
  */
 #pragma once

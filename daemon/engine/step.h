@@ -77,6 +77,7 @@ extern const struct step step_freeze, step_pause;		       /* steps_pause.c */
 extern const struct step step_save;				       /* saved.c */
 extern const struct step step_shot, step_copy, step_seal, step_unpack; /* steps_snapshot.c */
 extern const struct step step_receive, step_judge, step_enter;	       /* snapimport.c */
+extern const struct step step_place, step_fetch, step_install;	       /* kernelimport.c */
 extern const struct step step_making, step_merge, step_keep;	       /* making.c */
 extern const struct step step_pull, step_import, step_pack;	       /* pull.c, import.c, build.c */
 extern const struct step step_want, step_site;			       /* site.c */
@@ -88,4 +89,5 @@ extern const struct op_table table_create, table_start, table_stop, table_destro
 extern const struct op_table table_expose, table_unexpose, table_publish, table_update, table_rename;
 extern const struct op_table table_pause, table_resume, table_adopt_paused;
 extern const struct op_table table_suspend, table_snapshot, table_snapshot_stop, table_clone, table_revert;
-extern const struct op_table table_pull, table_import_image, table_build, table_import_snapshot;
+extern const struct op_table table_pull, table_import_image, table_build;
+extern const struct op_table table_import_kernel, table_import_snapshot;

@@ -82,7 +82,7 @@ const struct op_table table_clone = {"clone", VM_STARTING, VM_RUNNING, WANT_RUNN
 
 const struct op_table table_revert = {"revert", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {DO(unpack), DO(end)}};
 
-/* What has no VM. An image is whole when it is kept, a snapshot when it is entered. */
+/* What has no VM. An image is whole when it is kept, a kernel when it is installed, a snapshot when it is entered. */
 const struct op_table table_pull = {.name = "pull", .rows = {DO(making), DO(pull), DO(merge), DO(keep)}};
 
 const struct op_table table_import_image = {
@@ -91,6 +91,9 @@ const struct op_table table_import_image = {
 /* What of a build comes behind the end of its VM. */
 const struct op_table table_build = {.name = "build", .rows = {DO(making), DO(pack), DO(merge), DO(keep)}};
 
+const struct op_table table_import_kernel = {
+	.name = "import-kernel", .rows = {DO(place), DO(fetch), DO(install)}};
+
 const struct op_table table_import_snapshot = {
 	.name = "import-snapshot", .rows = {DO(shot), DO(receive), DO(judge), DO(enter)}};
 
@@ -98,4 +101,4 @@ const struct op_table *const op_tables[] = {&table_create, &table_start, &table_
 	&table_adopt, &table_ended, &table_expose, &table_unexpose, &table_publish, &table_update,
 	&table_rename, &table_pause, &table_resume, &table_adopt_paused, &table_suspend, &table_snapshot,
 	&table_snapshot_stop, &table_clone, &table_revert, &table_pull, &table_import_image, &table_build,
-	&table_import_snapshot, NULL};
+	&table_import_kernel, &table_import_snapshot, NULL};

@@ -57,17 +57,6 @@ int kernel_paths(const struct asset_name *name, char **ret_vmlinux, char **ret_i
 /* All images, a row for each of their names, and all kernels; *ret is the caller's array of *ret_n. */
 int image_list(struct image_info **ret, size_t *ret_n, struct fcm_error *err) must_check;
 
-/* Receiving a kernel: begin, feed the pieces of the tar in order, then commit (visible; it replaces an older one whole) or abort.
- * The tar is plain, gzip or zstd. Errors are FCM_INVALID (what is wrong with it), FCM_TOO_LARGE, FCM_NO_SPACE; FCM_UNAVAILABLE
- * when four uploads are in progress. */
-struct kernel_upload;
-int kernel_upload_begin(
-	const struct asset_name *name, struct kernel_upload **ret, struct fcm_error *err) must_check;
-int kernel_upload_feed(
-	struct kernel_upload *up, const void *data, size_t n, struct fcm_error *err) must_check;
-int kernel_upload_commit(struct kernel_upload *up, struct image_info *ret, struct fcm_error *err) must_check;
-void kernel_upload_abort(struct kernel_upload *up); /* NULL-safe; also frees after a commit */
-
 /* The whole name that an image gets when its user calls it so: one without a domain is one of localhost. FCM_INVALID naming `field`. */
 int image_whole_name(
 	const char *name, const char *field, struct ref_text *ret, struct fcm_error *err) must_check;

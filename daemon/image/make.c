@@ -76,7 +76,6 @@ int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
 	return -1;
 }
 
-/* It ran as a stranger, and has ended: what it left is taken by what it is, not by its name. */
 static int take_layer(struct image_making *m, const char *diff_id, struct fcm_error *err)
 {
 	auto_free char *name = xprintf("%s.tar", diff_id);
@@ -84,13 +83,10 @@ static int take_layer(struct image_making *m, const char *diff_id, struct fcm_er
 
 	if (fstatat(image_store.layers_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return 0;
-	auto_close int fd = openat(m->job_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return fcm_fail_errno(err, "take layer %.12s", diff_id);
-	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
-		return fcm_fail(err, FCM_INVALID, "layer %.12s is no file", diff_id);
-	if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0 || fsync(fd) < 0 ||
-		renameat(m->job_fd, name, image_store.layers_fd, name) < 0)
+	auto_close int fd = file_take_over(m->job_fd, name, &st, err);
+	if (fd < 0)
+		return fcm_wrap(err, "layer");
+	if (fsync(fd) < 0 || renameat(m->job_fd, name, image_store.layers_fd, name) < 0)
 		return fcm_fail_errno(err, "take layer %.12s", diff_id);
 	return 0;
 }

@@ -1,12 +1,12 @@
 #include "daemon/oci/import.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "common/core/kv.h"
 #include "common/core/ref.h"
+#include "common/core/sparse.h"
 #include "common/field.h"
 #include "daemon/oci/expand.h"
 #include "daemon/oci/manifest.h"
@@ -18,8 +18,6 @@
 #define STREAM "stream"
 #define BLOB "blob"
 
-enum { HOLE = 4096 }; /* zeros of that size and alignment become a hole */
-
 /* ---- the stream becomes a file ---- */
 
 struct spool {
@@ -28,37 +26,14 @@ struct spool {
 	EVP_MD_CTX *hash;
 };
 
-static int put(struct spool *s, const char *p, size_t n, uint64_t at, struct fcm_error *err)
-{
-	while (n > 0) {
-		ssize_t k = pwrite(s->fd, p, n, (off_t)at);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return fcm_fail_errno(err, "write what comes");
-		p += k, n -= (size_t)k, at += (size_t)k;
-	}
-	return 0;
-}
-
-/* Blocks of zeros aren't written. All that comes but the last has whole blocks. */
 static int add(struct spool *s, const char *p, size_t n, struct fcm_error *err)
 {
-	size_t begin = 0;
-
 	if (n > s->max - s->n)
 		return fcm_fail(err, FCM_TOO_LARGE, "what comes is larger than %llu GiB",
 			(unsigned long long)(s->max >> 30));
 	EVP_DigestUpdate(s->hash, p, n);
-	for (size_t at = 0; at < n; at += HOLE) {
-		if (!all_zeros(p + at, MIN(n - at, (size_t)HOLE)))
-			continue;
-		if (put(s, p + begin, at - begin, s->n + begin, err) < 0)
-			return -1;
-		begin = at + HOLE;
-	}
-	if (begin < n && put(s, p + begin, n - begin, s->n + begin, err) < 0)
-		return -1;
+	if (sparse_write(s->fd, p, n, (off_t)s->n) < 0)
+		return fcm_fail_errno(err, "write what comes");
 	s->n += n;
 	return 0;
 }

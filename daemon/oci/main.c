@@ -13,7 +13,7 @@
 #include "daemon/oci/pack.h"
 #include "daemon/oci/pull.h"
 #include "daemon/oci/sandbox.h"
-#include "daemon/oci/snapshot.h"
+#include "daemon/oci/unpack.h"
 
 static const struct row {
 	const char *name;
@@ -23,7 +23,7 @@ static const struct row {
 	{"import", false, oci_import},
 	{"merge", false, oci_merge},
 	{"pack", false, oci_pack},
-	{"snapshot", false, oci_snapshot},
+	{"unpack", false, oci_unpack},
 	{"pull", true, oci_pull},
 	{"check", true, oci_check},
 	{0},

@@ -124,7 +124,7 @@ struct archive *source_tar(struct source *s, struct fcm_error *err)
 	return begin(a, s, err) < 0 ? NULL : STEAL(a);
 }
 
-struct archive *source_zstd_tar(struct source *s, struct fcm_error *err)
+struct archive *source_packed_tar(struct source *s, struct fcm_error *err)
 {
 	_cleanup_(source_closep) struct archive *a = make(err);
 
@@ -134,6 +134,7 @@ struct archive *source_zstd_tar(struct source *s, struct fcm_error *err)
 		fcm_fail(err, FCM_HOST, "libarchive has no zstd here");
 		return NULL;
 	}
+	archive_read_support_filter_gzip(a);
 	archive_read_support_format_tar(a);
 	archive_read_set_options(a, "tar:hdrcharset=BINARY");
 	return begin(a, s, err) < 0 ? NULL : STEAL(a);

@@ -28,8 +28,8 @@ struct source {
 /* Begin to read a plain tar (ustar, pax, GNU) of a file, from where fd stands. NULL when it isn't one. */
 struct archive *source_tar(struct source *s, struct fcm_error *err);
 
-/* Begin to read a tar, plain or compressed by zstd, of whatever fd is. */
-struct archive *source_zstd_tar(struct source *s, struct fcm_error *err);
+/* Begin to read a tar, plain or compressed by gzip or zstd, of whatever fd is. */
+struct archive *source_packed_tar(struct source *s, struct fcm_error *err);
 
 /* Begin to read one stream of bytes, plain or compressed (gzip, zstd, xz, bzip2), of whatever fd is; its only entry is
  * opened. */

@@ -282,22 +282,7 @@ int snapshot_seal_passing(int dirfd, struct snapshot *s, struct fcm_error *err)
 	return seal(dirfd, false, s, err);
 }
 
-/* It ran as a stranger, and has ended. Only root gets at the directory; a VMM, which has its machine's files bound into its jail, opens
- * them as the VM's uid. */
-static int take_over(int dirfd, const char *name, struct fcm_error *err)
-{
-	struct stat st;
-	auto_close int fd = open_file(dirfd, name, &st, err);
-
-	if (fd < 0)
-		return -1;
-	if (st.st_nlink != 1)
-		return fcm_fail(err, FCM_CONFIG, "'%s' of the snapshot has other names", name);
-	return fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0
-		       ? fcm_fail_errno(err, "take '%s' of the snapshot", name)
-		       : 0;
-}
-
+/* Only root gets at the directory; a VMM, which has its machine's files bound into its jail, opens them as the VM's uid. */
 int snapshot_take_over(int dirfd, struct snapshot *ret, struct fcm_error *err)
 {
 	_cleanup_(strv_done) struct strv names = {0};
@@ -306,9 +291,12 @@ int snapshot_take_over(int dirfd, struct snapshot *ret, struct fcm_error *err)
 		return fcm_fail_errno(err, "take the snapshot");
 	if (dir_names(dirfd, &names, err) < 0)
 		return -1;
-	for (size_t i = 0; i < names.n; i++)
-		if (take_over(dirfd, names.v[i], err) < 0)
-			return -1;
+	for (size_t i = 0; i < names.n; i++) {
+		struct stat st;
+		auto_close int fd = file_take_over(dirfd, names.v[i], &st, err);
+		if (fd < 0)
+			return fcm_wrap(err, "snapshot");
+	}
 	return snapshot_read(dirfd, ret, err);
 }
 

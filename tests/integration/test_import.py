@@ -32,6 +32,10 @@ def store(host):
     return sorted(os.listdir(host.state_dir / "images")) + sorted(os.listdir(host.state_dir / "layers"))
 
 
+def kernel(api, files, name="default", **headers):
+    return api.put(f"/v1/kernels/{name}", tar(list(files.items())), headers={**OCTETS, **headers})
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(host):
     """What a test imports goes, and its layers with it; what it half imported has gone."""
@@ -115,6 +119,33 @@ def test_refused(host, api, data, code):
     answer = send(api, data, "?name=bad")
     assert answer.code == code and answer.error["message"].isprintable(), answer
     assert "bad" not in [name for name, _, _ in images(api)]
+
+
+KERNEL = {"./vmlinux": b"\x7fELF" + bytes(9000), "./initrd": b"cpio", "./release": b"6.12.1\n"}
+
+
+def test_kernel(host, api):
+    made = kernel(api, KERNEL).ok(201)
+    assert (made["kind"], made["name"], made["version"], made["size"]) == ("kernel", "default", "6.12.1", 9008)
+    assert sorted(os.listdir(host.state_dir / "kernels")) == ["default"]  # the older one has gone
+    assert oct((host.state_dir / "kernels/default/vmlinux").stat().st_mode) == "0o100444"
+    lines = [json.loads(line) for line in kernel(api, KERNEL, Accept="application/x-ndjson").body.splitlines()]
+    assert [line["step"] for line in lines if line.get("status") == "begin"] == ["place", "fetch", "install"]
+    assert lines[-1]["result"]["name"] == "default"
+
+
+@pytest.mark.parametrize("files, code, words", [
+    ({k: v for k, v in KERNEL.items() if k != "./initrd"}, "invalid", "initrd is missing"),
+    ({**KERNEL, "./vmlinux": b"MZ"}, "invalid", "vmlinux is not an uncompressed kernel"),
+    ({**KERNEL, "./more": b"x"}, "invalid", "'./more' is no file of a kernel"),
+    ({**KERNEL, "./release": b"a\nb\n"}, "invalid", "release is not"),
+    ({**KERNEL, "./release": b"6" * 2000}, "too_large", "release is larger than 1 KiB")], ids=lambda v: v if isinstance(v, str) else "")
+def test_bad_kernels(host, api, files, code, words):
+    before = [kernel for kernel in api.get("/v1/images").ok()["images"] if kernel["kind"] == "kernel"]
+    refused = kernel(api, files)
+    assert refused.code == code and words in refused.error["message"], refused
+    assert [kernel for kernel in api.get("/v1/images").ok()["images"] if kernel["kind"] == "kernel"] == before
+    assert sorted(os.listdir(host.state_dir / "kernels")) == ["default"]
 
 
 def test_cut_by_the_client(host, api):

@@ -1,22 +1,19 @@
-#include "daemon/oci/snapshot.h"
+#include "daemon/oci/unpack.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/core/kv.h"
+#include "common/core/sparse.h"
 #include "daemon/oci/place.h"
 #include "daemon/oci/source.h"
 
-enum {
-	HOLE = 4096,	       /* zeros of that size and alignment become a hole */
-	BEHIND_MAX = 64 << 10, /* what may stand behind the archive's end */
-};
+enum { BEHIND_MAX = 1 << 20 }; /* what may stand behind the archive's end: tar(1) pads to its record size */
 
 struct unpacker {
 	const struct oci_job *job;
 	struct archive *a;
+	const char *of;
 	int64_t room;	  /* bytes that the rest may have */
 	struct strv have; /* names */
 };
@@ -29,41 +26,18 @@ static void unpacker_done(struct unpacker *u)
 
 static void tell(void *arg, uint64_t done)
 {
-	(void)arg;
-	oci_progress("reading", "snapshot", done, 0);
+	const struct unpacker *u = arg;
+
+	oci_progress("reading", u->of, done, 0);
 }
 
 /* ---- a file ---- */
-
-static int put(int fd, const char *p, size_t n, int64_t at)
-{
-	while (n > 0) {
-		ssize_t k = pwrite(fd, p, n, at);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0)
-			return -1;
-		p += k, n -= (size_t)k, at += k;
-	}
-	return 0;
-}
-
-/* Blocks of zeros aren't written. */
-static int put_sparse(int fd, const char *p, size_t n, int64_t at)
-{
-	while (n > 0) {
-		size_t k = MIN(n, (size_t)(HOLE - at % HOLE));
-		if (!all_zeros(p, k) && put(fd, p, k, at) < 0)
-			return -1;
-		p += k, n -= k, at += (int64_t)k;
-	}
-	return 0;
-}
 
 /* The bytes of the entry where the archive stands. */
 static int copy(struct archive *a, const char *name, int64_t size, struct fcm_error *err)
 {
 	auto_close int fd = place_create(name, err);
+	int64_t end = 0;
 	const void *p;
 	size_t n;
 	la_int64_t at;
@@ -72,10 +46,11 @@ static int copy(struct archive *a, const char *name, int64_t size, struct fcm_er
 	if (fd < 0)
 		return -1;
 	while ((r = archive_read_data_block(a, &p, &n, &at)) == ARCHIVE_OK) {
-		if (at < 0 || at > size || n > (uint64_t)(size - at))
-			return fcm_fail(err, FCM_INVALID, "'%s' is longer than its header says", name);
-		if (put_sparse(fd, p, n, at) < 0)
+		if (at < end || at > size || n > (uint64_t)(size - at))
+			return fcm_fail(err, FCM_INVALID, "'%s' isn't as its header says", name);
+		if (sparse_write(fd, p, n, at) < 0)
 			return fcm_fail_errno(err, "write '%s'", name);
+		end = at + (int64_t)n;
 	}
 	if (r != ARCHIVE_EOF) {
 		source_fail(a, err);
@@ -87,18 +62,21 @@ static int copy(struct archive *a, const char *name, int64_t size, struct fcm_er
 /* ---- members ---- */
 
 /* Its name is a stranger's. */
-static int fail_member(struct archive_entry *e, enum fcm_code code, const char *what, struct fcm_error *err)
+static int fail_member(const struct unpacker *u, struct archive_entry *e, enum fcm_code code,
+	const char *what, struct fcm_error *err)
 {
 	const char *name = archive_entry_pathname(e);
 	char shown[64];
 
 	(void)fcm_quote(shown, sizeof shown, name ? name : "");
-	return fcm_fail(err, code, "'%s' %s", shown, what);
+	return fcm_fail(err, code, "'%s' %s a %s", shown, what, u->of);
 }
 
 /* The plan's own word for that name, or NULL. */
 static const char *planned(const struct oci_job *job, const char *name)
 {
+	if (name && strncmp(name, "./", 2) == 0)
+		name += 2;
 	for (const char *s = NULL; name && (s = kv_next(job->plan, job->plan_n, "file", s));)
 		if (strcmp(s, name) == 0)
 			return s;
@@ -116,14 +94,13 @@ static int take(struct unpacker *u, struct archive_entry *e, struct fcm_error *e
 	const char *name = planned(u->job, archive_entry_pathname(e));
 
 	if (name == NULL)
-		return fail_member(e, FCM_INVALID, "is no file of a snapshot", err);
+		return fail_member(u, e, FCM_INVALID, "is no file of", err);
 	if (strv_has(&u->have, name))
-		return fail_member(e, FCM_INVALID, "comes twice", err);
+		return fail_member(u, e, FCM_INVALID, "comes twice in", err);
 	if (!is_file(e))
-		return fail_member(e, FCM_INVALID, "is no regular file", err);
+		return fail_member(u, e, FCM_INVALID, "is no regular file in", err);
 	if (archive_entry_size(e) > u->room)
-		return fail_member(
-			e, FCM_TOO_LARGE, "makes it larger than a snapshot that comes may be", err);
+		return fail_member(u, e, FCM_TOO_LARGE, "makes it larger than may come as", err);
 	u->room -= archive_entry_size(e);
 	strv_add(&u->have, name);
 	return copy(u->a, name, archive_entry_size(e), err);
@@ -148,17 +125,20 @@ static int read_end(struct source *source, struct unpacker *u, struct fcm_error 
 
 	for (uint64_t behind = 0; (n = source_read(u->a, source, &p)) > 0;)
 		if ((behind += (uint64_t)n) > BEHIND_MAX)
-			return fcm_fail(err, FCM_INVALID, "there is more behind the end of the snapshot");
+			return fcm_fail(err, FCM_INVALID, "there is more behind the end of the %s", u->of);
 	return n < 0 ? source_fail(u->a, err) : 0;
 }
 
-int oci_snapshot(const struct oci_job *job, struct buf *ret, struct fcm_error *err)
+int oci_unpack(const struct oci_job *job, struct buf *ret, struct fcm_error *err)
 {
+	const char *of = kv_get(job->plan, job->plan_n, "of");
 	static struct source source = {.fd = OCI_IN, .progress = tell};
 	_cleanup_(unpacker_done) struct unpacker u = {.job = job,
-		.a = source_zstd_tar(&source, err),
+		.of = of ? of : "file",
 		.room = kv_i64(job->plan, job->plan_n, "max", 0, INT64_MAX, 0)};
 
 	(void)ret;
+	source.arg = &u;
+	u.a = source_packed_tar(&source, err);
 	return u.a == NULL || take_all(&u, err) < 0 ? -1 : read_end(&source, &u, err);
 }

@@ -1,4 +1,4 @@
-"""fcm-oci's job `snapshot`: what fcm snapshot export writes, and what strangers may send instead.
+"""fcm-oci's job `unpack`: what fcm snapshot export and tar(1) write, and what strangers may send instead.
 
 Needs root, as the program does.
 """
@@ -40,7 +40,7 @@ class Unpack(oci.Job):
         self.folder.mkdir()
         os.chown(self.folder, UID, UID)
         read, write = os.pipe()
-        rows = {"job": "snapshot", "uid": UID, "max": 1 << 30, **plan}
+        rows = {"job": "unpack", "of": "snapshot", "uid": UID, "max": 1 << 30, **plan}
         super().__init__([*rows.items(), *(("file", name) for name in ALLOWED)], {oci.DIR: os.open(self.folder, os.O_RDONLY), oci.IN: read})
         threading.Thread(target=oci.send, args=(write, data), daemon=True).start()
 
@@ -67,14 +67,36 @@ def test_cut(tmp_path, kept):
     refused(tmp_path, data[:int(len(data) * kept)], "not a good archive")
 
 
-@pytest.mark.parametrize("name", ["../passwd", "/etc/passwd", "./disk", "disk/x", "..", "volume1", "a\x1b[2Jb", "x" * 300])
+@pytest.mark.parametrize("name", ["../passwd", "/etc/passwd", "././disk", "./../passwd", "./", "disk/x", "..", "volume1", "a\x1b[2Jb", "x" * 300])
 def test_other_names(tmp_path, name):
     refused(tmp_path, zstd(whole((name, b"x"))), "is no file of a snapshot")
     assert not (tmp_path / "passwd").exists()
 
 
-def test_twice(tmp_path):
-    refused(tmp_path, whole(("disk", DISK)), "'disk' comes twice")
+@pytest.mark.parametrize("name", ["disk", "./disk"])
+def test_twice(tmp_path, name):
+    refused(tmp_path, whole((name, DISK)), f"'{name}' comes twice")
+
+
+@pytest.mark.parametrize("options", ["--format=gnu -S", "--format=pax -S", "--format=ustar", "--format=gnu -S -z", "--format=pax --zstd",
+                                     "--format=gnu -b 512"])
+def test_as_tar_writes_it(tmp_path, options):
+    """Sparse files of two formats, compressed, padded."""
+    disk = b"\0" * 60_000_000 + b"the end" + b"\0" * 5000
+    (tmp_path / "in").mkdir()
+    for name, data in {**FILES, "disk": disk}.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    subprocess.run(["fallocate", "--dig-holes", tmp_path / "in/disk"], check=True)
+    data = subprocess.run(["tar", "-C", tmp_path / "in", *options.split(), "-cf", "-", "."], capture_output=True, check=True).stdout
+    refused(tmp_path, data, "is no file of a snapshot")  # a directory
+    names = [f"./{name}" for name in FILES]
+    data = subprocess.run(["tar", "-C", tmp_path / "in", *options.split(), "-cf", "-", *names], capture_output=True, check=True).stdout
+    again = tmp_path / "again"
+    again.mkdir()
+    job = Unpack(again, data)
+    answer = job.answer()
+    assert "ok" in answer, answer
+    assert (job.folder / "disk").read_bytes() == disk and (job.folder / "disk").stat().st_blocks * 512 < 100_000
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
@@ -107,4 +129,4 @@ def test_no_archive(tmp_path, data):
 
 
 def test_more_behind(tmp_path):
-    refused(tmp_path, whole() + b"x" * 1000000, "more behind the end")
+    refused(tmp_path, whole() + b"x" * 3_000_000, "more behind the end of the snapshot")
