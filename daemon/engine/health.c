@@ -51,15 +51,19 @@ bool health_count(struct vm_health *h, bool good, bool early, uint32_t retries)
 	return h->status != before;
 }
 
-/* The policy is asked when the VM becomes unhealthy, and again while it stays so: it may have been busy. */
+/* The policy is asked when the VM becomes unhealthy, and again while it stays so: it may be busy, and then nobody waits for it. */
 static void restart_if_wanted(struct vm *vm, const struct vm_health *h)
 {
 	if (h->status != HEALTH_UNHEALTHY || h->failing % vm->view.spec.health.retries != 0)
 		return;
-	struct op *op = op_new(&table_stop, vm, op_unhealthy_run);
 	registry_lock();
-	op->boots = vm->view.boots;
+	bool busy = vm->busy;
+	int64_t boots = vm->view.boots;
 	registry_unlock();
+	if (busy)
+		return;
+	struct op *op = op_new(&table_stop, vm, op_unhealthy_run);
+	op->boots = boots;
 	supervise_run(op);
 }
 
@@ -200,7 +204,8 @@ void health_rest(struct vm *vm)
 
 	if (c == NULL)
 		return;
-	loop_remove(STEAL(c->timer));
+	loop_remove(c->timer); /* which waits for a callback that runs, and that sets it */
+	c->timer = NULL;
 	end_probe(c);
 }
 
