@@ -534,13 +534,13 @@ static void let_run(struct vm *vm)
 static int quiet(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	int64_t deadline = clock_in(op->grace_ms);
 
 	(void)err;
 	supervise_unwatch(vm); /* the end that comes now is wanted */
 	if (op->grace_ms > 0)
 		reach(op);
 	let_run(vm);
+	int64_t deadline = clock_in(op->grace_ms); /* all of it is the guest's */
 	if (op->grace_ms > 0 && (ask_agent(vm, op->grace_ms) || ask_machine(vm)) && ends_by(vm, deadline))
 		return 0;
 	op->forced = !ends_by(vm, clock_ms());
