@@ -29,7 +29,7 @@ static int fetch(struct op *op, struct fcm_error *err)
 	_cleanup_(strv_done) struct strv files = {0};
 
 	kernel_names(&files);
-	return import_unpack(op, op->kernel.dir_fd, "kernel", &files, KERNEL_BYTES, err);
+	return import_unpack(op, op->kernel.job_fd, "kernel", &files, KERNEL_BYTES, err);
 }
 
 const struct step step_fetch = {.name = "fetch", .run = fetch};

@@ -9,6 +9,7 @@
 
 #include "common/core/fileio.h"
 
+#define JOB "kernel"
 #define RELEASE "release"
 
 enum { RELEASE_MAX = 1 << 10 };
@@ -30,21 +31,24 @@ void kernel_names(struct strv *ret)
 		strv_add(ret, files[i].name);
 }
 
-static int make_dir(struct kernel_making *m, uid_t uid, struct fcm_error *err)
+static int make_dirs(struct kernel_making *m, uid_t uid, struct fcm_error *err)
 {
 	if (mkdirat(image_dir(true), m->temp.s, 0700) < 0)
 		return fcm_fail_errno(err, "make a directory for the kernel");
 	m->dir_fd = dir_open(image_dir(true), m->temp.s, err);
 	if (m->dir_fd < 0)
 		return -1;
-	return fchown(m->dir_fd, uid, (gid_t)uid) < 0 ? fcm_fail_errno(err, "make a directory for the kernel")
-						      : 0;
+	if (mkdirat(m->dir_fd, JOB, 0700) < 0 ||
+		fchownat(m->dir_fd, JOB, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0)
+		return fcm_fail_errno(err, "make a directory for the kernel");
+	m->job_fd = dir_open(m->dir_fd, JOB, err);
+	return m->job_fd < 0 ? -1 : 0;
 }
 
 int kernel_make_begin(uid_t uid, struct kernel_making *ret, struct fcm_error *err)
 {
-	*ret = (struct kernel_making){.begun = true, .temp = image_temp_name(), .dir_fd = -1};
-	if (make_dir(ret, uid, err) == 0)
+	*ret = (struct kernel_making){.begun = true, .temp = image_temp_name(), .dir_fd = -1, .job_fd = -1};
+	if (make_dirs(ret, uid, err) == 0)
 		return 0;
 	kernel_make_done(ret);
 	return -1;
@@ -101,13 +105,13 @@ static int take(int dirfd, struct fcm_error *err)
 	return fsync(dirfd) < 0 ? fcm_fail_errno(err, "store the kernel") : 0;
 }
 
-/* Into its place; an older one is exchanged for it, and goes with what is left of this one. */
+/* Into its place; an older one is exchanged for it, and goes with what is left of the making. */
 static int publish(const struct kernel_making *m, const char *place, struct fcm_error *err)
 {
 	int parent = image_dir(true);
 
-	if (renameat2(parent, m->temp.s, parent, place, RENAME_NOREPLACE) < 0 &&
-		(errno != EEXIST || renameat2(parent, m->temp.s, parent, place, RENAME_EXCHANGE) < 0))
+	if (renameat2(m->dir_fd, JOB, parent, place, RENAME_NOREPLACE) < 0 &&
+		(errno != EEXIST || renameat2(m->dir_fd, JOB, parent, place, RENAME_EXCHANGE) < 0))
 		return fcm_fail_errno(err, "put '%s' into its place", place);
 	return fsync(parent) < 0 ? fcm_fail_errno(err, "store '%s'", place) : 0;
 }
@@ -115,7 +119,7 @@ static int publish(const struct kernel_making *m, const char *place, struct fcm_
 int kernel_make_commit(
 	struct kernel_making *m, const struct asset_name *name, struct image_info *ret, struct fcm_error *err)
 {
-	if (take(m->dir_fd, err) < 0 || publish(m, name->s, err) < 0 || image_link_default(err) < 0)
+	if (take(m->job_fd, err) < 0 || publish(m, name->s, err) < 0 || image_link_default(err) < 0)
 		return -1;
 	return image_find_kernel(name, ret, err);
 }
@@ -127,6 +131,7 @@ void kernel_make_done(struct kernel_making *m)
 	if (!m->begun)
 		return;
 	m->begun = false;
+	fcm_closep(&m->job_fd);
 	fcm_closep(&m->dir_fd);
 	(void)!dir_remove(image_dir(true), m->temp.s, NULL, &ignored); /* else image_init() will */
 }

@@ -46,7 +46,7 @@ static int make_dirs(struct image_making *m, uid_t uid, struct fcm_error *err)
 {
 	int images = image_dir(false);
 
-	if (mkdirat(images, m->temp.s, 0755) < 0)
+	if (mkdirat(images, m->temp.s, 0700) < 0)
 		return fcm_fail_errno(err, "make a directory for the image");
 	m->dir_fd = dir_open(images, m->temp.s, err);
 	if (m->dir_fd < 0)
@@ -145,7 +145,7 @@ static int publish(struct image_making *m, struct fcm_error *err)
 
 	if (dir_remove(m->dir_fd, JOB, NULL, err) < 0)
 		return -1;
-	if (fsync(m->dir_fd) < 0)
+	if (fchmod(m->dir_fd, 0755) < 0 || fsync(m->dir_fd) < 0)
 		return fcm_fail_errno(err, "store the image");
 	if (renameat2(images, m->temp.s, images, m->id.s, RENAME_NOREPLACE) == 0)
 		m->temp.s[0] = '\0';

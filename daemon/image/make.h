@@ -1,7 +1,7 @@
 /*
  * An image that is made here from what a registry gave, or an archive: a directory beside the images, which becomes one of them whole or goes.
  *
- *	<state>/images/.<random>/{image.ext4,image.json,config.json}	root's
+ *	<state>/images/.<random>/{image.ext4,image.json,config.json}	root's, and closed to all others until it is an image
  *	<state>/images/.<random>/job/					the job's (daemon/oci), given up before the image is
  *	<state>/layers/<diff_id>.tar					layers, kept while an image has them
  */

@@ -114,7 +114,7 @@ static int remove_image(const char *name, struct fcm_error *err)
 
 static void leave(const struct kernel_making *m, const struct left *l)
 {
-	int fd = openat(m->dir_fd, l->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int fd = openat(m->job_fd, l->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
 	assert_true(fd >= 0);
 	if (l->data)
@@ -384,7 +384,7 @@ static void test_no_files(void **state)
 		assert_int_equal(kernel_make_begin(getuid(), &m, &err), 0);
 		leave(&m, &files[0]);
 		leave(&m, &files[1]);
-		auto_free char *plant = xprintf("cd %s/kernels/%s && %s", top, m.temp.s, ways[i]);
+		auto_free char *plant = xprintf("cd %s/kernels/%s/kernel && %s", top, m.temp.s, ways[i]);
 		assert_int_equal(system(plant), 0);
 		assert_int_equal(kernel_make_commit(&m, &kernel, &info, &err), -1);
 		kernel_make_done(&m);
