@@ -122,7 +122,7 @@ void doctor_site_ports(const struct host *h, struct check *c)
 
 /* ---- forwarding, rp_filter ---- */
 
-/* fcmd switches it on when it starts and again when net.ipv4.ip_forward moves, but leaves what somebody said of one. */
+/* fcmd switches it on when it starts, when a route comes and when net.ipv4.ip_forward moves; not when somebody switches off one. */
 void doctor_forwarding(const struct host *h, struct check *c)
 {
 	_cleanup_(strv_done) struct strv off = {0};

@@ -137,6 +137,14 @@ bool publish_clash(const struct publish *a, const struct publish *b)
 		       b->host.s_addr == INADDR_ANY);
 }
 
+bool publish_list_has(const struct publish_list *list, const struct publish *p)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (publish_same(&list->v[i], p))
+			return true;
+	return false;
+}
+
 bool publish_same(const struct publish *a, const struct publish *b)
 {
 	return a->udp == b->udp && a->host_port == b->host_port && a->port == b->port &&

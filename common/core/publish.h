@@ -45,6 +45,7 @@ struct publish_text publish_text(const struct publish *p);
 /* Do both want the same port of the host? */
 bool publish_clash(const struct publish *a, const struct publish *b);
 bool publish_same(const struct publish *a, const struct publish *b);
+bool publish_list_has(const struct publish_list *list, const struct publish *p);
 
 /* A text that takes a port away, [HOSTIP:]HOSTPORT[:PORT][/tcp|/udp]: is it one? FCM_INVALID. And which of `l` does it mean? Its
  * place, or l->n with FCM_NOT_FOUND. */

@@ -20,6 +20,7 @@ static struct {
 	struct nft_ctx *nft;
 	_Atomic uint32_t port;
 	bool installed;
+	bool owed; /* the kernel hasn't got all of `rules`: a transaction failed */
 	struct rules rules;
 } fw = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -103,7 +104,8 @@ static int install(struct fcm_error *err)
 	_cleanup_(buf_done) struct buf text = {0};
 
 	rules_table(&fw.rules, &text);
-	return run(text.p, err);
+	fw.owed = run(text.p, err) < 0;
+	return fw.owed ? -1 : 0;
 }
 
 int firewall_check(const struct rules *rules, struct fcm_error *err)
@@ -125,13 +127,8 @@ int firewall_install(const struct rules *rules, struct fcm_error *err)
 	HOLD_LOCK();
 	if (open_context(err) < 0)
 		return -1;
-	net_vms_done(&fw.rules.vms);
-	net_ports_done(&fw.rules.ports);
-	strv_done(&fw.rules.no_router);
-	fw.rules = *rules;
-	fw.rules.vms = (struct net_vms){0};
-	fw.rules.ports = (struct net_ports){0};
-	fw.rules.no_router = (struct strv){0};
+	rules_done(&fw.rules);
+	fw.rules = (struct rules){.pool = rules->pool, .gateway = rules->gateway, .site = rules->site};
 	strv_copy(&fw.rules.no_router, &rules->no_router);
 	for (size_t i = 0; i < rules->vms.n; i++) {
 		const struct net_vm *vm = &rules->vms.v[i];
@@ -158,9 +155,7 @@ int firewall_remove(struct fcm_error *err)
 	if (open_context(err) < 0)
 		return -1;
 	fw.installed = false;
-	net_vms_done(&fw.rules.vms);
-	net_ports_done(&fw.rules.ports);
-	strv_done(&fw.rules.no_router);
+	rules_done(&fw.rules);
 	int r = run(text.p, err);
 	nft_ctx_free(fw.nft);
 	fw.nft = NULL;
@@ -173,7 +168,7 @@ static int run_or_install(const char *text, struct fcm_error *err)
 {
 	struct fcm_error ignored;
 
-	return run(text, &ignored) == 0 ? 0 : install(err);
+	return !fw.owed && run(text, &ignored) == 0 ? 0 : install(err);
 }
 
 static int not_installed(struct fcm_error *err)
@@ -234,8 +229,7 @@ static bool has_ports(const struct net_vm *vm, const struct publish_list *ports)
 		if (strcmp(have->id.s, vm->id.s) != 0)
 			continue;
 		all++;
-		for (size_t k = 0; k < ports->n; k++)
-			same += publish_same(&have->p, &ports->v[k]);
+		same += publish_list_has(ports, &have->p);
 	}
 	return all == ports->n && same == all;
 }
@@ -247,7 +241,7 @@ int firewall_publish(const struct net_vm *vm, const struct publish_list *ports, 
 
 	if (!fw.installed)
 		return not_installed(err);
-	if (has_ports(vm, ports))
+	if (!fw.owed && has_ports(vm, ports))
 		return 0;
 	net_ports_put(&fw.rules.ports, vm, ports);
 	rules_ports(&fw.rules.ports, &text);
@@ -271,7 +265,7 @@ int firewall_site(struct in_addr site, struct fcm_error *err)
 
 	if (!fw.installed)
 		return not_installed(err);
-	if (fw.rules.site.s_addr == site.s_addr)
+	if (!fw.owed && fw.rules.site.s_addr == site.s_addr)
 		return 0;
 	fw.rules.site = site;
 	rules_site(site, &text);

@@ -79,11 +79,10 @@ int net_init(const struct net_config *config, const char *state_dir, const struc
 	for (size_t i = 0; i < n; i++)
 		net_vms_put(&rules.vms, &vms[i]);
 	if (forward_for_vms(state_dir, &rules.no_router, err) == 0 && firewall_install(&rules, err) == 0 &&
-		link_pool_route(&config->pool, true, err) == 0 && forward_apply(state_dir, NULL, err) == 0 &&
-		tap_adopt(vms, n, err) == 0)
+		link_pool_route(&config->pool, true, err) == 0 &&
+		forward_apply(state_dir, false, NULL, err) == 0 && tap_adopt(vms, n, err) == 0)
 		r = 0;
-	net_vms_done(&rules.vms);
-	strv_done(&rules.no_router);
+	rules_done(&rules);
 	return r;
 }
 

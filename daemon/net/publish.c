@@ -252,14 +252,6 @@ static void drop_from(size_t first)
 		let_go(holds.v[--holds.n]);
 }
 
-static bool is_wanted(const struct hold *h, const struct publish_list *ports)
-{
-	for (size_t i = 0; i < ports->n; i++)
-		if (publish_same(&h->p, &ports->v[i]))
-			return true;
-	return false;
-}
-
 /* Let go what the VM doesn't publish any more, and cut what came that way. */
 static int drop_unwanted(const struct net_vm *vm, const struct publish_list *ports, struct fcm_error *err)
 {
@@ -268,7 +260,7 @@ static int drop_unwanted(const struct net_vm *vm, const struct publish_list *por
 
 	for (size_t i = 0; i < holds.n; i++) {
 		struct hold *h = holds.v[i];
-		if (strcmp(h->id.s, vm->id.s) != 0 || is_wanted(h, ports)) {
+		if (strcmp(h->id.s, vm->id.s) != 0 || publish_list_has(ports, &h->p)) {
 			holds.v[kept++] = h;
 			continue;
 		}

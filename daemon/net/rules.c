@@ -12,7 +12,7 @@
  *   established from its first answer on.
  * - no_router has the interfaces that forward only because we switched it on: what comes in there and isn't for a VM isn't
  *   passed on, so the host becomes no router between its networks. What leaves by the same interface is left alone: with
- *   br_netfilter that is what a bridge passes between its own ports. Of IPv6 we switch nothing on.
+ *   br_netfilter that is what a bridge passes between its own ports. Of IPv6 and of multicast we switch nothing on.
  * - from_vm rejects VM to VM with an answer, so that clients fail at once; to_vm drops, for it faces the outside.
  * - published: a port of this host that a VM publishes leads to the VM, from outside, from VMs (nat_pre) and from this host
  *   (nat_out). pub_at has those at one address, pub_any those at all. Loopback is left to the daemon's sockets, since
@@ -87,7 +87,7 @@ static const char chains[] =
 	"\t\ttype filter hook forward priority filter; policy accept;\n"
 	"\t\tiifgroup %d goto from_vm\n"
 	"\t\toifgroup %d goto to_vm\n"
-	"\t\tmeta nfproto ipv4 jump no_router\n"
+	"\t\tip daddr != 224.0.0.0/4 jump no_router\n"
 	"\t}\n"
 	"\tchain no_router {\n"
 	"\t}\n"
@@ -153,6 +153,13 @@ void net_vms_done(struct net_vms *vms)
 {
 	free(vms->v);
 	*vms = (struct net_vms){0};
+}
+
+void rules_done(struct rules *rules)
+{
+	net_vms_done(&rules->vms);
+	net_ports_done(&rules->ports);
+	strv_done(&rules->no_router);
 }
 
 static void element(const char *verb, const struct net_vm *vm, struct buf *ret)

@@ -43,6 +43,8 @@ struct rules {
 	struct strv no_router; /* interfaces that forward for VMs only */
 };
 
+void rules_done(struct rules *rules); /* free its lists */
+
 /* Append the commands, one transaction each: the whole table, replacing one that is there; its end, if it is there;
  * the element of a VM (adding one that is there is fine, deleting a missing one is an error of nft); the site. */
 void rules_table(const struct rules *rules, struct buf *ret);

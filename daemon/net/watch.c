@@ -8,7 +8,7 @@
  *   table in one transaction. Somebody who flushes in a loop gets at most one repair every REPAIR_MS.
  * - TAP: one that should exist went away or down, or a route to a guest went. net_tap_down() forgets the TAP before it
  *   deletes it, so that isn't seen here.
- * - routes: an interface that forward.c hasn't seen got a route, or one that it has seen went away; the pool's route
+ * - routes: an interface that forward.c hasn't seen got a route, or one that it has seen went away or got another name; the pool's route
  *   went; the host's own switch for forwarding moved (net.ipv4.ip_forward).
  *
  * ENOBUFS (libnl: NLE_NOMEM) means that messages were lost: then everything is suspect.
@@ -56,6 +56,7 @@ static struct {
 
 	/* what is suspect */
 	bool table, routed, pool_route;
+	bool moved;	       /* and the host's own switch was */
 	struct net_vms taps;   /* went away or down, perhaps */
 	struct net_vms routes; /* lost their route, perhaps */
 	int64_t last_rebuild;
@@ -104,7 +105,9 @@ static void on_link(struct nlmsghdr *h)
 	if (!nlmsg_valid_hdr(h, sizeof *link) || link->ifi_family != AF_UNSPEC ||
 		nlmsg_parse(h, sizeof *link, a, IFLA_MAX, NULL) < 0 || a[IFLA_IFNAME] == NULL)
 		return;
-	if (h->nlmsg_type == RTM_DELLINK && forward_knows(link->ifi_index))
+	if (forward_knows(link->ifi_index, NULL) &&
+		(h->nlmsg_type == RTM_DELLINK ||
+			!forward_knows(link->ifi_index, nla_get_string(a[IFLA_IFNAME]))))
 		watch.routed = true;
 	if (h->nlmsg_type == RTM_NEWLINK && link->ifi_flags & IFF_UP &&
 		(a[IFLA_GROUP] == NULL || nla_get_u32(a[IFLA_GROUP]) == NET_GROUP))
@@ -116,7 +119,7 @@ static void on_link(struct nlmsghdr *h)
 static void on_nexthop(struct rtnl_nexthop *nh, void *arg)
 {
 	(void)arg;
-	if (!forward_knows(rtnl_route_nh_get_ifindex(nh)))
+	if (!forward_knows(rtnl_route_nh_get_ifindex(nh), NULL))
 		watch.routed = true;
 }
 
@@ -170,10 +173,10 @@ static void on_netconf(struct nlmsghdr *h)
 	struct nlattr *a[NETCONFA_MAX + 1];
 
 	if (nlmsg_parse(h, sizeof(struct netconfmsg), a, NETCONFA_MAX, NULL) < 0 ||
-		a[NETCONFA_IFINDEX] == NULL ||
+		a[NETCONFA_IFINDEX] == NULL || a[NETCONFA_FORWARDING] == NULL ||
 		(int32_t)nla_get_u32(a[NETCONFA_IFINDEX]) != NETCONFA_IFINDEX_ALL)
 		return;
-	watch.routed = true;
+	watch.routed = watch.moved = true;
 	suspect_taps();
 }
 
@@ -262,9 +265,9 @@ static int repair_routes(struct fcm_error *err)
 		tell("route: the unreachable route of the pool is back");
 	}
 	if (watch.routed) {
-		if (forward_apply(net_state_dir(), &changed, err) < 0)
+		if (forward_apply(net_state_dir(), watch.moved, &changed, err) < 0)
 			return -1;
-		watch.routed = false;
+		watch.routed = watch.moved = false;
 		for (size_t i = 0; i < changed.n; i++)
 			tell("forwarding: on for %s, which has a route now", changed.v[i]);
 	}
@@ -359,7 +362,11 @@ int watch_start(struct loop *loop, const struct net_events *events, struct fcm_e
 		watch_stop();
 		return -1;
 	}
-	return firewall_rebuild(err); /* a change between net_init() and now was announced to nobody */
+	if (firewall_rebuild(err) < 0) /* a change between net_init() and now was announced to nobody */
+		return -1;
+	watch.routed = true;
+	act();
+	return 0;
 }
 
 struct loop *watch_loop(void)

@@ -622,11 +622,28 @@ def test_the_default_route_moves(lab):
     print(f"forwarding followed after {(time.monotonic() - begin) * 1e3:.0f} ms")
     assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/vpn0/forwarding").stdout == "1\n"
     lab.host.run("ip", "route", "replace", "default", "via", WORLD)
-    assert (lab.state / "forwarding").read_text().splitlines()[1:] == ["all 0", "ext0 0", "vpn0 0"]
+    assert [line.split()[:2] for line in (lab.state / "forwarding").read_text().splitlines()[1:]] == [["all", "0"], ["ext0", "0"], ["vpn0", "0"]]
     lab.drive.ok("down")
     assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/vpn0/forwarding").stdout == "0\n"
     lab.host.run("ip", "link", "del", "vpn0")
     assert lab.snapshot() == before
+
+
+def test_an_interface_gets_another_name(lab):
+    """What it was is remembered, and its rule has the name that it has."""
+    def rules():
+        return lab.nft("list", "chain", "inet", "fcm", "no_router")
+
+    lab.init()
+    lab.drive.ok("watch")
+    lab.host.run("ip", "link", "add", "vpn0", "type", "veth", "peer", "name", "vpn1")
+    lab.host.run("sh", "-ec", "sysctl -qw net.ipv4.conf.vpn0.forwarding=0; ip link set vpn1 up; ip link set vpn0 up; ip route add 10.9.0.0/24 dev vpn0")
+    lab.drive.event("vpn0", 1)
+    lab.host.run("sh", "-ec", "ip link set vpn0 down; ip link set vpn0 name wan0; ip link set wan0 up; ip route add 10.9.0.0/24 dev wan0")
+    wait_for("its rule", lambda: '"wan0"' in rules() and '"vpn0"' not in rules(), 5)
+    lab.drive.ok("down")
+    assert lab.host.run("cat", "/proc/sys/net/ipv4/conf/wan0/forwarding").stdout == "0\n"
+    lab.host.run("ip", "link", "del", "wan0")
 
 
 def test_an_interface_that_goes_is_forgotten(lab):

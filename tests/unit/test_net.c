@@ -250,11 +250,11 @@ static void forwarding_file(void **state)
 	_cleanup_(buf_done) struct buf text = {0};
 
 	(void)state;
-	forward_parse("boot b1\neth0 0\n\nwlan0 1\nrubbish\neth1 2\neth2 0 0\naninterfacenamethatistoolong "
-		      "0\neth0 1\n",
+	forward_parse("boot b1\nall 1\neth0 0 2\n\nwlan0 1 3\nrubbish\neth1 2 4\neth2 0 0\neth3 0 5 "
+		      "6\naninterfacenamethatistoolong 0\neth0 1 2\nold0 0\n",
 		"b1", &f);
 	forward_format(&f, "b2", &text);
-	assert_string_equal(text.p, "boot b2\neth0 0\nwlan0 1\n");
+	assert_string_equal(text.p, "boot b2\nall 1\neth0 0 2\nwlan0 1 3\nold0 0 0\n");
 	forward_parse(text.p, "b1", &other); /* another boot */
 	assert_int_equal(other.n, 0);
 	forward_parse("", "b1", &other);
@@ -270,19 +270,36 @@ static void forwarding_of_the_host(void **state)
 	_cleanup_(buf_done) struct buf text = {0};
 
 	(void)state;
-	forward_parse("boot b\neth0 0\n", "b", &f); /* from before the switch was noted */
-	assert_true(forward_note_all(&f, false));
-	assert_false(forward_note_all(&f, false));
+	forward_parse("boot b\neth0 0 2\n", "b", &f); /* from before the switch was noted */
+	assert_true(forward_note_all(&f, false, false));
+	assert_false(forward_note_all(&f, false, false));
 	forward_ours(&f, &ours);
 	assert_int_equal(ours.n, 1);
 	assert_string_equal(ours.v[0], "eth0");
 	strv_done(&ours);
-	assert_true(forward_note_all(&f, true));
+	assert_true(forward_note_all(&f, true, false));
 	forward_ours(&f, &ours);
 	assert_int_equal(ours.n, 0);
-	assert_true(forward_note_all(&f, false));
+	assert_true(forward_note_all(&f, false, true));
 	forward_format(&f, "b", &text);
-	assert_string_equal(text.p, "boot b\neth0 0\nall 0\n");
+	assert_string_equal(text.p, "boot b\nall 0\neth0 0 2\n");
+}
+
+/* One that somebody made a router while an older fcm ran, or when we looked at the wrong moment. */
+static void forwarding_that_was_missed(void **state)
+{
+	_cleanup_(forward_file_done) struct forward_file older = {0}, late = {0};
+	_cleanup_(strv_done) struct strv ours = {0};
+
+	(void)state;
+	forward_parse("boot b\neth0 0\n", "b", &older);
+	assert_true(forward_note_all(&older, true, false));
+	forward_ours(&older, &ours);
+	forward_parse("boot b\nall 1\nvirbr0 0 7\n", "b", &late);
+	assert_false(forward_note_all(&late, true, false));
+	assert_true(forward_note_all(&late, true, true));
+	forward_ours(&late, &ours);
+	assert_int_equal(ours.n, 0);
 }
 
 /* Who drops forwarded packets by policy: not ourselves, nor iptables, nor what VMs don't meet. */
@@ -327,6 +344,7 @@ int main(void)
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(forwarding_file),
 		cmocka_unit_test(forwarding_of_the_host),
+		cmocka_unit_test(forwarding_that_was_missed),
 		cmocka_unit_test(foreign_chains),
 	};
 
