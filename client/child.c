@@ -10,12 +10,12 @@
 
 extern char **environ;
 
-static volatile sig_atomic_t group; /* 0 when it doesn't run */
+static volatile sig_atomic_t group, passed; /* its process group; the last signal that it got of us, or 0 */
 
 static void pass_on(int sig)
 {
-	if (group)
-		kill(-(pid_t)group, sig);
+	passed = sig;
+	kill(-(pid_t)group, sig);
 }
 
 /* In a process group of its own, so that what it runs ends with it, whoever sends us a signal. */
@@ -39,42 +39,45 @@ static int spawn(const char *const argv[], const sigset_t *mask, pid_t *ret, str
 	return errno ? fcm_fail_errno(err, "run %s", argv[0]) : 0;
 }
 
-/* A signal that comes before we know the group waits until we do. */
-static int spawn_held(const char *const argv[], struct fcm_error *err)
+/* `mask` is what it was before: a signal that comes while there is nobody to pass it on to waits. */
+static int spawn_and_wait(
+	const char *const argv[], const sigset_t *mask, int *ret_status, struct fcm_error *err)
 {
-	sigset_t endings, before;
-	pid_t pid = 0;
+	sigset_t held;
+	pid_t pid;
 
-	ending_signals(&endings);
-	sigprocmask(SIG_BLOCK, &endings, &before);
-	int r = spawn(argv, &before, &pid, err);
-	group = pid;
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	return r;
-}
-
-static int spawn_and_wait(const char *const argv[], int *ret_status, struct fcm_error *err)
-{
-	if (spawn_held(argv, err) < 0)
+	if (spawn(argv, mask, &pid, err) < 0)
 		return -1;
-	while (waitpid((pid_t)group, ret_status, 0) < 0)
-		if (errno != EINTR)
-			return fcm_fail_errno(err, "wait for %s", argv[0]);
-	group = 0;
-	return 0;
+	group = pid;
+	ending_instead(pass_on);
+	sigprocmask(SIG_SETMASK, mask, &held);
+	int r;
+	do
+		r = waitpid(pid, ret_status, 0);
+	while (r < 0 && errno == EINTR);
+	if (r < 0)
+		fcm_fail_errno(err, "wait for %s", argv[0]);
+	sigprocmask(SIG_SETMASK, &held, NULL);
+	ending_instead(NULL);
+	return r < 0 ? -1 : 0;
 }
 
 int child_run(const char *const argv[], struct fcm_error *err)
 {
-	int status;
+	sigset_t endings, before;
+	int status = 0;
 
-	ending_instead(pass_on);
-	int r = spawn_and_wait(argv, &status, err);
-	ending_instead(NULL);
+	passed = 0;
+	ending_signals(&endings);
+	sigprocmask(SIG_BLOCK, &endings, &before);
+	int r = spawn_and_wait(argv, &before, &status, err);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (r < 0)
 		return -1;
 	if (WIFSIGNALED(status))
 		return fcm_fail(err, FCM_CANCELLED, "%s was ended by signal %d", argv[0], WTERMSIG(status));
+	if (status == 0 && passed)
+		raise((int)passed); /* it was done already */
 	return status == 0 ? 0 : fcm_fail(err, FCM_HOST, "%s failed; its last lines say why", argv[0]);
 }
 

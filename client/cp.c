@@ -24,6 +24,7 @@
 
 #include "client/command.h"
 #include "client/cp.h"
+#include "client/ending.h"
 #include "client/out.h"
 #include "client/term.h"
 #include "common/core/clock.h"
@@ -209,23 +210,15 @@ static void end(struct copy *c, const struct process *p, struct report *ret)
 		;
 }
 
-static void ignore_signals(void)
-{
-	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		signal(signals[i], SIG_IGN);
-}
-
 static int pack(const struct copy *c, int fd, struct report *r)
 {
-	ignore_signals();
+	ending_instead(SIG_IGN);
 	return tree_pack(fd, c->from.path, c->keep, &r->count, &r->err);
 }
 
 static int unpack(const struct copy *c, int fd, struct report *r)
 {
-	ignore_signals();
+	ending_instead(SIG_IGN);
 	return tree_unpack(fd, c->to.path, c->keep | TREE_PLACE, &r->count, &r->err);
 }
 

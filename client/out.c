@@ -348,7 +348,7 @@ void out_hint(const char *fmt, ...)
 
 void out_result(const struct cli *cli, const char *name, const field_json *v, const char *fmt, ...)
 {
-	char text[512], shown[256];
+	char text[512];
 	bool both = isatty(STDOUT_FILENO) && isatty(STDERR_FILENO);
 	va_list ap;
 
@@ -356,7 +356,7 @@ void out_result(const struct cli *cli, const char *name, const field_json *v, co
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
 	text[fcm_printable(text, strlen(text))] = '\0';
-	(void)fcm_copy(shown, sizeof shown, name);
+	auto_free char *shown = xstrdup(name);
 	shown[fcm_printable(shown, strlen(shown))] = '\0';
 	if (cli->globals.json) {
 		out_json(v);
