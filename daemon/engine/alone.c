@@ -130,9 +130,6 @@ static bool take_turn(void)
 static int revive(struct op *op, struct fcm_error *err)
 {
 	const struct vm_view *v = &op->vm->view;
-
-	if (claimed_begin(op, err) < 0)
-		return -1;
 	int rc = 0;
 	bool due = v->state == VM_STARTING || (v->state == VM_FAILED && v->spec.restart != RESTART_NO);
 	if (v->desired == WANT_RUNNING && due && !engine_stopping())
@@ -141,13 +138,18 @@ static int revive(struct op *op, struct fcm_error *err)
 	return rc;
 }
 
+/* A turn isn't kept for a VM that somebody else has: that may take as long as he waits for its guest. */
 int op_revive_run(struct op *op, struct fcm_error *err)
 {
-	if (!take_turn())
-		return 0; /* config.json says what is due */
-	int rc = revive(op, err);
-	sem_post(&turns);
-	return rc;
+	while (take_turn()) {
+		bool mine = claimed_try(op, err) == 0;
+		int rc = mine ? revive(op, err) : -1;
+		sem_post(&turns);
+		if (mine || err->code != FCM_BUSY)
+			return rc;
+		clock_sleep(SLICE_MS);
+	}
+	return 0; /* config.json says what is due */
 }
 
 int claimed_adopt(struct op *op, struct fcm_error *err)

@@ -25,18 +25,26 @@ static int claim(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
-int claimed_begin(struct op *op, struct fcm_error *err)
+static int refuse_broken(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 
-	if (claim(op, err) < 0)
-		return -1;
 	if (!vm->broken || op->run == op_destroy_run)
 		return 0;
 	registry_drop(vm);
 	fcm_fail(err, FCM_CONFIG, "VM '%s': %s", vm->view.name, vm->view.reason.message);
 	return fcm_hint(err, "mend %s/%s/config.json and restart fcmd, or fcm destroy %s",
 		engine()->config->state_dir, vm->id.s, vm->id.s);
+}
+
+int claimed_begin(struct op *op, struct fcm_error *err)
+{
+	return claim(op, err) < 0 ? -1 : refuse_broken(op, err);
+}
+
+int claimed_try(struct op *op, struct fcm_error *err)
+{
+	return registry_claim(op->vm, op, clock_ms(), err) < 0 ? -1 : refuse_broken(op, err);
 }
 
 void vm_set_reason(struct vm *vm, const char *code, const struct fcm_error *err)
@@ -103,11 +111,14 @@ static void note_failure(struct op *op, const struct before *b, const struct fcm
 			 (starts && strcmp(err->step, "publish") == 0) || strcmp(err->step, "begin") == 0;
 	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
 
-	if (same) {
+	/* a VMM that answered neither the pause nor the way back: a resume makes it certain */
+	bool may_stand = same && b->state == VM_RUNNING && vm->paused;
+
+	if (same)
 		VM_SET(vm, view->state = b->state; view->desired = b->desired; view->reason = b->reason);
-	} else {
+	if (!same || may_stand) {
 		vm_set_reason(vm, fcm_code_info(err->code)->wire, err);
-		VM_SET(vm, view->state = VM_FAILED);
+		VM_SET(vm, view->state = may_stand ? VM_PAUSED : VM_FAILED);
 	}
 	/* of a destroy that got stuck config.json goes on saying so: the next daemon finishes it */
 	if (same || op->table != &table_destroy)

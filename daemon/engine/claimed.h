@@ -1,7 +1,7 @@
 /*
  * What operations are made of: claim a VM, run tables of steps on it, leave in the VM how that went.
  *
- * All but claimed_begin() are for the holder of the VM's busy slot, who gives it back by registry_drop().
+ * All but claimed_begin() and claimed_try() are for the holder of the VM's busy slot, who gives it back by registry_drop().
  */
 #pragma once
 
@@ -10,6 +10,9 @@
 /* Claim op->vm. One whose config.json is broken can only be destroyed (FCM_CONFIG): everything else would write a new one
  * over what its user may still mend. */
 int claimed_begin(struct op *op, struct fcm_error *err) must_check;
+
+/* The same without waiting: FCM_BUSY. */
+int claimed_try(struct op *op, struct fcm_error *err) must_check;
 
 /* Run a table. One that fails leaves the VM as it was when nothing was touched yet, running when only its guest is late,
  * and failed with the reason in all other cases. */

@@ -85,10 +85,10 @@ static bool is_down(const struct vm *vm)
 	return vm->view.state == VM_STOPPED && vm->shim_pidfd < 0;
 }
 
-/* One that is suspended loses its memory, as with a power cut. */
+/* One that is suspended, or couldn't go on from there, loses its memory, as with a power cut. */
 static int drop_saved(struct vm *vm, struct fcm_error *err)
 {
-	return vm->view.state == VM_SUSPENDED ? saved_discard(vm, err) : 0;
+	return saved_there(vm) ? saved_discard(vm, err) : 0;
 }
 
 int op_stop_run(struct op *op, struct fcm_error *err)
@@ -98,8 +98,8 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
-	if (!is_down(vm) || vm->view.desired != WANT_STOPPED) {
-		op->changed = !is_down(vm);
+	if (!is_down(vm) || vm->view.desired != WANT_STOPPED || saved_there(vm)) {
+		op->changed = !is_down(vm) || saved_there(vm);
 		rc = drop_saved(vm, err) < 0 ? -1 : claimed_run(op, &table_stop, err);
 	}
 	registry_drop(vm);
@@ -136,7 +136,11 @@ static int fail_state(const struct vm *vm, struct fcm_error *err)
 
 int claimed_reach(struct op *op, struct fcm_error *err)
 {
-	return op->vm->vmm || !op_vmm_lives(op) ? 0 : claimed_adopt(op, err);
+	if (op->vm->vmm || !op_vmm_lives(op))
+		return 0;
+	if (claimed_adopt(op, err) < 0)
+		return -1;
+	return op->vm->vmm ? 0 : fail_state(op->vm, err); /* it ended, and is treated so */
 }
 
 /* Run `table` on a VM in state `from`, unless it is what it becomes by that. */

@@ -15,6 +15,7 @@
 #include "common/core/clock.h"
 #include "common/core/log.h"
 #include "daemon/caddy/caddy.h"
+#include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/ops.h"
 #include "daemon/engine/supervise.h"
@@ -299,14 +300,12 @@ bool site_api_retry(void)
 
 /* ---- all of them, when the daemon starts ---- */
 
-enum { CLAIM_MS = 120000 };
-
 /* One VM's part of the sync: op->expose says what became of its site. One that was destroyed or unexposed since the
  * list was made has got its file back by it. */
 static int synced(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
-	int rc = registry_claim(vm, op, clock_in(CLAIM_MS), err);
+	int rc = claimed_begin(op, err);
 	struct caddy_site site;
 	struct fcm_error why;
 	bool existed;

@@ -283,13 +283,18 @@ static int read_again(struct snapshot_hold *h, struct fcm_error *err)
 
 static int take(struct op *op, const struct op_table *table, struct fcm_error *err)
 {
+	struct fcm_error ignored;
+
 	if (check_name(op, err) < 0 || check_state(op, err) < 0 || engine_has_room(err) < 0)
 		return -1;
 	describe(op);
 	op->changed = true;
 	int rc = claimed_run(op, table, err);
 	op->hold.snapshot.vm = (struct vm_view){0};
-	return rc < 0 ? -1 : read_again(&op->hold, err);
+	if (rc == 0)
+		return read_again(&op->hold, err);
+	(void)!step_shot.undo(op, &ignored); /* also where the VMM didn't let the roll-back get that far */
+	return -1;
 }
 
 int op_snapshot_run(struct op *op, struct fcm_error *err)

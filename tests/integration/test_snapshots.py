@@ -98,6 +98,31 @@ def test_a_vmm_that_halts_too_late(host, api):
 
 
 @fake_only
+def test_vmms_that_answer_neither_the_pause_nor_the_way_back(host, api):
+    """Whether they stand nobody knows, so they are called paused, and a resume makes it certain."""
+    verbs = {"web": ("snapshots", {"disk_only": True}), "two": ("pause", None), "three": ("suspend", None)}
+    pids = [host.create(name)["vmm_pid"] for name in verbs]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda row: api.post(f"/v1/vms/{row[0]}/{row[1][0]}", row[1][1], timeout=60), verbs.items()))
+        assert [answer.code for answer in answers] == ["timeout"] * 3
+        assert api.post("/v1/vms/web/resume", timeout=60).code == "timeout"
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert os.listdir(host.state_dir / "snapshots") == []
+    for name in verbs:
+        now = host.vm(name)
+        assert (now["state"], now["desired"], now["reason"]["step"]) == ("paused", "running", "pause"), now
+        assert api.post(f"/v1/vms/{name}/resume").ok()["reason"] is None and host.vm(name)["state"] == "running"
+        assert api.post(f"/v1/vms/{name}/exec", {"cmd": ["true"]}, timeout=10).status == 200
+    take(api).ok(201)
+    assert host.vm("web")["state"] == "running"
+
+
+@fake_only
 def test_a_vmm_that_is_late_when_the_daemon_begins(host, api):
     """Of one that is paused nothing else is believed; a stop reaches one that runs before it asks."""
     vms = [host.create("paused"), host.create("web")]
@@ -198,16 +223,23 @@ def test_of_nobody(api):
         refused(answer, "not_found", "there is no snapshot 'nope'", hint="fcm snapshot ls")
 
 
-def test_suspended_memory_that_is_broken(host, api):
-    """It isn't started without it, for it isn't what its user thinks; stop drops it."""
+@pytest.mark.parametrize("was", ["suspended", "failed", "stopped"])
+def test_suspended_memory_that_is_broken(host, api, was):
+    """It isn't started without it, for it isn't what its user thinks; stop drops it, also after a start that failed later."""
     host.create("web")
     api.post("/v1/vms/web/suspend").ok()
+    if was != "suspended":
+        host.stop_daemon()
+        path = next(host.state_dir.glob("*/saved")).parent / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"state": was}))
+        host.start_daemon()
     state = saved(host) / "state"
     state.chmod(0o600)
     state.write_bytes(state.read_bytes()[:-1])
     refused(api.post("/v1/vms/web/start"), "config_invalid", "'state'", "changed", hint="fcm stop web")
-    assert host.vm("web")["state"] == "suspended"
-    api.post("/v1/vms/web/stop").ok()
+    assert host.vm("web")["state"] == ("suspended" if was == "suspended" else "failed")
+    assert api.post("/v1/vms/web/stop").ok()["changed"]
+    assert not state.parent.exists()
     api.post("/v1/vms/web/start").ok()
 
 
