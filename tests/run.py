@@ -29,11 +29,11 @@ SKIPPED = 77  # the status of a part that can't be tried here, as automake's
 WORDS = ("passed", "failed", "skipped")
 FIRST = "--cache-clear"  # what tells pytest's first run from its second, of what failed
 AGAIN_MAX = 3
-# How many parts of a kind run beside others. A host is one processor's work; those in namespaces often wait for a time to pass,
-# so together with one host they are three, and at the end there are two hosts. What is made for them often waits for the network.
-LANES, HOSTS, MAKERS = 4, 2, 2
+# How many parts of a kind run beside others. A host, or guests that boot, are one processor's work, of which there are two; what has
+# a scripted VMM mostly waits for a time to pass, and what is made for others for the network.
+BUSY, WAITING, MAKERS = 2, 2, 2
 RELEASES = ("bookworm", "trixie")
-SPACE, HOST, MAKER = "in a namespace", "in a host", "made for others"
+GUEST, HOST, SCRIPTED, MAKER = "with guests", "in a host", "with a scripted VMM", "made for others"
 # Of the parts that run beside others these begin first, so that all lanes end together.
 LONGEST = ("host", "package", "base", "debian", "asan", "fuzzers", "test_undo", "contract", "test_software_guest", "test_debian_guest", "test_build_guest", "test_main_guest", "test_guest_power",
            "test_snapshot_files", "test_restart", "test_volumes_guest", "test_freeze_guest", "test_snapshot_guest", "test_ready_guest", "fuzz",
@@ -128,9 +128,9 @@ def rank(name):
 
 
 def beside(kind, parts_):
-    """Those that may run beside others."""
+    """Those that may run beside others; `kind` is that of those that have none."""
     for part in parts_:
-        part.beside = kind
+        part.beside = part.beside or kind
     return sorted(parts_, key=lambda part: rank(part.name))
 
 
@@ -141,8 +141,11 @@ def after(part, *names):
 
 def integration_parts(build, asan):
     for file in test_files("integration"):
-        assets = re.search(r'^HOST = .*"assets": \((.*?)\)', file.read_text(), re.M)
-        yield after(pytest(file.stem, [file], build, 1500), *re.findall("base|debian", assets[1] if assets else ""))
+        options = "".join(re.findall(r"^HOST = .*", file.read_text(), re.M))
+        assets = re.search(r'"assets": \((.*?)\)', options)
+        part = after(pytest(file.stem, [file], build, 1500), *re.findall("base|debian", assets[1] if assets else ""))
+        part.beside = SCRIPTED if '"fake": True' in options else GUEST
+        yield part
     sanitized = [TOP / f"tests/integration/{name}.py" for name in ("test_api", "test_bad_input")]
     yield after(pytest("api-asan", sanitized, asan, 900, FCM_SANITIZED="1", FCM_CYCLES="10"), "asan")
 
@@ -194,7 +197,8 @@ def parts(options):
         after(Part("fuzz", [PYTHON, TOP / "tests/fuzz/run.py", "--build", options.build_fuzz, "--seconds", "4"], count_line, 300), "fuzzers"),
         *integration_parts(build, asan),
     ]
-    return [*beside(MAKER, list(makers(build))), *beside(SPACE, [*quick, *slow]), *beside(HOST, list(host_parts(build)))]
+    beside(SCRIPTED, [part for part in quick if part.name == "contract"])
+    return [*beside(MAKER, list(makers(build))), *beside(GUEST, [*quick, *slow]), *beside(HOST, list(host_parts(build)))]
 
 
 def chosen(options):
@@ -289,16 +293,16 @@ class Lanes:
         self.changed, self.run_now = threading.Condition(), collections.Counter()
 
     def choose(self):
-        """The next to begin, or None: what others need, then a host if there is none, then others, then a second host."""
+        """The next to begin, or None: what others need, what mostly waits, a host if there is none, guests, a second host."""
         now = self.run_now
         first = {part.beside: part for part in reversed(self.waiting) if self.unfinished.isdisjoint(part.after)}
-        if MAKER in first and now[MAKER] < MAKERS:
-            return first[MAKER]
-        if now[HOST] + now[SPACE] + (now[MAKER] > 0) >= LANES - 1:
+        for kind, most in ((MAKER, MAKERS), (SCRIPTED, WAITING)):
+            if kind in first and now[kind] < most:
+                return first[kind]
+        if now[HOST] + now[GUEST] >= BUSY:
             return None
-        if HOST in first and now[HOST] < (1 if SPACE in first else HOSTS):
-            return first[HOST]
-        return first.get(SPACE)
+        order = (HOST, GUEST) if now[HOST] == 0 else (GUEST, HOST)
+        return next((first[kind] for kind in order if kind in first), None)
 
     def take(self):
         with self.changed:
@@ -324,8 +328,9 @@ class Lanes:
 
     def run(self):
         begun, before = time.monotonic(), processor_time()
-        with concurrent.futures.ThreadPoolExecutor(LANES) as pool:
-            lanes = [pool.submit(self.lane) for _ in range(LANES)]
+        count = BUSY + WAITING + MAKERS
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            lanes = [pool.submit(self.lane) for _ in range(count)]
         busy, total = (after - first for first, after in zip(before, processor_time()))
         print(f"    side by side: {time.monotonic() - begun:.0f} s, processors {100 * busy // max(total, 1)}% busy", flush=True)
         return [result for lane in lanes for result in lane.result()]
