@@ -175,7 +175,7 @@ static void debug_answer(const struct api *a, const struct httpc_answer *answer,
 static void take_text(char *dst, size_t size, const char *src)
 {
 	fcm_copy(dst, size, src);
-	dst[fcm_printable(dst, strlen(dst))] = '\0';
+	fcm_make_printable(dst);
 }
 
 static void hint_token(const struct api *a, struct fcm_error *err)

@@ -199,7 +199,7 @@ static int copy_maps(struct cli *cli, const struct create_options *o, const char
 	auto_free char *note = xprintf("fcm: the VM stays, without its files: fcm destroy %s\n", name);
 	int r = 0;
 
-	note[fcm_printable(note, strlen(note))] = '\0';
+	fcm_make_printable(note);
 	term_interrupt_note(note);
 	for (size_t i = 0; r == 0 && i < o->maps.n; i++) {
 		const char *map = o->maps.v[i], *colon = map_colon(map);

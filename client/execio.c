@@ -141,18 +141,13 @@ static void drop_frame(struct relay *r, const struct frame *f)
 	r->written = 0;
 }
 
-static void clean(char *text)
-{
-	text[fcm_printable(text, strlen(text))] = '\0';
-}
-
 static int fail_remote(const char *error, const char *code, const char *hint, struct fcm_error *err)
 {
 	fcm_fail(err, fcm_code_from_wire(code ? code : ""), "%s", error);
 	if (hint)
 		fcm_hint(err, "%s", hint);
-	clean(err->msg);
-	clean(err->hint);
+	fcm_make_printable(err->msg);
+	fcm_make_printable(err->hint);
 	return -1;
 }
 
@@ -167,7 +162,7 @@ static int take_result(struct relay *r, const struct frame *f, struct fcm_error 
 			kv_get(f->payload, f->len, "code"), kv_get(f->payload, f->len, "hint"), err);
 	if (error) {
 		auto_free char *text = xstrdup(error);
-		clean(text);
+		fcm_make_printable(text);
 		fprintf(stderr, "fcm: %s\n", text);
 	}
 	r->status = sig ? 128 + (int)sig : (int)code;

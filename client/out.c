@@ -355,9 +355,9 @@ void out_result(const struct cli *cli, const char *name, const field_json *v, co
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	text[fcm_printable(text, strlen(text))] = '\0';
+	fcm_make_printable(text);
 	auto_free char *shown = xstrdup(name);
-	shown[fcm_printable(shown, strlen(shown))] = '\0';
+	fcm_make_printable(shown);
 	if (cli->globals.json) {
 		out_json(v);
 	} else if (both && !cli->globals.quiet) {

@@ -14,10 +14,9 @@ void report(const struct fcm_error *err)
 	term_progress_end();
 	fflush(stdout);
 	fcm_copy(text, sizeof text, err->msg);
-	text[fcm_printable(text, strlen(text))] = '\0';
-	fprintf(stderr, "fcm: %s\n", text);
+	fprintf(stderr, "fcm: %s\n", fcm_make_printable(text));
 	fcm_copy(text, sizeof text, err->hint);
-	text[fcm_printable(text, strlen(text))] = '\0';
+	fcm_make_printable(text);
 	if (*text)
 		fprintf(stderr, "     %s\n", text);
 }

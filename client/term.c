@@ -303,7 +303,7 @@ void term_progress(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(progress.text, sizeof progress.text, fmt, ap);
 	va_end(ap);
-	progress.text[fcm_printable(progress.text, strlen(progress.text))] = '\0';
+	fcm_make_printable(progress.text);
 	pthread_mutex_unlock(&progress.lock);
 	if (!progress.running)
 		start_thread();

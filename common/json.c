@@ -125,7 +125,7 @@ static int bad_json(const char *text, size_t n, const json_error_t *e, struct fc
 		return fcm_fail_field(
 			err, FCM_INVALID, key.s, "%s%sthe number is too large", key.s, key.s[0] ? ": " : "");
 	fcm_copy(what, sizeof what, e->text);
-	what[fcm_printable(what, strlen(what))] = '\0';
+	fcm_make_printable(what);
 	for (char *p = what; (p = strpbrk(p, "\n\t"));)
 		*p = ' ';
 	return fcm_fail_field(err, FCM_BAD_JSON, key.s, "%s%sbad JSON at line %d, column %d: %s", key.s,

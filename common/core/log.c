@@ -85,7 +85,7 @@ void log_line(enum log_level level, const char *vm, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(msg, sizeof msg, fmt, ap);
 	va_end(ap);
-	msg[fcm_printable(msg, strlen(msg))] = '\0';
+	fcm_make_printable(msg);
 	quote(quoted, sizeof quoted, msg);
 
 	bool journal = to_journal();

@@ -10,7 +10,10 @@ enum {
 	CHUNK = 65536,
 };
 
-static const char zeros[HOLE];
+bool all_zeros(const char *p, size_t n)
+{
+	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
 
 int sparse_write(int fd, const void *data, size_t n, off_t at)
 {
@@ -18,11 +21,11 @@ int sparse_write(int fd, const void *data, size_t n, off_t at)
 
 	while (n > 0) {
 		size_t piece = MIN(n, HOLE - (size_t)(at % HOLE));
-		if (memcmp(p, zeros, piece) == 0) {
+		if (all_zeros(p, piece)) {
 			p += piece, n -= piece, at += (off_t)piece;
 			continue;
 		}
-		while (piece + HOLE <= n && memcmp(p + piece, zeros, HOLE) != 0)
+		while (piece + HOLE <= n && !all_zeros(p + piece, HOLE))
 			piece += HOLE;
 		ssize_t k = pwrite(fd, p, piece, at);
 		if (k < 0)

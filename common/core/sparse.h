@@ -7,6 +7,9 @@
 
 #include "common/core/util.h"
 
+/* Are all of them zeros? */
+bool all_zeros(const char *p, size_t n);
+
 /* Write n bytes to `at` of a file that reads as zeros there: blocks of 4096 bytes that are zeros are left out. 0, or -1 with
  * errno. */
 int sparse_write(int fd, const void *data, size_t n, off_t at) must_check;

@@ -189,11 +189,17 @@ size_t fcm_printable(char *s, size_t n)
 	return (size_t)(out - (unsigned char *)s);
 }
 
+char *fcm_make_printable(char *s)
+{
+	s[fcm_printable(s, strlen(s))] = '\0';
+	return s;
+}
+
 bool fcm_quote(char *dst, size_t size, const char *src)
 {
 	bool whole = fcm_copy(dst, size, src);
 
-	dst[fcm_printable(dst, strlen(dst))] = '\0';
+	fcm_make_printable(dst);
 	for (char *p = dst; (p = strpbrk(p, "\n\t"));)
 		*p = '?';
 	return whole;

@@ -75,6 +75,9 @@ bool fcm_parse_size(const char *s, uint64_t unit, uint64_t *ret);
  * overrides) by '?', in place: for text of a guest that goes to a terminal or into a log. Returns the new length. */
 size_t fcm_printable(char *s, size_t n);
 
+/* The same of a string. Returns it. */
+char *fcm_make_printable(char *s);
+
 /* What fits of `src` in `dst` of `size` bytes, printable and on one line ('?' for each \n and \t, too): for a message that quotes
  * what a stranger said. Returns false when it was cut. */
 bool fcm_quote(char *dst, size_t size, const char *src);

@@ -188,8 +188,8 @@ static int network_up(struct vm **all, size_t n, struct fcm_error *err)
 			if (publish_of(all[i], &ports[live], err) < 0)
 				ports[live].n =
 					0; /* somebody wrote nonsense into config.json; its step says so */
-			parts[live] =
-				(struct net_vm){all[i]->id, all[i]->view.ip, all[i]->view.uid, &ports[live]};
+			parts[live] = vm_net_part(all[i]);
+			parts[live].ports = &ports[live];
 			live++;
 		}
 	return net_init(&config, c->state_dir, parts, live, err);
@@ -203,7 +203,7 @@ static void hold_ports(struct vm **all, size_t n)
 	struct fcm_error err;
 
 	for (size_t i = 0; i < n; i++) {
-		const struct net_vm part = {all[i]->id, all[i]->view.ip, all[i]->view.uid, NULL};
+		const struct net_vm part = vm_net_part(all[i]);
 		if (all[i]->shim_pidfd < 0 || publish_of(all[i], &ports, &err) < 0)
 			continue;
 		if (net_publish(&part, all[i]->view.name, &ports, &err) < 0)

@@ -10,8 +10,6 @@
 
 enum { IMPORTS_MAX = 4, NAMES_MAX = 64 };
 
-static atomic_uint imports;
-
 /* The archive's own names count where its user gave none. They are a stranger's. */
 static int take_names(struct strv *names, const struct buf *answer, struct fcm_error *err)
 {
@@ -73,13 +71,14 @@ static int receive(struct op *op, struct fcm_error *err)
 
 const struct step step_import = {.name = "import", .run = receive};
 
-int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err)
+int import_run(struct op *op, struct fcm_error *err)
 {
-	bool taken = atomic_fetch_add(under_way, 1) < IMPORTS_MAX;
+	static atomic_uint under_way;
+	bool taken = atomic_fetch_add(&under_way, 1) < IMPORTS_MAX;
 	int r = taken ? steps_run_all(op, err)
 		      : fcm_fail(err, FCM_UNAVAILABLE, "%d imports are in progress", IMPORTS_MAX);
 
-	atomic_fetch_sub(under_way, 1);
+	atomic_fetch_sub(&under_way, 1);
 	fcm_closep(&op->import.in_fd);
 	return r;
 }
@@ -95,11 +94,6 @@ int import_open(struct op *op, const char *of, int *ret_fd, struct fcm_error *er
 	op->import.in_fd = pair[0];
 	*ret_fd = pair[1];
 	return 0;
-}
-
-static int import_run(struct op *op, struct fcm_error *err)
-{
-	return import_bounded(op, &imports, err);
 }
 
 static int plan(const char *name, const char *config, struct op *op, struct fcm_error *err)

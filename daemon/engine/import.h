@@ -4,8 +4,6 @@
  */
 #pragma once
 
-#include <stdatomic.h>
-
 #include "daemon/engine/op.h"
 
 /* Begin one; its bytes go into *ret_fd, a stream socket of the caller's, until that is closed or shut down. It takes no more when
@@ -16,9 +14,9 @@
 int engine_import(
 	const char *name, const char *config, struct op **ret, int *ret_fd, struct fcm_error *err) must_check;
 
-/* What imports of images, kernels and snapshots share. Run the table of this one of `under_way`, and close op->import.in_fd. FCM_UNAVAILABLE
- * when four of them are in progress. */
-int import_bounded(struct op *op, atomic_uint *under_way, struct fcm_error *err) must_check;
+/* What imports of images, kernels and snapshots share. Run the table of this one, as an op's `run`, and close op->import.in_fd.
+ * FCM_UNAVAILABLE when four of them are in progress. */
+int import_run(struct op *op, struct fcm_error *err) must_check;
 
 /* Have fcm-oci (job `unpack`) put what comes into a directory, which is its uid's, and end who sends it. Of `files` each may be there
  * then, and nothing else, with `max` bytes altogether; `of` is what they make: "snapshot". */

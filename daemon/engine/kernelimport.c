@@ -4,8 +4,6 @@
 #include "daemon/engine/import.h"
 #include "daemon/engine/making.h"
 
-static atomic_uint imports;
-
 /* ---- place: a directory, which nobody sees yet ---- */
 
 static int begin(struct op *op, struct fcm_error *err)
@@ -50,11 +48,6 @@ static int install(struct op *op, struct fcm_error *err)
 const struct step step_install = {.name = "install", .run = install};
 
 /* ---- the operation ---- */
-
-static int import_run(struct op *op, struct fcm_error *err)
-{
-	return import_bounded(op, &imports, err);
-}
 
 int engine_kernel_import(const char *name, struct op **ret, int *ret_fd, struct fcm_error *err)
 {

@@ -17,8 +17,6 @@
 /* Of all files of one, with their holes: what fcm-oci may write at most. */
 #define SNAPSHOT_BYTES ((int64_t)256 << 30)
 
-static atomic_uint imports;
-
 /* ---- receive: what comes ---- */
 
 static int receive(struct op *op, struct fcm_error *err)
@@ -148,11 +146,6 @@ static int enter(struct op *op, struct fcm_error *err)
 const struct step step_enter = {.name = "enter", .run = enter};
 
 /* ---- the operation ---- */
-
-static int import_run(struct op *op, struct fcm_error *err)
-{
-	return import_bounded(op, &imports, err);
-}
 
 static int plan(const char *name, struct op *op, struct fcm_error *err)
 {

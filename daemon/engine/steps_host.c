@@ -8,10 +8,8 @@
 #include "daemon/net/net.h"
 #include "daemon/proc/cgroup.h"
 
-static struct net_vm net_part(const struct op *op)
+struct net_vm vm_net_part(const struct vm *vm)
 {
-	const struct vm *vm = op->vm;
-
 	return (struct net_vm){.id = vm->id, .ip = vm->view.ip, .uid = vm->view.uid};
 }
 
@@ -19,21 +17,21 @@ static struct net_vm net_part(const struct op *op)
 
 static int filter_up(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	return net_filter_up(&part, err);
 }
 
 static int filter_down(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	return net_filter_down(&part, &op->receipt.nft_elements, err);
 }
 
 static void filter_describe(const struct op *op, bool undo, struct strv *ret)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	if (undo)
 		strv_addf(ret, "nft delete the elements of %s, conntrack entries of %s",
@@ -49,21 +47,21 @@ const struct step step_filter = {
 
 static int tap_up(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	return net_tap_up(&part, err);
 }
 
 static int tap_down(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	return net_tap_down(&part, &op->receipt.tap, err);
 }
 
 static void tap_describe(const struct op *op, bool undo, struct strv *ret)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 
 	if (undo)
 		strv_addf(ret, "netlink RTM_DELLINK %s", net_tap_name(&part.id).s);

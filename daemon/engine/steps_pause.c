@@ -1,7 +1,7 @@
 /*
  * Standing still: the agent freezes the guest's programs (docs/AGENT.md, "Freeze"), then the VMM halts the virtual CPUs. Going
  * on is the reverse, and in between the guest learns the time: so no program sees a clock that stood still, and of a machine
- * that was saved like this (steps_save.c) none runs on before it has its new name, keys and random numbers.
+ * that was saved like this (saved.c) none runs on before it has its new name, keys and random numbers.
  *
  * A guest whose agent doesn't answer, or doesn't know the word, is paused all the same; vm->frozen tells.
  */

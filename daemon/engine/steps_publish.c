@@ -34,11 +34,6 @@ static void set_texts(struct vm *vm, const struct publish_list *ports)
 	VM_SET(vm, strv_done(&view->spec.publish); view->spec.publish = texts);
 }
 
-static struct net_vm net_part(const struct op *op)
-{
-	return (struct net_vm){.id = op->vm->id, .ip = op->vm->view.ip, .uid = op->vm->view.uid};
-}
-
 /* ---- publish: what the network does ---- */
 
 /* Of a VM that doesn't run only the wish changes. */
@@ -49,7 +44,7 @@ static bool has_effect(const struct op *op)
 
 static int publish_up(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 	struct publish_list ports;
 
 	if (publish_of(op->vm, &ports, err) < 0)
@@ -62,7 +57,7 @@ static int publish_up(struct op *op, struct fcm_error *err)
 
 static int publish_down(struct op *op, struct fcm_error *err)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 	struct publish_list ports = {0};
 
 	if (op->table == &table_publish)
@@ -72,7 +67,7 @@ static int publish_down(struct op *op, struct fcm_error *err)
 
 static void publish_describe(const struct op *op, bool undo, struct strv *ret)
 {
-	struct net_vm part = net_part(op);
+	struct net_vm part = vm_net_part(op->vm);
 	struct publish_list ports;
 	struct fcm_error ignored;
 

@@ -258,7 +258,7 @@ static void write_name(const struct ready_spec *r, char *ret, size_t size)
 		(void)fcm_format(ret, size, "%s=%s", mode, arg);
 	else
 		fcm_copy(ret, size, mode);
-	ret[fcm_printable(ret, strlen(ret))] = '\0';
+	fcm_make_printable(ret);
 }
 
 static int ready(struct op *op, struct fcm_error *err)

@@ -166,7 +166,7 @@ static bool site_follows(struct op *op)
 static void tell_others(struct op *op)
 {
 	struct vm *vm = op->vm;
-	struct net_vm part = {.id = vm->id, .ip = vm->view.ip, .uid = vm->view.uid};
+	struct net_vm part = vm_net_part(vm);
 	struct publish_list ports;
 	struct fcm_error err;
 

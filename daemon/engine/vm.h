@@ -178,6 +178,9 @@ enum guest_power vm_last_wish(const struct vm *vm);
 /* How the main process of a VM that ended did so, likewise: 0 to 255, or -1. */
 int vm_main_exit(const struct vm *vm);
 
+/* Its part of the network, without its ports. */
+struct net_vm vm_net_part(const struct vm *vm);
+
 /* What a running VM's `reason` says of its network: nothing, or that its TAP is gone. */
 struct vm_reason vm_network(const struct vm *vm);
 

@@ -455,7 +455,7 @@ static int finish_call(struct guest *g, struct call *c, int64_t deadline, struct
 void guest_text(const char *s, char *ret, size_t size)
 {
 	fcm_copy(ret, size, s);
-	ret[fcm_printable(ret, strlen(ret))] = '\0';
+	fcm_make_printable(ret);
 	for (char *c = ret; (c = strpbrk(c, "\n\t"));)
 		*c = ' ';
 }

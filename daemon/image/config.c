@@ -75,7 +75,7 @@ void image_config_version(const char *text, size_t n, char *ret, size_t size)
 	const field_json *labels = fj_get(fj_get(v, "config"), "Labels");
 
 	(void)fcm_copy(ret, size, fj_get_str(labels, "org.opencontainers.image.version"));
-	ret[fcm_printable(ret, strlen(ret))] = '\0';
+	fcm_make_printable(ret);
 }
 
 /* Steps that made a layer (image-spec, config.md, history). */

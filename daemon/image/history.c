@@ -10,7 +10,7 @@
 static void set_text(char *dst, size_t size, const char *text)
 {
 	(void)fcm_copy(dst, size, text);
-	dst[fcm_printable(dst, strlen(dst))] = '\0';
+	fcm_make_printable(dst);
 }
 
 /* Steps and layers are both told from the lowest on; `empty_layer` is a step that made none (image-spec, config.md). */

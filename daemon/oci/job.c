@@ -18,7 +18,7 @@ static void text(const struct buf *packet, const char *key, char *ret, size_t si
 	const char *s = kv_get(packet->p, packet->n, key);
 
 	(void)fcm_copy(ret, size, s ? s : "");
-	ret[fcm_printable(ret, strlen(ret))] = '\0';
+	fcm_make_printable(ret);
 }
 
 static int fail_as_told(const struct buf *packet, struct fcm_error *err)

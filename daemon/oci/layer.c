@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/core/sparse.h"
 #include "daemon/oci/oci.h"
 #include "daemon/oci/source.h"
 

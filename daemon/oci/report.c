@@ -67,7 +67,7 @@ void oci_say(const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
-	text[fcm_printable(text, strlen(text))] = '\0';
+	fcm_make_printable(text);
 	kv_add(&b, "said", text);
 	send_packet(&b);
 }

@@ -26,11 +26,6 @@ void sha256_hex(const void *p, size_t n, char ret[65])
 	sum_hex(sum, ret);
 }
 
-bool all_zeros(const char *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 void source_closep(struct archive **a)
 {
 	archive_read_free(*a); /* NULL-safe */

@@ -52,6 +52,3 @@ EVP_MD_CTX *source_hash(struct fcm_error *err);
 void sum_hex(const unsigned char *sum, char ret[65]);
 void sum_end(EVP_MD_CTX *hash, char ret[65]);
 void sha256_hex(const void *p, size_t n, char ret[65]);
-
-/* Are all of them zeros? */
-bool all_zeros(const char *p, size_t n);

@@ -85,7 +85,7 @@ static int parse_answer(char *answer, pid_t *ret, struct fcm_error *err)
 		*ret = (pid_t)pid;
 		return 0;
 	}
-	answer[fcm_printable(answer, strlen(answer))] = '\0';
+	fcm_make_printable(answer);
 	return fcm_fail(err, FCM_HOST, "%s", strncmp(answer, "failed ", 7) == 0 ? answer + 7 : answer);
 }
 

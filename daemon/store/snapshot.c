@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "common/core/fileio.h"
+#include "common/core/sparse.h"
 #include "common/crypt.h"
 
 enum {
@@ -168,11 +169,6 @@ int snapshot_read(int dirfd, struct snapshot *ret, struct fcm_error *err)
 
 /* ---- the files ---- */
 
-static bool is_zero(const char *p, size_t n)
-{
-	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 static void add_block(struct crypt_blake2b *h, uint64_t number, const char *p, size_t n)
 {
 	uint8_t head[8];
@@ -193,7 +189,7 @@ static off_t add_extent(int fd, off_t from, off_t to, struct crypt_blake2b *h)
 		for (ssize_t k = 1; k > 0 && n < sizeof block; n += (size_t)MAX(k, 0))
 			if ((k = pread(fd, block + n, sizeof block - n, from + (off_t)n)) < 0)
 				return -1;
-		if (!is_zero(block, n))
+		if (!all_zeros(block, n))
 			add_block(h, (uint64_t)(from / BLOCK), block, n);
 	}
 	return from;
