@@ -299,7 +299,7 @@ class Lanes:
         for kind, most in ((MAKER, MAKERS), (SCRIPTED, WAITING)):
             if kind in first and now[kind] < most:
                 return first[kind]
-        if now[HOST] + now[GUEST] >= BUSY:
+        if now[HOST] + now[GUEST] + (now[MAKER] > 0) >= BUSY:
             return None
         order = (HOST, GUEST) if now[HOST] == 0 else (GUEST, HOST)
         return next((first[kind] for kind in order if kind in first), None)
