@@ -3,7 +3,7 @@
  * "ok" or "error CODE [FIELD] MESSAGE (HINT)". What net_watch() reports comes in between as "event TEXT".
  *
  *	init POOL GATEWAY STATE_DIR [PUBLIC_IP|- [ID IP]...]
- *	watch | down | list | public-ip | resolvers
+ *	watch | down | list | public-ip | resolvers | is-own IP
  *	filter-up ID IP UID | filter-down ID IP | tap-up ID IP UID | tap-down ID | up ID IP UID | vm-down ID IP
  *	describe ID IP UID | sites 0|1 | open ID | close | cycle COUNT | hammer THREADS ROUNDS
  */
@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "daemon/loop.h"
+#include "daemon/net/link.h"
 #include "daemon/net/net.h"
 
 enum { WORDS = 64 };
@@ -176,6 +177,16 @@ static int do_resolvers(char **w, struct fcm_error *err)
 	return 0;
 }
 
+static int do_is_own(char **w, struct fcm_error *err)
+{
+	struct in_addr ip;
+
+	if (inet_pton(AF_INET, w[1], &ip) != 1)
+		return fcm_fail(err, FCM_INVALID, "no address");
+	printf("= %d\n", link_has_address(ip));
+	return 0;
+}
+
 static int do_open(char **w, struct fcm_error *err)
 {
 	struct net_vm vm = vm_of(w);
@@ -307,6 +318,7 @@ static const struct {
 	{"sites", 2, do_sites},
 	{"public-ip", 1, do_public_ip},
 	{"resolvers", 1, do_resolvers},
+	{"is-own", 2, do_is_own},
 	{"open", 2, do_open},
 	{"close", 1, do_close},
 	{"cycle", 2, do_cycle},

@@ -685,6 +685,11 @@ def test_public_address_and_resolvers(lab):
     assert lab.drive.ok("public-ip") == ["203.0.113.7 1"]
     for resolver in lab.drive.ok("resolvers"):
         assert not resolver.startswith("127.")
+    # a resolver at an address of the host is none that VMs reach
+    found = {ip: lab.drive.ok("is-own", ip) for ip in (UPLINK, "127.0.0.53", WORLD, INTERNET, "172.16.0.200")}
+    assert [ip for ip, own in found.items() if own == ["1"]] == [UPLINK, "127.0.0.53"]
+    lab.host.run("ip", "route", "del", "default")
+    assert lab.drive.ok("is-own", INTERNET) == ["0"]
 
 
 def test_cost_with_many_vms(lab):
