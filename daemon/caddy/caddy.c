@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/core/fileio.h"
 #include "daemon/caddy/run.h"
@@ -58,7 +59,8 @@ int caddy_init(const struct caddy_config *c, struct fcm_error *err)
 	free(sites_dir);
 	auto_free char *path = xstrdup(c->caddyfile);
 	sites_dir = xprintf("%s/fcm.d", dirname(path));
-	reload_owed = false;
+	/* the last daemon may have owed one; Caddy does nothing about a configuration that it has already */
+	reload_owed = access(sites_dir, F_OK) == 0;
 	return 0;
 }
 

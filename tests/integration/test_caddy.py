@@ -100,6 +100,20 @@ def test_reload_refused(host, caddy):
     active(host, timeout=60)
 
 
+def test_a_reload_that_the_last_daemon_owed(host, caddy):
+    """Else Caddy would go on sending the name to an address that another VM gets."""
+    site = expose(host)
+    wait_for("the site answers", lambda: serves(host, site["domain"], SERVED), 10)
+    whole = caddy.read_text()
+    caddy.write_text(whole + "\nthis is { not a Caddyfile\n")
+    host.api.delete("/v1/vms/web/expose")
+    assert serves(host, site["domain"], SERVED), "the control failed"
+    host.stop_daemon()
+    caddy.write_text(whole)
+    host.start_daemon()
+    wait_for("the site is gone", lambda: not serves(host, site["domain"], SERVED), 20)
+
+
 def test_a_taken_domain_is_refused(host):
     host.create("a")
     host.create("b")
