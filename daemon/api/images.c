@@ -112,6 +112,7 @@ static int snapshots_of(const struct image_id *id, const char *only, struct strv
 	return 0;
 }
 
+/* With those whose config.json can't be read: nobody knows what they need. */
 static void vms_of(const struct image_id *id, const char *only, struct strv *ret)
 {
 	struct vm **all;
@@ -119,7 +120,7 @@ static void vms_of(const struct image_id *id, const char *only, struct strv *ret
 
 	registry_lock();
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(all[i]->view.image_id.s, id->s) == 0)
+		if (all[i]->broken || strcmp(all[i]->view.image_id.s, id->s) == 0)
 			strv_add(ret, all[i]->view.name);
 	registry_unlock();
 	registry_all_done(all, n);

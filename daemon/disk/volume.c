@@ -13,6 +13,7 @@
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
+#include "common/core/log.h"
 #include "common/field.h"
 #include "daemon/disk/disk.h"
 
@@ -65,12 +66,15 @@ static int remove_leftovers(struct fcm_error *err)
 int volume_init(const char *state_dir, struct fcm_error *err)
 {
 	auto_free char *path = xprintf("%s/volumes", state_dir);
+	struct fcm_error why;
 
 	fcm_closep(&volumes_fd);
 	if (dir_make(path, 0700, err) < 0)
 		return -1;
 	volumes_fd = dir_open(AT_FDCWD, path, err);
-	return volumes_fd < 0 ? -1 : remove_leftovers(err);
+	if (volumes_fd >= 0 && remove_leftovers(&why) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &why);
+	return volumes_fd < 0 ? -1 : 0;
 }
 
 /* ---- make ---- */

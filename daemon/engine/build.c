@@ -183,14 +183,11 @@ static int pack(struct op *op, struct fcm_error *err)
 {
 	struct image_making *m = &op->making;
 	const struct vm *vm = op->maker;
-	struct image_facts below;
 	char layer[65];
 
-	if (pack_disk(op, layer, err) < 0 || write_config(vm, m, layer, err) < 0)
+	if (pack_disk(op, layer, err) < 0 || write_config(vm, m, layer, err) < 0 ||
+		image_read_layers(vm->view.image_id.s, &m->layers, err) < 0)
 		return -1;
-	image_read_facts(vm->view.image_id.s, &below);
-	strv_copy(&m->layers, &below.layers);
-	strv_done(&below.layers);
 	strv_add(&m->layers, layer);
 	return image_make_layers(m, err);
 }
@@ -241,14 +238,12 @@ static int build_run(struct op *op, struct fcm_error *err)
 
 static int check_layers(const char *from, struct fcm_error *err)
 {
-	struct image_facts facts;
+	_cleanup_(strv_done) struct strv layers = {0};
 	struct image_id id;
 
-	if (image_resolve(from, &id, err) < 0)
+	if (image_resolve(from, &id, err) < 0 || image_read_layers(id.s, &layers, err) < 0)
 		return -1;
-	image_read_facts(id.s, &facts);
-	size_t n = facts.layers.n;
-	strv_done(&facts.layers);
+	size_t n = layers.n;
 	if (n == OCI_LAYERS_MAX)
 		return fcm_fail(err, FCM_TOO_LARGE, "image '%s' has %d layers, and none may have more", from,
 			OCI_LAYERS_MAX);

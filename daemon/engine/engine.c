@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
@@ -169,6 +170,24 @@ static int load_all(struct fcm_error *err)
 	return 0;
 }
 
+enum { FORWARDING_MAX = 1 << 20 };
+
+/* What the host's interfaces were: an older fcm kept that in the state directory, which may be full. */
+static void bring_forwarding(const struct fcmd_config *c)
+{
+	auto_free char *old = xprintf("%s/forwarding", c->state_dir);
+	auto_free char *new = xprintf("%s/forwarding", c->run_dir);
+	_cleanup_(buf_done) struct buf text = {0};
+	struct fcm_error err;
+
+	if (file_read(AT_FDCWD, old, FORWARDING_MAX, &text, &err) < 0)
+		return;
+	if (access(new, F_OK) == 0 || file_write_atomic(AT_FDCWD, new, 0600, text.p, text.n, &err) == 0)
+		unlink(old);
+	else
+		log_error(LOG_LEVEL_WARN, NULL, &err);
+}
+
 /* The host's network, with the elements of the VMs that live, in one transaction: none of them loses a
  * packet. */
 static int network_up(struct vm **all, size_t n, struct fcm_error *err)
@@ -192,7 +211,8 @@ static int network_up(struct vm **all, size_t n, struct fcm_error *err)
 			parts[live].ports = &ports[live];
 			live++;
 		}
-	return net_init(&config, c->state_dir, parts, live, err);
+	bring_forwarding(c);
+	return net_init(&config, c->run_dir, parts, live, err);
 }
 
 /* The sockets of published ports went with the last daemon. They are held again before anybody is served, who might publish the same;

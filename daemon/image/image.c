@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "common/core/fileio.h"
+#include "common/core/log.h"
 #include "common/field.h"
 #include "daemon/image/make.h"
 #include "daemon/image/store.h"
@@ -144,11 +145,14 @@ static int remove_leftovers(int dirfd, struct fcm_error *err)
 static int open_part(const char *name, int *ret, struct fcm_error *err)
 {
 	auto_free char *path = xprintf("%s/%s", image_store.state_dir, name);
+	struct fcm_error why;
 
 	if (dir_make(path, 0755, err) < 0)
 		return -1;
 	*ret = dir_open(image_store.state_fd, name, err);
-	return *ret < 0 ? -1 : remove_leftovers(*ret, err);
+	if (*ret >= 0 && remove_leftovers(*ret, &why) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &why);
+	return *ret < 0 ? -1 : 0;
 }
 
 static int open_store(const char *state_dir, struct fcm_error *err)
@@ -171,14 +175,18 @@ int image_init_looking(const char *state_dir, struct fcm_error *err)
 	return image_store.images_fd < 0 ? -1 : tags_load(image_store.state_fd, err);
 }
 
+/* What only makes room, or is for convenience, doesn't keep VMs from being served: the disk may be full, or read-only. */
 int image_init(const char *state_dir, struct fcm_error *err)
 {
+	struct fcm_error why;
+
 	if (open_store(state_dir, err) < 0 || open_part("images", &image_store.images_fd, err) < 0 ||
 		open_part("kernels", &image_store.kernels_fd, err) < 0 ||
 		open_part("layers", &image_store.layers_fd, err) < 0 ||
-		tags_load(image_store.state_fd, err) < 0 || image_migrate(err) < 0 ||
-		image_link_default(err) < 0 || image_layers_sweep(err) < 0)
+		tags_load(image_store.state_fd, err) < 0 || image_migrate(err) < 0)
 		return fcm_wrap(err, "open the image store");
+	if (image_link_default(&why) < 0 || image_layers_sweep(&why) < 0)
+		log_error(LOG_LEVEL_WARN, NULL, &why);
 	return 0;
 }
 
@@ -192,16 +200,36 @@ static int fail_no_kernel(const struct asset_name *name, struct fcm_error *err)
 	return fcm_fail(err, FCM_NO_KERNEL, "there is no kernel '%s'", name->s);
 }
 
-void image_read_facts(const char *dir, struct image_facts *ret)
+static int read_facts(const char *dir, struct image_facts *ret, struct fcm_error *err)
 {
 	auto_free char *path = xprintf("%s/image.json", dir);
 	_cleanup_(buf_done) struct buf text = {0};
-	struct fcm_error err;
 
 	*ret = (struct image_facts){0};
-	if (file_read(image_store.images_fd, path, FACTS_MAX, &text, &err) < 0 ||
-		field_decode(facts_table, text.p, text.n, FIELD_DISK, ret, &err) < 0)
-		strv_done(&ret->layers), *ret = (struct image_facts){0};
+	if (file_read(image_store.images_fd, path, FACTS_MAX, &text, err) == 0 &&
+		field_decode(facts_table, text.p, text.n, FIELD_DISK, ret, err) == 0)
+		return 0;
+	strv_done(&ret->layers);
+	*ret = (struct image_facts){0};
+	return fcm_wrap(err, "image %.12s", dir);
+}
+
+void image_read_facts(const char *dir, struct image_facts *ret)
+{
+	struct fcm_error ignored;
+
+	(void)!read_facts(dir, ret, &ignored);
+}
+
+int image_read_layers(const char *dir, struct strv *ret, struct fcm_error *err)
+{
+	struct image_facts facts;
+
+	if (read_facts(dir, &facts, err) < 0)
+		return err->code == FCM_NOT_FOUND ? 0 : -1;
+	strv_copy(ret, &facts.layers);
+	strv_done(&facts.layers);
+	return 0;
 }
 
 bool image_there(const struct image_id *id)

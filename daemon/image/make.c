@@ -194,11 +194,11 @@ static int used_layers(struct strv *ret, struct fcm_error *err)
 	if (image_ids(&ids, err) < 0)
 		return -1;
 	for (size_t i = 0; i < ids.n; i++) {
-		struct image_facts facts;
-		image_read_facts(ids.v[i], &facts);
-		for (size_t k = 0; k < facts.layers.n; k++)
-			strv_addf(ret, "%s.tar", facts.layers.v[k]);
-		strv_done(&facts.layers);
+		_cleanup_(strv_done) struct strv layers = {0};
+		if (image_read_layers(ids.v[i], &layers, err) < 0)
+			return fcm_wrap(err, "no layer is removed");
+		for (size_t k = 0; k < layers.n; k++)
+			strv_addf(ret, "%s.tar", layers.v[k]);
 	}
 	return 0;
 }

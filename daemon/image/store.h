@@ -49,5 +49,8 @@ char *image_facts_print(const struct image_facts *facts); /* the caller's */
 /* Those of a directory below images/. A broken image.json costs the facts, not the image. */
 void image_read_facts(const char *dir, struct image_facts *ret);
 
+/* The layers alone, for who decides by them: where they can't be known it fails. One without an image.json has none. */
+int image_read_layers(const char *dir, struct strv *ret, struct fcm_error *err) must_check;
+
 /* Bring the images of an older fcm into today's layout. */
 int image_migrate(struct fcm_error *err) must_check;

@@ -9,4 +9,4 @@
 const struct net_config *net_config(void);
 
 /* The state directory; NULL before net_init(). */
-const char *net_state_dir(void);
+const char *net_run_dir(void);

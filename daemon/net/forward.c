@@ -118,9 +118,9 @@ static struct boot_id boot_id(void)
 	return id;
 }
 
-static char *path_of(const char *state_dir)
+static char *path_of(const char *run_dir)
 {
-	return xprintf("%s/forwarding", state_dir);
+	return xprintf("%s/forwarding", run_dir);
 }
 
 /* Is it still there? It may have another name by now; one that can't be said is put back. */
@@ -225,9 +225,9 @@ static bool note_new(const struct link_routed *links, size_t n, struct forward_f
 	return changed;
 }
 
-int forward_for_vms(const char *state_dir, struct strv *ret, struct fcm_error *err)
+int forward_for_vms(const char *run_dir, struct strv *ret, struct fcm_error *err)
 {
-	auto_free char *path = path_of(state_dir);
+	auto_free char *path = path_of(run_dir);
 	_cleanup_(forward_file_done) struct forward_file f = {0};
 
 	if (load(path, &f, NULL, err) < 0)
@@ -259,9 +259,9 @@ static int switch_on(const struct link_routed *links, size_t n, struct strv *cha
 }
 
 /* The host's switch is read before the interfaces: where somebody moves it in between, we are told of it and come again. */
-int forward_apply(const char *state_dir, bool moved, struct strv *changed, struct fcm_error *err)
+int forward_apply(const char *run_dir, bool moved, struct strv *changed, struct fcm_error *err)
 {
-	auto_free char *path = path_of(state_dir);
+	auto_free char *path = path_of(run_dir);
 	auto_free struct link_routed *links = NULL;
 	_cleanup_(forward_file_done) struct forward_file f = {0};
 	bool all, new;
@@ -290,9 +290,9 @@ int net_forwarding_off(struct strv *ret, struct fcm_error *err)
 	return 0;
 }
 
-int forward_restore(const char *state_dir, struct fcm_error *err)
+int forward_restore(const char *run_dir, struct fcm_error *err)
 {
-	auto_free char *path = path_of(state_dir);
+	auto_free char *path = path_of(run_dir);
 	_cleanup_(forward_file_done) struct forward_file f = {0};
 
 	if (load(path, &f, NULL, err) < 0)

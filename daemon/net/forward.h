@@ -34,17 +34,17 @@ void forward_ours(const struct forward_file *f, struct strv *ret);
 void forward_parse(const char *text, const char *boot_id, struct forward_file *ret);
 void forward_format(const struct forward_file *f, const char *boot_id, struct buf *ret);
 
-/* Switch forwarding on for each interface with a route, noting before the old value in `state_dir`/forwarding, and telling
+/* Switch forwarding on for each interface with a route, noting before the old value in `run_dir`/forwarding, and telling
  * the firewall, which must be installed, so that such an interface forwards for VMs only. Those that are gone are
  * forgotten, and one that was renamed keeps its old value. One whose name can't be said in a rule stays off. `moved`: somebody set
  * net.ipv4.ip_forward since the last call. Adds the names of those that changed to `changed` if that isn't NULL. */
-int forward_apply(const char *state_dir, bool moved, struct strv *changed, struct fcm_error *err) must_check;
+int forward_apply(const char *run_dir, bool moved, struct strv *changed, struct fcm_error *err) must_check;
 
 /* The interfaces that forward for VMs only, by the file. */
-int forward_for_vms(const char *state_dir, struct strv *ret, struct fcm_error *err) must_check;
+int forward_for_vms(const char *run_dir, struct strv *ret, struct fcm_error *err) must_check;
 
 /* Whether forward_apply() has seen the interface, under that name or (NULL) any. */
 bool forward_knows(int index, const char *name);
 
 /* Put the old values back and remove the file; interfaces that are gone are skipped. */
-int forward_restore(const char *state_dir, struct fcm_error *err) must_check;
+int forward_restore(const char *run_dir, struct fcm_error *err) must_check;

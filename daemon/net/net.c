@@ -12,7 +12,7 @@
 
 static struct {
 	struct net_config config;
-	char *state_dir;
+	char *run_dir;
 } the;
 
 const struct net_config *net_config(void)
@@ -20,9 +20,9 @@ const struct net_config *net_config(void)
 	return &the.config;
 }
 
-const char *net_state_dir(void)
+const char *net_run_dir(void)
 {
-	return the.state_dir;
+	return the.run_dir;
 }
 
 void net_mac(struct in_addr ip, uint8_t ret[6])
@@ -32,14 +32,14 @@ void net_mac(struct in_addr ip, uint8_t ret[6])
 	memcpy(ret + 2, &ip.s_addr, 4);
 }
 
-static void remember(const struct net_config *config, const char *state_dir)
+static void remember(const struct net_config *config, const char *run_dir)
 {
 	strv_done(&the.config.dns);
 	the.config = *config;
 	the.config.dns = (struct strv){0};
 	strv_copy(&the.config.dns, &config->dns);
-	free(the.state_dir);
-	the.state_dir = xstrdup(state_dir);
+	free(the.run_dir);
+	the.run_dir = xstrdup(run_dir);
 	tap_set_gateway(config->gateway);
 }
 
@@ -67,7 +67,7 @@ static int check_config(const struct net_config *config, struct fcm_error *err)
 }
 
 /* The table comes first, with what we switched on earlier: an interface never forwards for us without it. */
-int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
+int net_init(const struct net_config *config, const char *run_dir, const struct net_vm *vms, size_t n,
 	struct fcm_error *err)
 {
 	struct rules rules = {.pool = config->pool, .gateway = config->gateway};
@@ -75,12 +75,12 @@ int net_init(const struct net_config *config, const char *state_dir, const struc
 
 	if (check_config(config, err) < 0)
 		return -1;
-	remember(config, state_dir);
+	remember(config, run_dir);
 	for (size_t i = 0; i < n; i++)
 		net_vms_put(&rules.vms, &vms[i]);
-	if (forward_for_vms(state_dir, &rules.no_router, err) == 0 && firewall_install(&rules, err) == 0 &&
+	if (forward_for_vms(run_dir, &rules.no_router, err) == 0 && firewall_install(&rules, err) == 0 &&
 		link_pool_route(&config->pool, true, err) == 0 &&
-		forward_apply(state_dir, false, NULL, err) == 0 && tap_adopt(vms, n, err) == 0)
+		forward_apply(run_dir, false, NULL, err) == 0 && tap_adopt(vms, n, err) == 0)
 		r = 0;
 	rules_done(&rules);
 	return r;
@@ -95,9 +95,9 @@ int net_watch(struct loop *loop, const struct net_events *events, struct fcm_err
 int net_down(struct fcm_error *err)
 {
 	watch_stop();
-	if (the.state_dir == NULL)
+	if (the.run_dir == NULL)
 		return fcm_fail(err, FCM_INTERNAL, "the network isn't up: net_init() comes first");
-	return tap_delete_all(err) < 0 || forward_restore(the.state_dir, err) < 0 ||
+	return tap_delete_all(err) < 0 || forward_restore(the.run_dir, err) < 0 ||
 			       link_pool_route(&the.config.pool, false, err) < 0
 		       ? -1
 		       : firewall_remove(err);

@@ -51,8 +51,8 @@ struct net_tap net_tap_name(const struct vm_id *id);
 /* Check that the pool overlaps no address or route of the host (FCM_CONFIG, field "pool", naming a free /24; nothing was
  * changed then), then bring up the host's part: the table with the elements of the n `vms`, in one transaction that
  * loses no packet of theirs, published ports included; the unreachable route of the pool; forwarding on each interface with a route (old values
- * are kept in `state_dir`/forwarding, an existing directory, and put back by net_down()). Copies what it needs. */
-int net_init(const struct net_config *config, const char *state_dir, const struct net_vm *vms, size_t n,
+ * are kept in `run_dir`/forwarding, an existing directory whose files a reboot may take, and put back by net_down()). Copies what it needs. */
+int net_init(const struct net_config *config, const char *run_dir, const struct net_vm *vms, size_t n,
 	struct fcm_error *err) must_check;
 
 /* What net_watch() tells, on the loop's thread, without a lock. */

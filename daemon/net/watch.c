@@ -265,7 +265,7 @@ static int repair_routes(struct fcm_error *err)
 		tell("route: the unreachable route of the pool is back");
 	}
 	if (watch.routed) {
-		if (forward_apply(net_state_dir(), watch.moved, &changed, err) < 0)
+		if (forward_apply(net_run_dir(), watch.moved, &changed, err) < 0)
 			return -1;
 		watch.routed = watch.moved = false;
 		for (size_t i = 0; i < changed.n; i++)
