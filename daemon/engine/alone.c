@@ -181,7 +181,8 @@ enum repair repair_due(const struct vm *vm)
 		.desired = vm->view.desired,
 		.restart = vm->view.spec.restart,
 		.lives = vm->shim_pidfd >= 0,
-		.booted = vm->run.booted,
+		/* the saved machine goes before the first instruction: then the VMM has the only one */
+		.booted = vm->run.booted || (vm->run.loaded != LOADED_NOT && !saved_there(vm)),
 		.same_boot = strcmp(vm->run.shim.boot_id, proc_boot_id()) == 0,
 		.saved = saved_there(vm),
 		.throwaway = vm->view.throwaway,

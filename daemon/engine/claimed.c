@@ -102,14 +102,14 @@ static bool stands(const struct op *op, const struct before *b)
 }
 
 /* Write down that a table failed: a VM that wasn't touched yet is what it was, any other one has failed. So has one that
- * nobody waits for and that doesn't run: where else would its user see why? */
+ * nobody waits for and that doesn't run: where else would its user see why? And one that was to start, which nobody does now. */
 static void note_failure(struct op *op, const struct before *b, const struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	bool starts = op->table == &table_start; /* elsewhere `publish` is undone, behind `begin` */
 	bool untouched = stands(op, b) || strcmp(err->step, "admit") == 0 ||
 			 (starts && strcmp(err->step, "publish") == 0) || strcmp(err->step, "begin") == 0;
-	bool same = untouched && (!op->alone || b->state == VM_RUNNING);
+	bool same = untouched && (!op->alone || b->state == VM_RUNNING) && b->state != VM_STARTING;
 
 	/* a VMM that answered neither the pause nor the way back: a resume makes it certain */
 	bool may_stand = same && b->state == VM_RUNNING && vm->paused;

@@ -174,9 +174,14 @@ int saved_lend(const struct vm *vm, int snapshot_fd, struct fcm_error *err)
 	return fd < 0 ? -1 : link_files(vm, fd, snapshot_fd, names, ARRAY_SIZE(names), err);
 }
 
+/* Whole, or with a name that says it isn't. */
 int saved_discard(const struct vm *vm, struct fcm_error *err)
 {
-	if (dir_remove(vm->dirfd, SAVED, NULL, err) < 0 || dir_remove(vm->dirfd, NEW, NULL, err) < 0)
+	if (dir_remove(vm->dirfd, NEW, NULL, err) < 0)
+		return -1;
+	if (renameat(vm->dirfd, SAVED, vm->dirfd, NEW) < 0 && errno != ENOENT)
+		return fcm_fail_errno(err, "forget the saved machine");
+	if (dir_remove(vm->dirfd, NEW, NULL, err) < 0)
 		return -1;
 	return sync_dir(vm, vm->dirfd) < 0 ? fcm_fail_errno(err, "forget the saved machine") : 0;
 }

@@ -116,7 +116,9 @@ static int make_directory(struct op *op, struct fcm_error *err)
 /* vm->dirfd stays open until the VM is freed: whoever reads its console now reads that of a directory that is gone. */
 static int remove_directory(struct op *op, struct fcm_error *err)
 {
-	return store_vm_remove(&op->vm->id, &op->receipt.bytes, err);
+	if (store_vm_remove(&op->vm->id, &op->receipt.bytes, err) < 0)
+		return -1;
+	return store_run_remove(&op->vm->id, err);
 }
 
 static void describe_directory(const struct op *op, bool undo, struct strv *ret)

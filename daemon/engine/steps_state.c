@@ -83,11 +83,21 @@ static void note_exit(struct op *op)
 	VM_SET(vm, view->exited = exited);
 }
 
+/* What is on the disk is what the next daemon goes by: of a restart that a stop is half of, that it is to start. */
+static enum vm_state end_state(const struct op *op)
+{
+	const struct op_table *t = op->table;
+
+	if (t == &table_stop && op->want_running && !op->park)
+		return VM_STARTING;
+	return t == &table_ended ? op->end_state : t->end;
+}
+
 static int end(struct op *op, struct fcm_error *err)
 {
 	struct vm *vm = op->vm;
 	const struct op_table *t = op->table;
-	enum vm_state state = t == &table_ended ? op->end_state : t->end;
+	enum vm_state state = end_state(op);
 	bool runs = state == VM_RUNNING || state == VM_PAUSED;
 
 	if (state == VM_STOPPED || state == VM_FAILED)
@@ -104,6 +114,8 @@ static int end(struct op *op, struct fcm_error *err)
 		if (t == &table_create || t == &table_start)
 			return -1;
 		log_error(LOG_LEVEL_WARN, vm->id.s, err); /* it is true, written or not */
+	} else if (!runs && state != VM_STARTING && store_run_remove(&vm->id, err) < 0) {
+		log_error(LOG_LEVEL_WARN, vm->id.s, err);
 	}
 	VM_SET(vm, view->disk_used = now.disk_used; view->state = now.state; view->reason = now.reason;
 		view->started = now.started);

@@ -356,7 +356,7 @@ static int vmm_down(struct op *op, struct fcm_error *err)
 	if (remove_leftovers(vm, err) < 0)
 		return -1;
 	VM_SET(vm, view->vmm_pid = 0);
-	return store_run_remove(&vm->id, err);
+	return 0; /* the record of the run goes when config.json says what came of it: `end`, `directory` */
 }
 
 static void vmm_describe(const struct op *op, bool undo, struct strv *ret)
@@ -403,10 +403,11 @@ static int with_last_words(const struct op *op, struct fcm_error *err)
 	return op_vmm_lives(op) ? -1 : op_last_words(op, err);
 }
 
-/* A daemon that was killed while it made a snapshot left its VM paused. */
-static int wake(struct vm *vm, struct fcm_error *err)
+/* A daemon that was killed while it made a snapshot left its VM paused, and one that was killed in a resume has it running. */
+static int as_it_was(struct vm *vm, struct fcm_error *err)
 {
-	return vm->paused ? 0 : vm->driver->resume(vm->vmm, clock_in(ADOPT_MS), err);
+	return vm->paused ? vm->driver->pause(vm->vmm, clock_in(ADOPT_MS), err)
+			  : vm->driver->resume(vm->vmm, clock_in(ADOPT_MS), err);
 }
 
 static int attach(struct op *op, struct fcm_error *err)
@@ -426,7 +427,7 @@ static int attach(struct op *op, struct fcm_error *err)
 	if (vm->driver->attach(run, deadline, &vm->vmm, err) < 0)
 		return with_last_words(op, err);
 	if (adopt)
-		return wake(vm, err);
+		return as_it_was(vm, err);
 	if (vmm_facts(vm, &facts, err) < 0)
 		return -1;
 	int rc = vm->loading ? vm->driver->load(vm->vmm, &facts.config, clock_in(LOAD_MS), err)

@@ -92,10 +92,10 @@ struct verdict supervise_verdict(enum guest_power intent, int status, enum vm_re
 		return v;
 	case GUEST_REBOOT:
 		v.restart = desired == WANT_RUNNING;
-		if (v.restart && crashes >= REBOOTS) {
+		if (v.restart)
 			v.state = VM_STARTING;
+		if (v.restart && crashes >= REBOOTS)
 			v.delay_ms = backoff(crashes - REBOOTS);
-		}
 		return v;
 	case GUEST_CRASHED:
 		break;

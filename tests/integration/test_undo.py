@@ -1,4 +1,5 @@
 """Every step of every table fails once, and the daemon is killed at every step. `fcmd --list-steps` enumerates them."""
+import contextlib
 import http.client
 import os
 import shutil
@@ -288,4 +289,65 @@ def test_killed(host, baseline, fault):
     wait_for("every VM is settled", lambda: settled(host), 20)
     if table in BROUGHT:
         assert len(brought(host)) == (fault == f"{table}/{BROUGHT[table]}:kill-after"), "whole or not at all"
+    clean(host, baseline)
+
+
+# ---- what a new daemon makes of it: not only settled, but what was meant ----
+
+def ends(host, policy):
+    """The VMM of a VM with that policy is killed, and the daemon before it has written down what came of it."""
+    host.restart_daemon(env={"FCM_FAULT": "ended/end:kill"})
+    vm = host.create(**{**SPEC, "restart": policy})
+    os.kill(vm["vmm_pid"], signal.SIGKILL)
+    assert host.daemon.wait(10) == -signal.SIGKILL
+    host.start_daemon()
+    return vm
+
+
+@pytest.mark.parametrize("policy, state", [("no", "failed"), ("on-failure", "running"), ("always", "running"), ("unless-stopped", "running")])
+def test_a_crash_that_nobody_wrote_down(host, baseline, policy, state):
+    boots = ends(host, policy)["boots"] + (state == "running")
+    wait_for(f"it is {state}", lambda: (host.vm("victim")["state"], host.vm("victim")["boots"]) == (state, boots), 20)
+    assert state == "running" or host.vm("victim")["reason"]["code"] == "crashed"
+    clean(host, baseline)
+
+
+@pytest.mark.parametrize("policy", ["no", "always"])
+@pytest.mark.parametrize("step", ["start/admit", "start/publish", "start/begin", "stop/end"])
+def test_a_restart_that_was_cut(host, baseline, policy, step):
+    """Stopped isn't what its user asked for."""
+    host.restart_daemon()
+    boots = host.create(**{**SPEC, "restart": policy})["boots"] + 1
+    host.restart_daemon(env={"FCM_FAULT": f"{step}:kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        host.api.post("/v1/vms/victim/restart", {"time": 0}, timeout=30)
+    assert host.daemon.wait(10) == -signal.SIGKILL
+    host.start_daemon()
+    wait_for("it runs", lambda: (host.vm("victim")["state"], host.vm("victim")["boots"]) == ("running", boots), 20)
+    clean(host, baseline)
+
+
+def test_a_restart_that_fails(host, baseline):
+    """It says so, and isn't called starting for ever."""
+    host.restart_daemon(env={"FCM_FAULT": "start/publish:fail"})
+    host.create(**{**SPEC, "restart": "no"})
+    assert host.api.post("/v1/vms/victim/restart", {"time": 0}, timeout=30).status == 500
+    now = host.vm("victim")
+    assert (now["state"], now["reason"]["step"]) == ("failed", "publish"), now
+    clean(host, baseline)
+
+
+def test_a_resume_that_was_cut(host, baseline):
+    """Whoever was to go on stands still until somebody says so again."""
+    host.restart_daemon()
+    host.create(**SPEC)
+    host.api.post("/v1/vms/victim/pause").ok()
+    host.restart_daemon(env={"FCM_FAULT": "resume/end:kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        host.api.post("/v1/vms/victim/resume", timeout=30)
+    assert host.daemon.wait(10) == -signal.SIGKILL
+    host.start_daemon()
+    wait_for("it was adopted", lambda: host.api.post("/v1/vms/victim/resume", timeout=30).status == 200, 20)
+    assert host.vm("victim")["state"] == "running"
+    assert host.api.post("/v1/vms/victim/exec", {"cmd": ["true"]}, timeout=10).status == 200
     clean(host, baseline)
