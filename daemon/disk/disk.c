@@ -22,7 +22,6 @@
 
 #define MKFS "/sbin/mkfs.ext4"
 #define DISK "rootfs.img"
-#define TEMP ".tmp"
 
 enum {
 	MKFS_MS = 60000,
@@ -97,7 +96,7 @@ static int fill_disk(int dirfd, const char *temp, const char *name, int template
 
 int disk_copy(int from, int dirfd, const char *name, uid_t uid, bool lasting, struct fcm_error *err)
 {
-	auto_free char *temp = xprintf("%s" TEMP, name);
+	auto_free char *temp = xprintf("%s" DISK_TEMP, name);
 
 	if (unlinkat(dirfd, temp, 0) < 0 && errno != ENOENT)
 		return fcm_fail_errno(err, "remove a half-made disk");
@@ -126,6 +125,15 @@ int disk_open(int vm_dirfd, struct fcm_error *err)
 	int fd = openat(vm_dirfd, DISK, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	return fd < 0 ? fcm_fail_errno(err, "open the disk") : fd;
+}
+
+int disk_sync(int vm_dirfd, struct fcm_error *err)
+{
+	auto_close int fd = disk_open(vm_dirfd, err);
+
+	if (fd < 0)
+		return -1;
+	return fsync(fd) < 0 ? fcm_fail_errno(err, "write the disk") : 0;
 }
 
 int disk_replace(int vm_dirfd, int from, uid_t uid, bool lasting, struct fcm_error *err)

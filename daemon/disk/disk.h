@@ -17,6 +17,9 @@
 int disk_make(int dirfd, const char *name, int templates_dirfd, unsigned mib, uid_t uid, bool lasting,
 	struct fcm_error *err) must_check;
 
+/* What a copy is called behind its name until it is whole. */
+#define DISK_TEMP ".tmp"
+
 /* Make <dirfd>/<name>, owned by uid (0600), a copy of the open disk `from`, likewise. */
 int disk_copy(
 	int from, int dirfd, const char *name, uid_t uid, bool lasting, struct fcm_error *err) must_check;
@@ -26,6 +29,7 @@ int disk_create(int vm_dirfd, int templates_dirfd, unsigned mib, uid_t uid, stru
 
 /* Open it, for reading; and make it a copy of another, likewise. */
 int disk_open(int vm_dirfd, struct fcm_error *err) must_check;
+int disk_sync(int vm_dirfd, struct fcm_error *err) must_check; /* what was written to it is lasting then */
 int disk_replace(int vm_dirfd, int from, uid_t uid, bool lasting, struct fcm_error *err) must_check;
 
 /* Bytes that the disk occupies now; 0 when there is none. */

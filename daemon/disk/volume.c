@@ -56,10 +56,14 @@ static int remove_leftovers(struct fcm_error *err)
 
 	if (d == NULL)
 		return fcm_fail_errno(err, "list the volumes");
-	for (struct dirent *e; (e = readdir(d));)
-		if (e->d_name[0] == '.' && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
-			dir_remove(volumes_fd, e->d_name, NULL, err) < 0)
+	for (struct dirent *e; (e = readdir(d));) {
+		auto_free char *half = xprintf("%s/" VOLUME_FILE DISK_TEMP, e->d_name);
+		if (e->d_name[0] != '.')
+			(void)unlinkat(volumes_fd, half, 0);
+		else if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+			 dir_remove(volumes_fd, e->d_name, NULL, err) < 0)
 			return -1;
+	}
 	return 0;
 }
 

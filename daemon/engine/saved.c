@@ -9,6 +9,7 @@
 #include "common/core/clock.h"
 #include "common/core/fileio.h"
 #include "common/crypt.h"
+#include "daemon/disk/disk.h"
 #include "daemon/engine/engine.h"
 
 #define NEW SAVED ".new"
@@ -188,14 +189,6 @@ int saved_discard(const struct vm *vm, struct fcm_error *err)
 
 /* ---- save: what `suspend` does ---- */
 
-/* What the guest has written must be as lasting as the memory that knows of it. */
-static int sync_disk(const struct vm *vm, struct fcm_error *err)
-{
-	auto_close int fd = openat(vm->dirfd, "rootfs.img", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-
-	return fd < 0 || fsync(fd) < 0 ? fcm_fail_errno(err, "write the disk") : 0;
-}
-
 static void describe_self(const struct vm *vm, struct snapshot *s)
 {
 	*s = (struct snapshot){.created = clock_wall(), .memory = true, .frozen = vm->frozen, .vm = vm->view};
@@ -209,7 +202,8 @@ static int save(struct op *op, struct fcm_error *err)
 	struct snapshot s; /* its lists stay the VM's */
 	auto_close int fd = begin(vm, err);
 
-	if (fd < 0 || saved_write(op, fd, err) < 0 || sync_disk(vm, err) < 0)
+	/* what the guest has written must be as lasting as the memory that knows of it */
+	if (fd < 0 || saved_write(op, fd, err) < 0 || disk_sync(vm->dirfd, err) < 0)
 		return -1;
 	describe_self(vm, &s);
 	return snapshot_seal(fd, &s, err) < 0 ? -1 : enter(vm, err);

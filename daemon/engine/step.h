@@ -72,17 +72,17 @@ extern const struct step step_volumes, step_give;			      /* steps_volumes.c */
 extern const struct step step_begin, step_end;				      /* steps_state.c */
 extern const struct step step_filter, step_tap, step_cgroup;		      /* steps_host.c */
 extern const struct step step_vmm, step_attach, step_boot, step_quiet;	      /* steps_vmm.c */
-extern const struct step step_guest, step_ready;		       /* steps_guest.c, steps_ready.c */
-extern const struct step step_freeze, step_pause;		       /* steps_pause.c */
-extern const struct step step_save;				       /* saved.c */
-extern const struct step step_shot, step_copy, step_seal, step_unpack; /* steps_snapshot.c */
-extern const struct step step_receive, step_judge, step_enter;	       /* snapimport.c */
-extern const struct step step_place, step_fetch, step_install;	       /* kernelimport.c */
-extern const struct step step_making, step_merge, step_keep;	       /* making.c */
-extern const struct step step_pull, step_import, step_pack;	       /* pull.c, import.c, build.c */
-extern const struct step step_want, step_site;			       /* site.c */
-extern const struct step step_change;				       /* steps_update.c */
-extern const struct step step_publish, step_ports;		       /* steps_publish.c */
+extern const struct step step_guest, step_ready;  /* steps_guest.c, steps_ready.c */
+extern const struct step step_freeze, step_pause; /* steps_pause.c */
+extern const struct step step_save;		  /* saved.c */
+extern const struct step step_shot, step_copy, step_seal, step_mark, step_unpack; /* steps_snapshot.c */
+extern const struct step step_receive, step_judge, step_enter;			  /* snapimport.c */
+extern const struct step step_place, step_fetch, step_install;			  /* kernelimport.c */
+extern const struct step step_making, step_merge, step_keep;			  /* making.c */
+extern const struct step step_pull, step_import, step_pack; /* pull.c, import.c, build.c */
+extern const struct step step_want, step_site;		    /* site.c */
+extern const struct step step_change;			    /* steps_update.c */
+extern const struct step step_publish, step_ports;	    /* steps_publish.c */
 
 /* The tables (tables.c). */
 extern const struct op_table table_create, table_start, table_stop, table_destroy, table_adopt, table_ended;

@@ -10,6 +10,7 @@
 
 #include "common/core/clock.h"
 #include "daemon/disk/disk.h"
+#include "daemon/engine/claimed.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/saved.h"
 #include "daemon/engine/snapshots.h"
@@ -193,6 +194,31 @@ static int unpack_volumes(struct op *op, struct fcm_error *err)
 	return 0;
 }
 
+/* Whose it is, and of a machine that was saved the size that it has. */
+static void be_of_snapshot(struct op *op)
+{
+	const struct snapshot *s = &op->hold.snapshot;
+
+	VM_SET(op->vm, fcm_copy(view->snapshot, sizeof view->snapshot, op->hold.unseen ? s->parent : s->id));
+	if (!op->disk_only)
+		VM_SET(op->vm, update_go_back(view, &s->vm.spec));
+}
+
+/* ---- mark: until all of it has gone back it is what a cut leaves ---- */
+
+static int mark(struct op *op, struct fcm_error *err)
+{
+	struct fcm_error why = {.code = FCM_HOST};
+
+	fcm_format(why.msg, sizeof why.msg, "a restore was cut: its disks may be of then and of now");
+	vm_set_reason(op->vm, "restore", &why);
+	be_of_snapshot(op);
+	VM_SET(op->vm, view->state = VM_FAILED);
+	return store_vm_save(&op->vm->view, err);
+}
+
+const struct step step_mark = {.name = "mark", .run = mark};
+
 /* The memory that was is forgotten first: it knows nothing of the disk that comes. */
 static int unpack(struct op *op, struct fcm_error *err)
 {
@@ -200,12 +226,8 @@ static int unpack(struct op *op, struct fcm_error *err)
 
 	if (saved_discard(vm, err) < 0 || unpack_disk(op, err) < 0 || unpack_volumes(op, err) < 0)
 		return -1;
-	const struct snapshot *s = &op->hold.snapshot;
-	VM_SET(vm, fcm_copy(view->snapshot, sizeof view->snapshot, op->hold.unseen ? s->parent : s->id));
-	if (op->disk_only)
-		return 0;
-	VM_SET(vm, update_go_back(view, &s->vm.spec));
-	return saved_take(vm, op->hold.fd, err);
+	be_of_snapshot(op);
+	return op->disk_only ? 0 : saved_take(vm, op->hold.fd, err);
 }
 
 const struct step step_unpack = {.name = "unpack", .run = unpack};

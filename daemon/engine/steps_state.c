@@ -49,6 +49,9 @@ static int begin(struct op *op, struct fcm_error *err)
 		VM_SET(op->vm, update_take_next(view));
 	if (t == &table_start)
 		VM_SET(op->vm, view->spec.hold = false);
+	/* a guest that boots writes its disk when it mounts it; one that goes on has done so long ago */
+	if (t == &table_clone && disk_sync(op->vm->dirfd, err) < 0)
+		return -1;
 	VM_SET(op->vm, view->state = t->begin; view->desired = op->want_running ? WANT_RUNNING : t->desired;
 		view->reason = reason_of(op));
 	if (op->vm->view.ip.s_addr ==
@@ -107,6 +110,8 @@ static int end(struct op *op, struct fcm_error *err)
 	now.state = state;
 	if (state == VM_RUNNING)
 		now.reason = vm_network(vm);
+	else if (t == &table_revert)
+		now.reason = (struct vm_reason){0};
 	now.started = !runs ? 0 : now.started ? now.started : clock_wall();
 
 	/* Written before it is shown: what somebody has seen the next daemon knows, too. */

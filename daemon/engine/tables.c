@@ -80,7 +80,8 @@ const struct op_table table_clone = {"clone", VM_STARTING, VM_RUNNING, WANT_RUNN
 		DO(cgroup), DO(vmm), DO(attach), DO(boot), DO(begin), KEEP(guest), KEEP(ready), KEEP(site),
 		DO(end)}};
 
-const struct op_table table_revert = {"revert", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {DO(unpack), DO(end)}};
+const struct op_table table_revert = {
+	"revert", VM_STOPPED, VM_STOPPED, WANT_RUNNING, {DO(mark), DO(unpack), DO(end)}};
 
 /* What has no VM. An image is whole when it is kept, a kernel when it is installed, a snapshot when it is entered. */
 const struct op_table table_pull = {.name = "pull", .rows = {DO(making), DO(pull), DO(merge), DO(keep)}};

@@ -53,7 +53,15 @@ static bool is_temp(const char *name)
 	       strcmp(name + n - 4, ".tmp") == 0;
 }
 
-static void sweep(int fd)
+/* Of a VM also a disk that is half a copy, and a machine that is half saved or forgotten: "rootfs.img.tmp", "saved.new". */
+static bool is_half(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot && (strcmp(dot, ".tmp") == 0 || strcmp(dot, ".new") == 0);
+}
+
+static void sweep(int fd, bool (*is_left)(const char *name))
 {
 	_cleanup_(strv_done) struct strv names = {0};
 	struct fcm_error ignored;
@@ -61,8 +69,9 @@ static void sweep(int fd)
 	if (dir_names(fd, &names, &ignored) < 0)
 		return;
 	for (size_t i = 0; i < names.n; i++)
-		if (is_temp(names.v[i]))
-			unlinkat(fd, names.v[i], 0); /* if it stays, the next start tries again */
+		if (is_left(names.v[i]))
+			(void)!dir_remove(
+				fd, names.v[i], NULL, &ignored); /* else the next start tries again */
 }
 
 static int sweep_all(struct fcm_error *err)
@@ -71,13 +80,13 @@ static int sweep_all(struct fcm_error *err)
 
 	if (store_vm_list(&ids, err) < 0)
 		return -1;
-	sweep(state_fd);
-	sweep(run_fd);
+	sweep(state_fd, is_temp);
+	sweep(run_fd, is_temp);
 	for (size_t i = 0; i < ids.n; i++) {
 		auto_close int fd =
 			openat(state_fd, ids.v[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0)
-			sweep(fd);
+			sweep(fd, is_half);
 	}
 	return 0;
 }

@@ -567,6 +567,26 @@ def test_one_that_cannot_be_read(host, api, text):
 
 # ---- restore ----
 
+@fake_only
+@pytest.mark.parametrize("step", ["revert/unpack", "revert/end"])
+def test_a_restore_that_was_cut(host, api, step):
+    """It isn't called stopped, which would be innocent; and its memory has the size that it was saved with."""
+    host.create("web", memory=96)
+    take(api, name="first").ok(201)
+    api.call("PATCH", "/v1/vms/web", {"memory": 128}).ok()
+    api.post("/v1/vms/web/restart").ok()
+    host.stop_daemon()
+    host.start_daemon(env={"FCM_FAULT": f"{step}:kill"})
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        api.post("/v1/vms/web/restore", {"snapshot": "first"}, timeout=20)
+    assert host.daemon.wait(10) == -signal.SIGKILL
+    host.start_daemon()
+    now = host.vm("web")
+    assert (now["state"], now["memory"], now["reason"]["code"]) == ("failed", 96, "restore"), now
+    back = api.post("/v1/vms/web/restore", {"snapshot": "first"}).ok()
+    assert (back["state"], back["memory"], back["reason"], back["resumed"]) == ("running", 96, None, True)
+
+
 def test_restore(host, api):
     web = host.create("web", publish=["8080:80"])
     first = take(api, name="first").ok(201)

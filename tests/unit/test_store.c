@@ -292,16 +292,24 @@ static void test_list_and_remove(void **state)
 static void test_sweep(void **state)
 {
 	auto_free char *temp = xprintf("%s/%s/config.json.0123abcd.tmp", state_dir, id.s);
-	auto_free char *mine = xprintf("%s/%s/rootfs.img.tmp", state_dir, id.s);
+	auto_free char *disk = xprintf("%s/%s/rootfs.img.tmp", state_dir, id.s);
+	auto_free char *saved = xprintf("%s/%s/saved.new", state_dir, id.s);
+	auto_free char *memory = xprintf("%s/memory", saved);
+	auto_free char *mine = xprintf("%s/%s/notes.txt", state_dir, id.s);
 	struct fcm_error err;
 
 	(void)state;
 	close(open(temp, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	close(open(disk, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	assert_int_equal(mkdir(saved, 0700), 0);
+	close(open(memory, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 	close(open(mine, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
 	store_done();
 	assert_int_equal(store_init(state_dir, run_dir, &err), 0);
 	assert_int_equal(access(temp, F_OK), -1);
-	assert_int_equal(access(mine, F_OK), 0); /* that of another part */
+	assert_int_equal(access(disk, F_OK), -1);
+	assert_int_equal(access(saved, F_OK), -1);
+	assert_int_equal(access(mine, F_OK), 0);
 }
 
 static void test_hostkey(void **state)
