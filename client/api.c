@@ -339,7 +339,7 @@ static const char *phase_of(const char *step)
 	} phases[] = {
 		{"quiet", "the guest shuts down"},
 		{"boot", "the guest boots"},
-		{"ready", "its sshd starts"},
+		{"ready", "it becomes ready"},
 		{"save", "its memory is written down"},
 		{"copy", "its memory and disk are copied"},
 		{"seal", "the snapshot is written down"},

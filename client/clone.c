@@ -92,7 +92,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	if ((cli->argc == 1) == (o->snapshot[0] != '\0'))
 		return fcm_fail(
 			err, FCM_USAGE, "clone takes one VM or snapshot, as its argument or with --snapshot");
-	if (ready_add(&o->ready, body, err) < 0)
+	if (ready_add(&o->ready, true, body, err) < 0)
 		return -1;
 	auto_free char *path =
 		cli->argc ? find_source(cli, source, err) : api_snapshot_path(source, "/clone");

@@ -9,6 +9,7 @@
 
 #include "client/clone.h"
 #include "client/cp.h"
+#include "client/imageverb.h"
 #include "client/out.h"
 #include "client/pull.h"
 #include "client/sshkey.h"
@@ -234,7 +235,7 @@ static int build_body(
 			fj_set(body, "health", field_encode(health_fields, &o->health, true));
 	}
 	fj_free(all);
-	int r = ready_add(&o->ready, body, err);
+	int r = ready_add(&o->ready, false, body, err);
 	if (r == 0)
 		r = collect_keys(o, keys, err);
 	if (r == 0 && fj_len(keys) > 0)
@@ -317,6 +318,9 @@ static int post(struct cli *cli, const struct create_options *o, const field_jso
 	if (r == 0 || err->code != FCM_NO_IMAGE || plan || o->pull != PULL_MISSING ||
 		o->vm.spec.image[0] == '\0')
 		return r;
+	if (image_is_ours(o->vm.spec.image))
+		return fcm_hint(err, "fcm image build %s   (another one: docker.io/library/%s)",
+			o->vm.spec.image, o->vm.spec.image);
 	if (pull_image(cli, o->vm.spec.image, NULL, &pulled, err) < 0)
 		return -1;
 	return api_change(cli->api, "POST", "/v1/vms", body, doing, ret, err);
@@ -364,7 +368,8 @@ static int create_clone(
 		return -1;
 	fcm_copy(rq.name, sizeof rq.name, o->vm.spec.name);
 	auto_json field_json *body = field_encode(clone_request_fields, &rq, true);
-	if (ready_add(&o->ready, body, err) < 0 || clone_at(cli, path, o->snapshot, body, &vms, err) < 0)
+	if (ready_add(&o->ready, true, body, err) < 0 ||
+		clone_at(cli, path, o->snapshot, body, &vms, err) < 0)
 		return -1;
 	*ret = fj_ref(fj_at(vms, 0));
 	return 0;
@@ -375,6 +380,9 @@ int create_vm(
 {
 	if (o->snapshot[0])
 		return create_clone(cli, o, image, ret, err);
+	if (image && strv_has(&cli->given, "vm.image"))
+		return fcm_fail(err, FCM_USAGE, "the image is said twice: --image %s, and '%s'",
+			o->vm.spec.image, image);
 	if (o->vm.save_snapshot[0] && o->maps.n) {
 		fcm_fail(err, FCM_USAGE, "--save-snapshot is taken before the files of --map are there");
 		return fcm_hint(err, "make the VM first, then: fcm snapshot create");

@@ -51,7 +51,8 @@ extern const struct field create_fields[];
 			"or while this URL answers in it: http://localhost/"},                               \
 		{"health-interval", 0, "TIME", "health.interval",                                            \
 			"between two checks: 30s (the default), 2m"},                                        \
-		{"health-timeout", 0, "TIME", "health.timeout", "for one check (default 5s)"},               \
+		{"health-timeout", 0, "TIME", "health.timeout",                                              \
+			"for one check (default 5s, of an image's own 30s)"},                                \
 		{"health-retries", 0, "N", "health.retries",                                                 \
 			"failures in a row that mean unhealthy (default 3)"},                                \
 		{"health-start-period", 0, "TIME", "health.start_period",                                    \

@@ -60,7 +60,8 @@ static int df(struct cli *cli, struct fcm_error *err)
 	fflush(stdout);
 	out_bytes(&free_bytes, fj_get_int(answer, "free", 0));
 	if (r == 0 && !cli->globals.quiet)
-		out_hint("%s are free; had back by fcm image prune -a, fcm volume prune -a, fcm destroy VM",
+		out_hint("%s are free; had back by fcm image prune -a, fcm volume prune -a, fcm snapshot rm, "
+			 "fcm destroy",
 			free_bytes.p);
 	return r;
 }
@@ -80,9 +81,9 @@ const struct command cmd_system = {
 	.summary = "what takes room on the daemon's disk",
 	.example = "fcm system df",
 	.details = "df  images (their file systems), the layers that are kept for them, the disks of\n"
-		   "    VMs, volumes: how many, how many of them are used (VMs that run, images\n"
-		   "    that a VM has), bytes on the disk, and how many of these are of what isn't\n"
-		   "    used.\n"
+		   "    VMs, volumes, snapshots: how many, how many of them are used (VMs that have\n"
+		   "    a VMM or their memory on the disk, images that a VM has), bytes on the\n"
+		   "    disk, and how many of these are of what isn't used.\n"
 		   "Columns for -o: type count active size reclaimable.",
 	.min_args = 1,
 	.max_args = 1,

@@ -24,7 +24,7 @@ static const struct field events_fields[] = {
 static const struct option_row options[] = {
 	{"follow", 'f', NULL, NULL, "what happens from now on (or since --since)"},
 	{"since", 0, "TIME", NULL, "since 5m ago, or 2026-11-25T16:48:13Z"},
-	{"filter", 0, "KEY=VALUE", "filters", "vm=NAME, event=NAME (may be repeated)"},
+	{"filter", 0, "KEY=VALUE", "filters", "vm=NAME, event=NAME: one of each"},
 	{0},
 };
 

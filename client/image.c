@@ -137,11 +137,25 @@ static const struct recipe {
 	{"kernel", "PUT", "/v1/kernels/default", true},
 };
 
-static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
+static const struct recipe *recipe_of(const char *name)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(recipes); i++)
 		if (strcmp(recipes[i].name, name) == 0)
 			return &recipes[i];
+	return NULL;
+}
+
+bool image_is_ours(const char *name)
+{
+	const struct recipe *r = recipe_of(name);
+
+	return r && !r->agent;
+}
+
+static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
+{
+	if (recipe_of(name))
+		return recipe_of(name);
 	fcm_fail(err, FCM_USAGE, "there is no image '%s' to build", name);
 	fcm_hint(err, "fcm image build base, debian, tiny or kernel");
 	return NULL;

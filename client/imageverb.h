@@ -5,6 +5,9 @@
 
 #include "client/command.h"
 
+/* Is it one that fcm image build makes here? */
+bool image_is_ours(const char *name);
+
 /* Remove each argument; each has its own result. */
 int image_rm(struct cli *cli, struct fcm_error *err) must_check;
 

@@ -25,7 +25,7 @@ static const struct list_options defaults = {.watch.interval = 2};
 
 static const struct option_row options[] = {
 	{"all", 'a', NULL, NULL, "all of them, running or not"},
-	{"filter", 'f', "KEY=VALUE", "filters", "state=, name= or label=; repeatable: all must hold"},
+	{"filter", 'f', "KEY=VALUE", "filters", "label= (repeatable), state=, name=: all must hold"},
 	WATCH_OPTIONS("watch.", 2),
 	{0},
 };

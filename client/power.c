@@ -60,7 +60,7 @@ static int start_one(struct cli *cli, const char *name, void *options, struct fc
 {
 	field_json *vm = NULL, *body = fj_object();
 
-	if (ready_add(options, body, err) < 0) {
+	if (ready_add(options, true, body, err) < 0) {
 		fj_free(body);
 		return -1;
 	}

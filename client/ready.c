@@ -75,8 +75,13 @@ int ready_parse(const char *text, struct ready_spec *ret, struct fcm_error *err)
 	return arg ? fcm_fail(err, FCM_USAGE, "--wait-ready: %s takes no value", mode) : 0;
 }
 
-int ready_add(struct ready_options *o, field_json *body, struct fcm_error *err)
+int ready_add(struct ready_options *o, bool has_own, field_json *body, struct fcm_error *err)
 {
+	if (has_own && o->wait == NULL && ready_given(&o->spec))
+		return fcm_fail(err, FCM_USAGE,
+			"--ready-timeout and --ready-interval go with --wait-ready: what the VM waits for "
+			"has "
+			"its own");
 	if (o->wait && ready_parse(o->wait, &o->spec, err) < 0)
 		return -1;
 	if (ready_given(&o->spec))

@@ -29,5 +29,6 @@ extern const struct field ready_options_fields[];
 /* For the details of their help. */
 #define READY_DETAILS "--wait-ready takes none, agent, ssh, tcp=PORT, http=URL, log=REGEX, exec=CMD."
 
-/* Put `ready` into the body of a request, if the user said anything about it. */
-int ready_add(struct ready_options *o, field_json *body, struct fcm_error *err) must_check;
+/* Put `ready` into the body of a request, if the user said anything about it. `has_own`: the VM has a gate already, which a time
+ * alone would replace by the usual one: FCM_USAGE. */
+int ready_add(struct ready_options *o, bool has_own, field_json *body, struct fcm_error *err) must_check;

@@ -28,6 +28,8 @@ static int check(const struct cli *cli, const struct create_options *o, struct f
 {
 	const struct main_spec *m = &o->vm.spec.main;
 
+	if (o->vm.spec.auto_remove && strv_has(&cli->given, "vm.restart") && o->vm.spec.restart != RESTART_NO)
+		return fcm_fail(err, FCM_USAGE, "run: --rm goes with no --restart but no");
 	if (o->detach || o->vm.dry_run)
 		return 0;
 	if (cli->globals.json)
@@ -39,16 +41,24 @@ static int check(const struct cli *cli, const struct create_options *o, struct f
 	return 0;
 }
 
-/* What the user leaves out: the words, and a policy that fits them. */
+/* The image, unless --image has said it: then all words are the command's. */
+static const char *image_of(const struct cli *cli)
+{
+	return cli->argc > 0 && !strv_has(&cli->given, "vm.image") ? cli->argv[0] : NULL;
+}
+
+/* What the user leaves out: the words, and a policy that fits them. Of a clone the snapshot decides both. */
 static void complete(struct cli *cli, struct create_options *o)
 {
 	struct main_spec *m = &o->vm.spec.main;
+	bool has_image = cli->argc > 0 || strv_has(&cli->given, "vm.image");
 
-	for (int i = 1; i < cli->argc; i++)
+	for (int i = image_of(cli) ? 1 : 0; i < cli->argc; i++)
 		strv_add(&m->args, cli->argv[i]);
 	if (m->args.n)
 		strv_add(&cli->given, "vm.main.args");
-	if (cli->argc > 0 && !strv_has(&cli->given, "vm.restart")) {
+	if ((has_image || o->vm.spec.auto_remove) && o->snapshot[0] == '\0' &&
+		!strv_has(&cli->given, "vm.restart")) {
 		o->vm.spec.restart = RESTART_NO;
 		strv_add(&cli->given, "vm.restart");
 	}
@@ -63,7 +73,7 @@ static int run(struct cli *cli, void *options_, struct fcm_error *err)
 	if (check(cli, o, err) < 0)
 		return -1;
 	complete(cli, o);
-	if (create_vm(cli, o, cli->argc ? cli->argv[0] : NULL, &vm, err) < 0)
+	if (create_vm(cli, o, image_of(cli), &vm, err) < 0)
 		return -1;
 	if (o->detach || o->vm.dry_run || fj_len(fj_get(fj_get(vm, "main"), "args")) == 0)
 		create_print(cli, o, vm);
@@ -85,8 +95,8 @@ const struct command cmd_run = {
 		   "The exit status is the command's, 128 + N when signal N ended it; 126 and\n"
 		   "127 when it can't be run, 125 when fcm itself failed. Signals go to it.\n"
 		   "Ctrl-P Ctrl-Q detaches (with -it); fcm attach joins it again, fcm logs shows\n"
-		   "what it printed, fcm wait waits for its end. Without a command it is fcm "
-		   "create.\n" READY_DETAILS,
+		   "what it printed, fcm wait waits for its end. Without an image it is fcm "
+		   "create,\nand its policy unless-stopped.\n" READY_DETAILS,
 	.max_args = ANY_ARGS,
 	.flags = COMMAND_FIRST_ENDS | COMMAND_OWN_STATUS,
 	.options = options,

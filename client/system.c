@@ -208,7 +208,7 @@ const struct command cmd_version = {
 
 const struct command cmd_doctor = {
 	.name = "doctor",
-	.aliases = "preflight",
+	.aliases = "preflight setup",
 	.summary = "check the host, and say how to mend it",
 	.example = "fcm doctor",
 	.details = "With -q only what isn't well. The exit status is 1 when a check fails. Where no\n"

@@ -30,9 +30,6 @@ field_json *api_vm_json(struct vm *vm, bool show_env);
 /* The results of the operations on VMs: the VM, and how it went. */
 field_json *api_vm_result(const struct op *op);
 
-/* What goes together: FCM_INVALID. */
-int api_check_auto_remove(bool auto_remove, enum vm_restart restart, struct fcm_error *err) must_check;
-
 /* A snapshot as JSON. */
 field_json *api_snapshot_json(const struct snapshot *s);
 

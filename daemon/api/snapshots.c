@@ -173,8 +173,6 @@ static int clone_all(struct request *rq, struct snapshot_hold *h, struct fcm_err
 	struct op *ops[CLONE_MAX];
 	int rc = 0;
 
-	if (api_check_auto_remove(body->auto_remove, h->snapshot.vm.spec.restart, err) < 0)
-		return -1;
 	field_json *o = fj_object(), *list = fj_array();
 	while (rc == 0 && begun < count) {
 		if (begun - over == at_once) {

@@ -62,7 +62,7 @@ static int dry_run(struct request *rq, const struct strv *lines)
 	return http_reply(rq, 200, o);
 }
 
-int api_check_auto_remove(bool auto_remove, enum vm_restart restart, struct fcm_error *err)
+static int check_auto_remove(bool auto_remove, enum vm_restart restart, struct fcm_error *err)
 {
 	if (auto_remove && restart != RESTART_NO)
 		return fcm_fail_field(err, FCM_INVALID, "auto_remove", "auto_remove: only with restart no");
@@ -124,7 +124,7 @@ int api_vms_create(struct request *rq, struct fcm_error *err)
 
 	if (confine(http_only(rq), body, err) < 0)
 		return -1;
-	if (api_check_auto_remove(body->spec.auto_remove, body->spec.restart, err) < 0)
+	if (check_auto_remove(body->spec.auto_remove, body->spec.restart, err) < 0)
 		return -1;
 	if (!body->dry_run)
 		return api_run(rq, engine_create(body), 201, created, err);

@@ -365,7 +365,9 @@ int snapshot_loads(const struct op *op, struct fcm_error *err)
 		rc = fcm_fail(err, FCM_WRONG_STATE,
 			"its guest's agent didn't answer when it was taken: its programs would run on as "
 			"another VM");
-	return rc < 0 ? fcm_hint(err, "--disk-only boots what is on its disk") : 0;
+	return rc < 0 ? fcm_hint(err, "fcm %s --disk-only boots what is on its disk",
+				op->table == &table_clone ? "clone" : "restore")
+		      : 0;
 }
 
 /* Did it go with the source? Of one that was imported none has a name. */
@@ -402,6 +404,8 @@ static struct vm *vm_of(const struct snapshot *s, const struct clone_request *rq
 	strv_done(&v->spec.publish);
 	strv_copy(&v->spec.publish, &rq->publish);
 	v->spec.auto_remove = rq->auto_remove;
+	if (rq->auto_remove)
+		v->spec.restart = RESTART_NO;
 	v->spec.hold = false;
 	if (ready_given(&rq->ready)) {
 		field_done(ready_fields, &v->spec.ready);

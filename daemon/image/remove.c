@@ -63,6 +63,20 @@ static int remove_whole(const struct image_id *id, image_used *used, void *arg, 
 	return dir_remove(fd, away.s, &ret->bytes, err) < 0 ? -1 : image_layers_sweep(err);
 }
 
+/* `fcm images` lists them, too. */
+static int fail_kernel(const char *text, struct fcm_error *err)
+{
+	struct fcm_error ignored;
+	struct asset_name name;
+	struct image_info info;
+
+	if (err->code != FCM_NO_IMAGE || asset_name_parse(text, "image", &name, &ignored) < 0 ||
+		image_find_kernel(&name, &info, &ignored) < 0)
+		return -1;
+	fcm_fail(err, FCM_WRONG_STATE, "'%s' is a kernel, which stays", name.s);
+	return fcm_hint(err, "fcm image build kernel makes the default one anew, in its place");
+}
+
 int image_remove(
 	const char *text, image_used *used, void *arg, struct image_removed *ret, struct fcm_error *err)
 {
@@ -71,7 +85,7 @@ int image_remove(
 	struct image_id id;
 
 	if (image_resolve(text, &id, err) < 0)
-		return -1;
+		return fail_kernel(text, err);
 	tags_list(&id, &names);
 	bool others = names.n > 1;
 	strv_done(&names);

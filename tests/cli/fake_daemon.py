@@ -326,7 +326,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.fail(*ERRORS[name])
         if name in VMS:
             return self.fail(409, "name_taken", f"the name is taken ({VMS[name]['id']}, {VMS[name]['state']})", {"field": "name"})
-        if body.get("image") == "missing" or "/" in body.get("image", "") and body["image"] not in self.server.pulled:
+        if body.get("image") in ("missing", "debian") or "/" in body.get("image", "") and body["image"] not in self.server.pulled:
             return self.fail(404, "no_image", "there is no image 'missing'", {"hint": "fcm images lists them; make one: fcm image build base"})
         if body.get("dry_run"):
             return self.answer(200, {"plan": PLAN})

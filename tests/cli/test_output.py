@@ -28,7 +28,7 @@ def test_help_of(fcm, golden, command):
     assert max(len(line) for line in done.out.splitlines()) <= 80
 
 
-@pytest.mark.parametrize("alias,name", [("list", "ls"), ("rm", "destroy"), ("preflight", "doctor"),
+@pytest.mark.parametrize("alias,name", [("list", "ls"), ("rm", "destroy"), ("preflight", "doctor"), ("setup", "doctor"),
                                         ("download-assets", "assets"), ("unpause", "resume"), ("snapshots", "snapshot")])
 def test_aliases(fcm, alias, name):
     assert fcm(alias, "--help").out == fcm(name, "--help").out

@@ -124,14 +124,44 @@ def test_image_verbs(fcm, daemon):
     (["clone", "warm"], {}), (["clone", "--name", "web2", "--snapshot", "warm", "--publish", "9090:80"], {"name": "web2", "publish": ["9090:80"]}),
     (["clone", "web", "-n", "3", "-p", "80", "-p", "53/udp", "--expose", "80", "--disk-only", "--wait-ready", "tcp=80"],
      {"count": 3, "publish": ["80", "53/udp"], "expose": 80, "disk_only": True, "ready": {"mode": "tcp", "port": 80}}),
-    (["create", "--snapshot", "warm"], {}), (["run", "--rm", "-d", "--snapshot", "warm"], {"auto_remove": True}), (["run", "-d", "--snapshot", "warm", "--name", "w", "-p", "80", "--expose", "80", "--ready-timeout", "9"],
-     {"name": "w", "publish": ["80"], "expose": 80, "ready": {"mode": "auto", "timeout": 9}}),
+    (["create", "--snapshot", "warm"], {}), (["run", "--rm", "-d", "--snapshot", "warm"], {"auto_remove": True}), (["run", "-d", "--snapshot", "warm", "--name", "w", "-p", "80", "--expose", "80", "--wait-ready", "ssh",
+      "--ready-timeout", "9"], {"name": "w", "publish": ["80"], "expose": 80, "ready": {"mode": "ssh", "timeout": 9}}),
     (["create", "--save-snapshot", "lukewarm"], {"save_snapshot": "lukewarm"}),
     (["run", "-d", "--save-snapshot", "lukewarm", "tiny"], {"save_snapshot": "lukewarm", "image": "tiny", "restart": "no"})])
 def test_snapshots(fcm, daemon, argv, body):
     done = fcm(*argv)
     assert done.status == 0 and done.err == "" and last(daemon)["method"] == "POST"
     assert last(daemon)["body"] == body
+
+
+@pytest.mark.parametrize("argv, image, args", [
+    (["--image", "tiny", "uname", "-a"], "tiny", ["uname", "-a"]), (["--image", "tiny"], "tiny", None), (["tiny", "uname", "-a"], "tiny", ["uname", "-a"])])
+def test_image_as_an_option(fcm, daemon, argv, image, args):
+    """Then every word is the command's."""
+    assert fcm("run", "-d", *argv).status == 0
+    body = last(daemon)["body"]
+    assert (body["image"], body["restart"], body.get("main", {}).get("args")) == (image, "no", args)
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["create", "--image", "tiny", "base"], "said twice"), (["run", "--rm", "--restart", "always", "tiny"], "--rm goes with"),
+    (["start", "web", "--ready-timeout", "9"], "go with --wait-ready"), (["clone", "web", "--ready-interval", "2"], "go with --wait-ready"),
+    (["run", "-d", "--snapshot", "warm", "--ready-timeout", "9"], "go with --wait-ready")])
+def test_what_does_not_go_together(fcm, daemon, argv, words):
+    done = fcm(*argv)
+    assert done.status == (125 if argv[0] == "run" else 2) and words in done.err, done
+
+
+def test_an_image_of_ours_is_not_somebody_elses(fcm, daemon):
+    """docker.io has a debian, too, which isn't the one that README speaks of."""
+    done = fcm("create", "--image", "debian")
+    assert done.status == 3 and "fcm image build debian" in done.err and last(daemon)["path"] == "/v1/vms"
+
+
+@pytest.mark.parametrize("argv", [["run", "--rm", "-d"], ["run", "--rm", "-d", "tiny"]])
+def test_rm_needs_no_policy(fcm, daemon, argv):
+    assert fcm(*argv).status == 0
+    assert (last(daemon)["body"]["auto_remove"], last(daemon)["body"]["restart"]) == (True, "no")
 
 
 @pytest.mark.parametrize("argv, option", [

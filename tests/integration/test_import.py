@@ -129,6 +129,8 @@ def test_kernel(host, api):
     assert (made["kind"], made["name"], made["version"], made["size"]) == ("kernel", "default", "6.12.1", 9008)
     assert sorted(os.listdir(host.state_dir / "kernels")) == ["default"]  # the older one has gone
     assert oct((host.state_dir / "kernels/default/vmlinux").stat().st_mode) == "0o100444"
+    refused = api.delete("/v1/image?ref=default")
+    assert refused.code == "wrong_state" and "is a kernel" in refused.error["message"], refused
     lines = [json.loads(line) for line in kernel(api, KERNEL, Accept="application/x-ndjson").body.splitlines()]
     assert [line["step"] for line in lines if line.get("status") == "begin"] == ["place", "fetch", "install"]
     assert lines[-1]["result"]["name"] == "default"
