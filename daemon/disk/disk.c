@@ -89,7 +89,8 @@ static int fill_disk(int dirfd, const char *temp, const char *name, int template
 	auto_close int fd = openat(dirfd, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0 || sparse_copy(template, fd) < 0 || fchown(fd, uid, (gid_t)-1) < 0 ||
-		fchmod(fd, 0600) < 0 || (lasting && fsync(fd) < 0) || renameat(dirfd, temp, dirfd, name) < 0)
+		fchmod(fd, 0600) < 0 || (lasting && fsync(fd) < 0) ||
+		renameat(dirfd, temp, dirfd, name) < 0 || (lasting && fsync(dirfd) < 0))
 		return fcm_fail_errno(err, "make the disk");
 	return 0;
 }

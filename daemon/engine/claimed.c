@@ -109,8 +109,8 @@ static void note_failure(struct op *op, const struct before *b, const struct fcm
 	bool starts = op->table == &table_start; /* elsewhere `publish` is undone, behind `begin` */
 	bool untouched = stands(op, b) || strcmp(err->step, "admit") == 0 ||
 			 (starts && strcmp(err->step, "publish") == 0) || strcmp(err->step, "begin") == 0;
-	bool same = untouched && (!op->alone || b->state == VM_RUNNING) && b->state != VM_STARTING;
-
+	bool waited = starts && b->state == VM_STARTING;
+	bool same = untouched && !waited && (!op->alone || b->state == VM_RUNNING);
 	/* a VMM that answered neither the pause nor the way back: a resume makes it certain */
 	bool may_stand = same && b->state == VM_RUNNING && vm->paused;
 

@@ -72,7 +72,18 @@ static void describe_begin(const struct op *op, bool undo, struct strv *ret)
 		vm_state_names[op->table->begin], vm_desired_names[op->table->desired]);
 }
 
-const struct step step_begin = {.name = "begin", .run = begin, .describe = describe_begin};
+/* What is taken back from here on is a VM that was never made: one that is cut in that isn't started. */
+static int unbegin(struct op *op, struct fcm_error *err)
+{
+	if (op->table != &table_create && op->table != &table_clone)
+		return 0;
+	VM_SET(op->vm, view->state = VM_CREATING);
+	if (store_vm_save(&op->vm->view, err) < 0)
+		log_error(LOG_LEVEL_WARN, op->vm->id.s, err);
+	return 0;
+}
+
+const struct step step_begin = {.name = "begin", .run = begin, .undo = unbegin, .describe = describe_begin};
 
 /* How its main process ended: as the agent said, or with the VM that was killed. */
 static void note_exit(struct op *op)

@@ -96,7 +96,7 @@ int image_make_layers(struct image_making *m, struct fcm_error *err)
 	for (size_t i = 0; i < m->layers.n; i++)
 		if (take_layer(m, m->layers.v[i], err) < 0)
 			return -1;
-	return 0;
+	return fsync(image_store.layers_fd) < 0 ? fcm_fail_errno(err, "store the layers") : 0;
 }
 
 static int read_config(struct image_making *m, struct buf *ret, struct fcm_error *err)
