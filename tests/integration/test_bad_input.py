@@ -218,7 +218,7 @@ class TestOneVm:
     @pytest.mark.parametrize("field, values", [
         ("name", [n for n in NAMES if n and len(n) < 100] + [1, [], {}]), ("count", [n for n in NUMBERS if n != ""] + [65]),
         ("publish", ["80", ["0:0"], ["65536:80"], ["80/icmp"], ["x"], [1], ["80"] * 65, {}]), ("expose", [n for n in NUMBERS if n != 0]),
-        ("disk_only", [1, "yes", []]), ("auto_remove", [1, "yes", True]), ("ready", ["ssh", 1, [], {"mode": "nosuch"}, {"mode": "tcp"}, {"mode": "http", "url": "https://x"}]),
+        ("disk_only", [1, "yes", []]), ("auto_remove", [1, "yes"]), ("ready", ["ssh", 1, [], {"mode": "nosuch"}, {"mode": "tcp"}, {"mode": "http", "url": "https://x"}]),
         ("cpus", [2]), ("memory", [512]), ("image", ["tiny"]), ("env", [{}]), ("snapshot", ["x"])], ids=lambda v: v if isinstance(v, str) else "")
     def test_clone(self, api, field, values):
         """By either route; nothing is made, not even the snapshot of the moment."""
