@@ -272,6 +272,14 @@ int firewall_site(struct in_addr site, struct fcm_error *err)
 	return run_or_install(text.p, err);
 }
 
+static bool same_names(const struct strv *a, const struct strv *b)
+{
+	for (size_t i = 0; a->n == b->n && i < a->n; i++)
+		if (strcmp(a->v[i], b->v[i]) != 0)
+			return false;
+	return a->n == b->n;
+}
+
 int firewall_no_router(const struct strv *names, struct fcm_error *err)
 {
 	_cleanup_(buf_done) struct buf text = {0};
@@ -279,6 +287,8 @@ int firewall_no_router(const struct strv *names, struct fcm_error *err)
 
 	if (!fw.installed)
 		return not_installed(err);
+	if (!fw.owed && same_names(&fw.rules.no_router, names))
+		return 0;
 	strv_done(&fw.rules.no_router);
 	strv_copy(&fw.rules.no_router, names);
 	rules_no_router(names, &text);

@@ -382,11 +382,11 @@ static void console_input(void)
 	}
 }
 
-static int timeout(const struct machine *m)
+static int timeout(const struct machine *m, bool listens)
 {
 	if (m->fault == FAULT_PANIC && m->booted_ms)
 		return clock_left(m->booted_ms + PANIC_MS);
-	return m->running && !agent_listens(m) ? MARKER_MS : -1;
+	return m->running && !listens ? MARKER_MS : -1;
 }
 
 static void step(struct machine *m)
@@ -402,7 +402,7 @@ static void step(struct machine *m)
 		stream_poll(m),
 	};
 
-	if (poll(p, ARRAY_SIZE(p), timeout(m)) < 0)
+	if (poll(p, ARRAY_SIZE(p), timeout(m, listens)) < 0)
 		return;
 	if (p[2].revents)
 		console_input();
