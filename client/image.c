@@ -154,8 +154,10 @@ bool image_is_ours(const char *name)
 
 static const struct recipe *find_recipe(const char *name, struct fcm_error *err)
 {
-	if (recipe_of(name))
-		return recipe_of(name);
+	const struct recipe *recipe = recipe_of(name);
+
+	if (recipe)
+		return recipe;
 	fcm_fail(err, FCM_USAGE, "there is no image '%s' to build", name);
 	fcm_hint(err, "fcm image build base, debian, tiny or kernel");
 	return NULL;

@@ -79,9 +79,8 @@ int ready_add(struct ready_options *o, bool has_own, field_json *body, struct fc
 {
 	if (has_own && o->wait == NULL && ready_given(&o->spec))
 		return fcm_fail(err, FCM_USAGE,
-			"--ready-timeout and --ready-interval go with --wait-ready: what the VM waits for "
-			"has "
-			"its own");
+			"--ready-timeout and --ready-interval go with --wait-ready: "
+			"what the VM waits for has its own");
 	if (o->wait && ready_parse(o->wait, &o->spec, err) < 0)
 		return -1;
 	if (ready_given(&o->spec))

@@ -15,15 +15,25 @@ static void closedirp(DIR **d)
 		closedir(*d);
 }
 
-int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct fcm_error *err)
+/* Whatever it is: its descriptor, to read, or -1. */
+static int open_to_look(int dirfd, const char *name, struct stat *ret, struct fcm_error *err)
 {
 	auto_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
 
 	if (fd < 0 && errno == ENOENT)
 		return fcm_fail(err, FCM_NOT_FOUND, "%s: no such file", name);
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0 || fstat(fd, ret) < 0)
 		return fcm_fail_errno(err, "open %s", name);
+	return STEAL_FD(fd);
+}
+
+int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct fcm_error *err)
+{
+	struct stat st;
+	auto_close int fd = open_to_look(dirfd, name, &st, err);
+
+	if (fd < 0)
+		return -1;
 	if (!S_ISREG(st.st_mode))
 		return fcm_fail(err, FCM_HOST, "%s: not a regular file", name);
 
@@ -51,12 +61,10 @@ int file_read(int dirfd, const char *name, size_t max, struct buf *ret, struct f
 
 int file_take_over(int dirfd, const char *name, struct stat *ret, struct fcm_error *err)
 {
-	auto_close int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	auto_close int fd = open_to_look(dirfd, name, ret, err);
 
-	if (fd < 0 && errno == ENOENT)
-		return fcm_fail(err, FCM_NOT_FOUND, "%s: no such file", name);
-	if (fd < 0 || fstat(fd, ret) < 0)
-		return fcm_fail_errno(err, "open %s", name);
+	if (fd < 0)
+		return -1;
 	if (!S_ISREG(ret->st_mode) || ret->st_nlink != 1)
 		return fcm_fail(err, FCM_INVALID, "%s is no file, or has other names", name);
 	if (fchown(fd, 0, 0) < 0 || fchmod(fd, 0444) < 0)

@@ -30,6 +30,9 @@ field_json *api_vm_json(struct vm *vm, bool show_env);
 /* The results of the operations on VMs: the VM, and how it went. */
 field_json *api_vm_result(const struct op *op);
 
+/* The result of an operation that made an image, or brought a kernel. */
+field_json *api_image_result(const struct op *op);
+
 /* A snapshot as JSON. */
 field_json *api_snapshot_json(const struct snapshot *s);
 

@@ -160,7 +160,7 @@ int api_image_get(struct request *rq, struct fcm_error *err)
 
 /* ---- from a registry ---- */
 
-static field_json *made(const struct op *op)
+field_json *api_image_result(const struct op *op)
 {
 	return api_image_json(&op->image);
 }
@@ -169,7 +169,7 @@ int api_images_pull(struct request *rq, struct fcm_error *err)
 {
 	struct op *op;
 
-	return engine_pull(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 200, made, err);
+	return engine_pull(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 200, api_image_result, err);
 }
 
 /* ---- by a script ---- */
@@ -178,7 +178,7 @@ int api_images_build(struct request *rq, struct fcm_error *err)
 {
 	struct op *op;
 
-	return engine_build(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 201, made, err);
+	return engine_build(http_body(rq), &op, err) < 0 ? -1 : api_run(rq, op, 201, api_image_result, err);
 }
 
 static field_json *checked(const struct op *op)

@@ -49,7 +49,7 @@ static int feed(void *arg, const void *data, size_t n, struct fcm_error *err)
 
 static field_json *imported(const struct op *op)
 {
-	field_json *o = api_image_json(&op->image), *names = fj_array();
+	field_json *o = api_image_result(op), *names = fj_array();
 
 	for (size_t i = 0; i < op->names.n; i++)
 		fj_append(names, fj_str(op->names.v[i]));
@@ -98,11 +98,6 @@ int api_images_import(struct request *rq, struct fcm_error *err)
 	return begin(rq, op, fd, imported, err);
 }
 
-static field_json *kernel_imported(const struct op *op)
-{
-	return api_image_json(&op->image);
-}
-
 int api_kernel_put(struct request *rq, struct fcm_error *err)
 {
 	struct op *op;
@@ -110,7 +105,7 @@ int api_kernel_put(struct request *rq, struct fcm_error *err)
 
 	if (engine_kernel_import(http_param(rq, "name"), &op, &fd, err) < 0)
 		return -1;
-	return begin(rq, op, fd, kernel_imported, err);
+	return begin(rq, op, fd, api_image_result, err);
 }
 
 static field_json *snapshot_imported(const struct op *op)

@@ -82,7 +82,7 @@ int op_start_run(struct op *op, struct fcm_error *err)
 
 static bool is_down(const struct vm *vm)
 {
-	return vm->view.state == VM_STOPPED && vm->shim_pidfd < 0;
+	return vm->view.state == VM_STOPPED && vm->shim_pidfd < 0 && !saved_there(vm);
 }
 
 /* One that is suspended, or couldn't go on from there, loses its memory, as with a power cut. */
@@ -98,10 +98,9 @@ int op_stop_run(struct op *op, struct fcm_error *err)
 	if (claimed_begin(op, err) < 0)
 		return -1;
 	int rc = 0;
-	if (!is_down(vm) || vm->view.desired != WANT_STOPPED || saved_there(vm)) {
-		op->changed = !is_down(vm) || saved_there(vm);
+	op->changed = !is_down(vm);
+	if (op->changed || vm->view.desired != WANT_STOPPED)
 		rc = drop_saved(vm, err) < 0 ? -1 : claimed_run(op, &table_stop, err);
-	}
 	registry_drop(vm);
 	supervise_remove(vm);
 	return rc;

@@ -189,7 +189,7 @@ int op_site_retry_run(struct op *op, struct fcm_error *err)
 	struct vm *vm = op->vm;
 	struct fcm_error why;
 
-	if (registry_claim(vm, op, clock_ms(), err) < 0)
+	if (claimed_try(op, err) < 0)
 		return 0;
 	if (vm->view.expose.port && serve(vm, &why) == 0 && store_vm_save(&vm->view, &why) < 0)
 		log_error(LOG_LEVEL_WARN, vm->id.s, &why);

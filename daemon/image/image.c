@@ -46,6 +46,25 @@ struct image_temp image_temp_name(void)
 	return t;
 }
 
+int image_job_dirs(bool is_kernel, const struct image_temp *temp, const char *job, uid_t uid, int *ret_fd,
+	int *ret_job_fd, struct fcm_error *err)
+{
+	const char *of = is_kernel ? "kernel" : "image";
+	int parent = image_dir(is_kernel);
+
+	*ret_fd = *ret_job_fd = -1;
+	if (mkdirat(parent, temp->s, 0700) < 0)
+		return fcm_fail_errno(err, "make a directory for the %s", of);
+	*ret_fd = dir_open(parent, temp->s, err);
+	if (*ret_fd < 0)
+		return -1;
+	if (mkdirat(*ret_fd, job, 0700) < 0 ||
+		fchownat(*ret_fd, job, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0)
+		return fcm_fail_errno(err, "make a directory for the %s", of);
+	*ret_job_fd = dir_open(*ret_fd, job, err);
+	return *ret_job_fd < 0 ? -1 : 0;
+}
+
 /* Stat a regular file of an image or a kernel. */
 static bool stat_file(bool is_kernel, const char *dir, const char *file, struct stat *st)
 {

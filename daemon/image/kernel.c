@@ -31,24 +31,10 @@ void kernel_names(struct strv *ret)
 		strv_add(ret, files[i].name);
 }
 
-static int make_dirs(struct kernel_making *m, uid_t uid, struct fcm_error *err)
-{
-	if (mkdirat(image_dir(true), m->temp.s, 0700) < 0)
-		return fcm_fail_errno(err, "make a directory for the kernel");
-	m->dir_fd = dir_open(image_dir(true), m->temp.s, err);
-	if (m->dir_fd < 0)
-		return -1;
-	if (mkdirat(m->dir_fd, JOB, 0700) < 0 ||
-		fchownat(m->dir_fd, JOB, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0)
-		return fcm_fail_errno(err, "make a directory for the kernel");
-	m->job_fd = dir_open(m->dir_fd, JOB, err);
-	return m->job_fd < 0 ? -1 : 0;
-}
-
 int kernel_make_begin(uid_t uid, struct kernel_making *ret, struct fcm_error *err)
 {
-	*ret = (struct kernel_making){.begun = true, .temp = image_temp_name(), .dir_fd = -1, .job_fd = -1};
-	if (make_dirs(ret, uid, err) == 0)
+	*ret = (struct kernel_making){.begun = true, .temp = image_temp_name()};
+	if (image_job_dirs(true, &ret->temp, JOB, uid, &ret->dir_fd, &ret->job_fd, err) == 0)
 		return 0;
 	kernel_make_done(ret);
 	return -1;

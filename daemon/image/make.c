@@ -42,20 +42,9 @@ int image_layer_size(const char *diff_id, uint64_t *ret, struct fcm_error *err)
 	return 0;
 }
 
-static int make_dirs(struct image_making *m, uid_t uid, struct fcm_error *err)
+static int make_places(struct image_making *m, uid_t uid, struct fcm_error *err)
 {
-	int images = image_dir(false);
-
-	if (mkdirat(images, m->temp.s, 0700) < 0)
-		return fcm_fail_errno(err, "make a directory for the image");
-	m->dir_fd = dir_open(images, m->temp.s, err);
-	if (m->dir_fd < 0)
-		return -1;
-	if (mkdirat(m->dir_fd, JOB, 0700) < 0 ||
-		fchownat(m->dir_fd, JOB, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0)
-		return fcm_fail_errno(err, "make a directory for the image");
-	m->job_fd = dir_open(m->dir_fd, JOB, err);
-	if (m->job_fd < 0)
+	if (image_job_dirs(false, &m->temp, JOB, uid, &m->dir_fd, &m->job_fd, err) < 0)
 		return -1;
 	m->out_fd = openat(m->dir_fd, FS, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
 	return m->out_fd < 0 ? fcm_fail_errno(err, "make the image's file") : 0;
@@ -65,12 +54,11 @@ int image_make_begin(uid_t uid, struct image_making *ret, struct fcm_error *err)
 {
 	if (image_has_place(err) < 0)
 		return -1;
-	*ret = (struct image_making){
-		.begun = true, .temp = image_temp_name(), .dir_fd = -1, .job_fd = -1, .out_fd = -1};
+	*ret = (struct image_making){.begun = true, .temp = image_temp_name(), .out_fd = -1};
 	pthread_mutex_lock(&lock);
 	in_progress++;
 	pthread_mutex_unlock(&lock);
-	if (make_dirs(ret, uid, err) == 0)
+	if (make_places(ret, uid, err) == 0)
 		return 0;
 	image_make_done(ret);
 	return -1;

@@ -19,6 +19,11 @@ struct image_temp {
 };
 struct image_temp image_temp_name(void);
 
+/* Make that directory, root's alone, and in it `job`, which is `uid`'s: no other job of that uid gets at it. Their descriptors are the
+ * caller's, also when it fails: -1, or open. */
+int image_job_dirs(bool is_kernel, const struct image_temp *temp, const char *job, uid_t uid, int *ret_fd,
+	int *ret_job_fd, struct fcm_error *err) must_check;
+
 /* Let the names that the first fcm used, base-rootfs.img and vmlinux.bin in the state directory, lead to what is there. A
  * file that somebody put there stays. */
 int image_link_default(struct fcm_error *err) must_check;

@@ -10,6 +10,7 @@
 #include "daemon/net/firewall.h"
 #include "daemon/net/link.h"
 #include "daemon/net/net.h"
+#include "daemon/proc/proc.h"
 
 #define ALL "all"
 
@@ -102,22 +103,6 @@ void forward_ours(const struct forward_file *f, struct strv *ret)
 			strv_add(ret, f->v[i].name);
 }
 
-struct boot_id {
-	char s[64];
-};
-
-static struct boot_id boot_id(void)
-{
-	struct boot_id id = {"unknown"};
-	auto_close int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, id.s, sizeof id.s - 1);
-
-	if (n > 0)
-		id.s[n] = '\0';
-	id.s[strcspn(id.s, "\n")] = '\0';
-	return id;
-}
-
 static char *path_of(const char *run_dir)
 {
 	return xprintf("%s/forwarding", run_dir);
@@ -162,7 +147,7 @@ static int load(const char *path, struct forward_file *ret, bool *ret_changed, s
 	struct fcm_error e;
 
 	if (file_read(AT_FDCWD, path, FILE_MAX_BYTES, &text, &e) == 0) {
-		forward_parse(text.p, boot_id().s, ret);
+		forward_parse(text.p, proc_boot_id(), ret);
 	} else if (e.code != FCM_NOT_FOUND) {
 		*err = e;
 		return -1;
@@ -177,7 +162,7 @@ static int save(const char *path, const struct forward_file *f, struct fcm_error
 {
 	_cleanup_(buf_done) struct buf text = {0};
 
-	forward_format(f, boot_id().s, &text);
+	forward_format(f, proc_boot_id(), &text);
 	return file_write_atomic(AT_FDCWD, path, 0600, text.p, text.n, err);
 }
 

@@ -61,6 +61,7 @@ static bool is_half(const char *name)
 	return dot && (strcmp(dot, ".tmp") == 0 || strcmp(dot, ".new") == 0);
 }
 
+/* If something stays, the next start tries again. */
 static void sweep(int fd, bool (*is_left)(const char *name))
 {
 	_cleanup_(strv_done) struct strv names = {0};
@@ -70,8 +71,7 @@ static void sweep(int fd, bool (*is_left)(const char *name))
 		return;
 	for (size_t i = 0; i < names.n; i++)
 		if (is_left(names.v[i]))
-			(void)!dir_remove(
-				fd, names.v[i], NULL, &ignored); /* else the next start tries again */
+			(void)!dir_remove(fd, names.v[i], NULL, &ignored);
 }
 
 static int sweep_all(struct fcm_error *err)
